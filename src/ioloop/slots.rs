@@ -1,0 +1,230 @@
+//! A table whose keys go stale instead of dangling.
+//!
+//! Everything that can outlive what it refers to holds a [`Key`]: an index and the generation of
+//! the slot at that index. Removing an entry moves the slot to its next generation, so a key kept
+//! too long finds nothing. Coroutines, sockets, timers and waiters all live in such tables; a
+//! waker and an epoll token are nothing but packed keys.
+//!
+//! The table is plain data: it knows no loop, no clock and no socket.
+
+/// How many bits of a packed key name the slot: its table holds at most `2^INDEX_BITS - 1` entries.
+#[cfg(target_pointer_width = "64")]
+pub(crate) const INDEX_BITS: u32 = 24;
+/// How many bits of a packed key name the generation. A slot that has been reused `2^GENERATION_BITS`
+/// times repeats itself; what a key that old causes is one spurious wake-up, which futures allow.
+#[cfg(target_pointer_width = "64")]
+pub(crate) const GENERATION_BITS: u32 = 24;
+
+#[cfg(not(target_pointer_width = "64"))]
+pub(crate) const INDEX_BITS: u32 = 18;
+#[cfg(not(target_pointer_width = "64"))]
+pub(crate) const GENERATION_BITS: u32 = 8;
+
+const INDEX_MASK: usize = (1 << INDEX_BITS) - 1;
+const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
+
+/// End of the free list; never a valid index.
+const NONE: u32 = INDEX_MASK as u32;
+
+/// Names one entry of one table, for as long as that entry lives.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Key {
+    index: u32,
+    generation: u32,
+}
+
+impl Key {
+    /// A key that no table ever hands out.
+    pub(crate) const NONE: Key = Key { index: NONE, generation: 0 };
+
+    /// The key in the low `INDEX_BITS + GENERATION_BITS` bits of a word.
+    pub(crate) fn pack(self) -> usize {
+        (self.generation as usize) << INDEX_BITS | self.index as usize
+    }
+
+    /// The inverse of [`pack`](Key::pack); higher bits are ignored.
+    pub(crate) fn unpack(word: usize) -> Key {
+        Key {
+            index: (word & INDEX_MASK) as u32,
+            generation: (word >> INDEX_BITS) as u32 & GENERATION_MASK,
+        }
+    }
+
+    /// The slot's position, for tables kept in step with this one.
+    pub(crate) fn index(self) -> usize {
+        self.index as usize
+    }
+}
+
+/// The table is at its limit of `2^INDEX_BITS - 1` entries.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+#[derive(Debug)]
+enum Entry<T> {
+    Vacant { next: u32 },
+    Occupied(T),
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    generation: u32,
+    entry: Entry<T>,
+}
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Slots<T> {
+    slots: Vec<Slot<T>>,
+    /// Head of the list of vacant slots; the last one vacated is the first one reused.
+    free: u32,
+    len: usize,
+}
+
+impl<T> Slots<T> {
+    pub(crate) const fn new() -> Slots<T> {
+        Slots { slots: Vec::new(), free: NONE, len: 0 }
+    }
+
+    /// Puts `value` in a vacant slot.
+    pub(crate) fn insert(&mut self, value: T) -> Result<Key, Full> {
+        let index = self.free;
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            if let Entry::Vacant { next } = slot.entry {
+                self.free = next;
+            }
+            slot.entry = Entry::Occupied(value);
+            self.len += 1;
+            return Ok(Key { index, generation: slot.generation });
+        }
+        let index = self.slots.len();
+        if index >= INDEX_MASK {
+            return Err(Full);
+        }
+        self.slots.push(Slot { generation: 0, entry: Entry::Occupied(value) });
+        self.len += 1;
+        Ok(Key { index: index as u32, generation: 0 })
+    }
+
+    /// Takes the entry out; from here on `key` finds nothing.
+    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+        let slot = self.slots.get_mut(key.index())?;
+        if slot.generation != key.generation || matches!(slot.entry, Entry::Vacant { .. }) {
+            return None;
+        }
+        slot.generation = (slot.generation + 1) & GENERATION_MASK;
+        let entry = std::mem::replace(&mut slot.entry, Entry::Vacant { next: self.free });
+        self.free = key.index;
+        self.len -= 1;
+        match entry {
+            Entry::Occupied(value) => Some(value),
+            Entry::Vacant { .. } => None,
+        }
+    }
+
+    pub(crate) fn get(&self, key: Key) -> Option<&T> {
+        match self.slots.get(key.index()) {
+            Some(Slot { generation, entry: Entry::Occupied(value) })
+                if *generation == key.generation =>
+            {
+                Some(value)
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        match self.slots.get_mut(key.index()) {
+            Some(Slot { generation, entry: Entry::Occupied(value) })
+                if *generation == key.generation =>
+            {
+                Some(value)
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Every live key with its entry, in the order of their slots.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| match &slot.entry {
+            Entry::Occupied(value) => {
+                Some((Key { index: index as u32, generation: slot.generation }, value))
+            }
+            Entry::Vacant { .. } => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_finds_its_entry_until_the_entry_is_removed() {
+        let mut slots = Slots::new();
+        let a = slots.insert("a").unwrap();
+        let b = slots.insert("b").unwrap();
+        assert_eq!((slots.get(a), slots.get(b), slots.len()), (Some(&"a"), Some(&"b"), 2));
+        assert_eq!(slots.remove(a), Some("a"));
+        assert_eq!((slots.get(a), slots.remove(a), slots.len()), (None, None, 1));
+    }
+
+    #[test]
+    fn a_key_of_a_reused_slot_is_stale() {
+        let mut slots = Slots::new();
+        let old = slots.insert(1).unwrap();
+        slots.remove(old);
+        let new = slots.insert(2).unwrap();
+        assert_eq!(old.index(), new.index());
+        assert_eq!((slots.get(old), slots.get_mut(old), slots.remove(old)), (None, None, None));
+        assert_eq!(slots.get(new), Some(&2));
+    }
+
+    #[test]
+    fn the_slot_vacated_last_is_reused_first() {
+        let mut slots = Slots::new();
+        let keys: Vec<_> = (0..3).map(|n| slots.insert(n).unwrap()).collect();
+        slots.remove(keys[0]);
+        slots.remove(keys[2]);
+        assert_eq!(slots.insert(9).unwrap().index(), 2);
+        assert_eq!(slots.insert(9).unwrap().index(), 0);
+        assert_eq!(slots.insert(9).unwrap().index(), 3);
+    }
+
+    #[test]
+    fn packing_keeps_every_bit_and_ignores_higher_ones() {
+        for key in [
+            Key { index: 0, generation: 0 },
+            Key { index: NONE - 1, generation: GENERATION_MASK },
+            Key { index: 5, generation: 7 },
+        ] {
+            assert_eq!(Key::unpack(key.pack()), key);
+            let foreign = 1usize << (INDEX_BITS + GENERATION_BITS);
+            assert_eq!(Key::unpack(key.pack() | foreign), key);
+        }
+    }
+
+    #[test]
+    fn generations_wrap_around_within_their_bits() {
+        let mut slots = Slots::new();
+        let key = slots.insert(()).unwrap();
+        slots.slots[0].generation = GENERATION_MASK;
+        assert_eq!(slots.remove(key), None);
+        slots.remove(Key { index: 0, generation: GENERATION_MASK }).unwrap();
+        assert_eq!(slots.insert(()).unwrap(), Key { index: 0, generation: 0 });
+    }
+
+    #[test]
+    fn iter_visits_live_entries_in_slot_order() {
+        let mut slots = Slots::new();
+        let keys: Vec<_> = (0..4).map(|n| slots.insert(n).unwrap()).collect();
+        slots.remove(keys[1]);
+        let seen: Vec<_> = slots.iter().map(|(key, n)| (key, *n)).collect();
+        assert_eq!(seen, [(keys[0], 0), (keys[2], 2), (keys[3], 3)]);
+        assert_eq!(slots.get(Key::NONE), None);
+    }
+}

@@ -1,0 +1,5 @@
+//! waterspout
+#![allow(dead_code)]
+mod ioloop {
+    mod slots;
+}
