@@ -170,7 +170,8 @@ mod tests {
         let b = slots.insert("b").unwrap();
         assert_eq!((slots.get(a), slots.get(b), slots.len()), (Some(&"a"), Some(&"b"), 2));
         assert_eq!(slots.remove(a), Some("a"));
-        assert_eq!((slots.get(a), slots.remove(a), slots.len()), (None, None, 1));
+        assert_eq!((slots.get(a), slots.len()), (None, 1));
+        assert_eq!(slots.remove(a), None);
     }
 
     #[test]
@@ -180,7 +181,9 @@ mod tests {
         slots.remove(old);
         let new = slots.insert(2).unwrap();
         assert_eq!(old.index(), new.index());
-        assert_eq!((slots.get(old), slots.get_mut(old), slots.remove(old)), (None, None, None));
+        assert_eq!(slots.get(old), None);
+        assert_eq!(slots.get_mut(old), None);
+        assert_eq!(slots.remove(old), None);
         assert_eq!(slots.get(new), Some(&2));
     }
 
