@@ -2,4 +2,5 @@
 #![allow(dead_code)]
 mod ioloop {
     mod slots;
+    mod timers;
 }

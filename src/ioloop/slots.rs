@@ -87,6 +87,8 @@ impl<T> Slots<T> {
     }
 
     /// Puts `value` in a vacant slot.
+    // Inlined, a value of several words is built in its slot; else it is copied there from the stack.
+    #[inline]
     pub(crate) fn insert(&mut self, value: T) -> Result<Key, Full> {
         let index = self.free;
         if let Some(slot) = self.slots.get_mut(index as usize) {
@@ -107,6 +109,7 @@ impl<T> Slots<T> {
     }
 
     /// Takes the entry out; from here on `key` finds nothing.
+    #[inline]
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         let slot = self.slots.get_mut(key.index())?;
         if slot.generation != key.generation || matches!(slot.entry, Entry::Vacant { .. }) {
@@ -144,8 +147,47 @@ impl<T> Slots<T> {
         }
     }
 
+    /// The live entry at `index`, for lists that link entries by position: four bytes a link, and
+    /// no generation to compare, since whoever removes an entry also mends the links to it.
+    ///
+    /// # Panics
+    ///
+    /// If the slot is vacant: a link was not mended.
+    pub(crate) fn at(&self, index: u32) -> &T {
+        match &self.slots[index as usize].entry {
+            Entry::Occupied(value) => value,
+            Entry::Vacant { .. } => panic!("a link leads to the vacant slot {index}"),
+        }
+    }
+
+    /// [`at`](Slots::at), to change the entry.
+    pub(crate) fn at_mut(&mut self, index: u32) -> &mut T {
+        match &mut self.slots[index as usize].entry {
+            Entry::Occupied(value) => value,
+            Entry::Vacant { .. } => panic!("a link leads to the vacant slot {index}"),
+        }
+    }
+
+    /// The key of the live entry at `index`.
+    pub(crate) fn key_at(&self, index: u32) -> Key {
+        Key { index, generation: self.slots[index as usize].generation }
+    }
+
+    /// The key of the first live entry at or after `index`.
+    pub(crate) fn first_from(&self, index: usize) -> Option<Key> {
+        let slots = self.slots.get(index..)?;
+        let ahead = slots.iter().position(|slot| matches!(slot.entry, Entry::Occupied(_)))?;
+        Some(self.key_at((index + ahead) as u32))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// How many entries fit before the table allocates.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.slots.capacity()
     }
 
     /// Every live key with its entry, in the order of their slots.
@@ -229,5 +271,36 @@ mod tests {
         let seen: Vec<_> = slots.iter().map(|(key, n)| (key, *n)).collect();
         assert_eq!(seen, [(keys[0], 0), (keys[2], 2), (keys[3], 3)]);
         assert_eq!(slots.get(Key::NONE), None);
+    }
+
+    #[test]
+    fn a_position_leads_to_the_entry_and_to_its_present_key() {
+        let mut slots = Slots::new();
+        let old = slots.insert(1).unwrap();
+        slots.remove(old);
+        let new = slots.insert(2).unwrap();
+        *slots.at_mut(0) += 1;
+        assert_eq!((slots.at(0), slots.key_at(0)), (&3, new));
+    }
+
+    #[test]
+    #[should_panic(expected = "vacant slot 0")]
+    fn a_position_of_no_entry_panics() {
+        let mut slots = Slots::new();
+        let key = slots.insert(1).unwrap();
+        slots.remove(key);
+        slots.at(0);
+    }
+
+    #[test]
+    fn first_from_skips_vacant_slots_and_ends_with_the_table() {
+        let mut slots = Slots::new();
+        let keys: Vec<_> = (0..4).map(|n| slots.insert(n).unwrap()).collect();
+        slots.remove(keys[1]);
+        slots.remove(keys[3]);
+        assert_eq!(slots.first_from(0), Some(keys[0]));
+        assert_eq!(slots.first_from(1), Some(keys[2]));
+        assert_eq!(slots.first_from(3), None);
+        assert_eq!(slots.first_from(9), None);
     }
 }

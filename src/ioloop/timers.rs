@@ -1,0 +1,803 @@
+//! The loop's timers: a hierarchical wheel that is plain data.
+//!
+//! The wheel knows no clock and no loop. Deadlines, and the `now` they are compared with, are
+//! nanoseconds since the loop's epoch, and `now` is always an argument: real time and the virtual
+//! time of tests look the same from here.
+//!
+//! # The wheel
+//!
+//! Time is cut into ticks of 2^20 ns, about a millisecond. A tick's number is read as groups of
+//! six bits, a level for each group, 64 slots a level; eight levels reach as far as a `u64` does.
+//! A timer lives on the level of the highest group in which its tick differs from `elapsed`, the
+//! tick the wheel has come to, in the slot that this group numbers:
+//!
+//! ```text
+//! elapsed   .. 000011 010110 101000
+//! deadline  .. 000011 011001 000111
+//!                     ^^^^^^ the first to differ: level 1, slot 25
+//! ```
+//!
+//! So the innermost level holds what comes due within the current 64 ticks, a tick a slot, and any
+//! slot of an outer level starts after all that is further in. When `elapsed` comes to an outer
+//! slot, the slot's timers now differ from it in a lower group only, and *cascade*: they move
+//! inwards. A timer cascades at most seven times; most are cancelled before the first.
+//!
+//! A deadline already past, or in the current tick, goes to the slot of the current tick.
+//!
+//! # Order, to the nanosecond
+//!
+//! Slots say only which tick. The exact deadline stands in the entry, so a part of the current
+//! slot is collected and the rest stays. A slot is a list in the order of insertion: timers are
+//! appended, and a cascade walks from head to tail and appends. The level and slot of a timer
+//! follow from its tick and `elapsed` alone, so timers of equal deadline always share a list, and
+//! sorting what is collected by deadline, then by place in the list, is all that Tornado's order
+//! takes.
+//!
+//! # Collected, then taken
+//!
+//! All timers due in a turn are collected before any of them runs. A collected timer has left the
+//! wheel but stays in the table until its payload is removed, and whoever comes first removes it:
+//! the loop, to run it, or another due timer, to cancel it.
+//!
+//! # What it costs
+//!
+//! Inserting and removing touch the entry and its neighbours in the list: O(1), no comparison with
+//! other timers, no allocation once the table has grown. A level allocates its lists when it gets
+//! its first timer, so a loop without timers owns none. The next deadline is cached; what
+//! invalidates it is looked up in a bitmap a level, and at worst one pass over the timers of one
+//! tick.
+
+use super::slots::{Full, Key, Slots};
+
+/// The deadline of a timer that does not fire: it can only be removed.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// A tick is `2^TICK_BITS` nanoseconds.
+const TICK_BITS: u32 = 20;
+/// A level has `2^GROUP_BITS` slots: as many as its bitmap has bits.
+const GROUP_BITS: u32 = 6;
+const SLOTS: usize = 1 << GROUP_BITS;
+/// Enough for every tick of a `u64`.
+const LEVELS: usize = (u64::BITS - TICK_BITS).div_ceil(GROUP_BITS) as usize;
+
+/// Where a list ends; greater than any index of a table.
+const END: u32 = u32::MAX;
+
+/// Where a timer is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Home {
+    /// In a list of the wheel.
+    Wheel { level: u8, slot: u8 },
+    /// Collected, not yet taken; in no list.
+    Due,
+    /// Its deadline is [`NEVER`]; in no list.
+    Never,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    deadline: u64,
+    prev: u32,
+    next: u32,
+    home: Home,
+    payload: T,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct List {
+    head: u32,
+    tail: u32,
+}
+
+impl List {
+    const EMPTY: List = List { head: END, tail: END };
+}
+
+#[derive(Debug)]
+struct Level {
+    /// Bit `n` is set while list `n` has timers.
+    occupied: u64,
+    /// Made when the level gets its first timer.
+    lists: Option<Box<[List; SLOTS]>>,
+}
+
+impl Level {
+    const EMPTY: Level = Level { occupied: 0, lists: None };
+
+    fn list(&mut self, slot: u8) -> &mut List {
+        let lists = self.lists.get_or_insert_with(|| Box::new([List::EMPTY; SLOTS]));
+        &mut lists[usize::from(slot) % SLOTS]
+    }
+}
+
+/// The wheel, with a payload for each timer: a waker or a callback.
+#[derive(Debug)]
+pub(crate) struct Timers<T> {
+    entries: Slots<Entry<T>>,
+    levels: [Level; LEVELS],
+    /// The tick the wheel has come to. No list but the current tick's holds anything earlier.
+    elapsed: u64,
+    /// No call of `collect_due` before this can do anything; [`NEVER`] if the wheel is empty.
+    next: u64,
+    /// Whether `next` is the answer of `next_deadline`, or only a time before it.
+    next_is_exact: bool,
+    /// How many entries are [`Home::Due`].
+    collected: usize,
+    /// What is being sorted: deadline, place in the list, index. Kept for its memory.
+    sorting: Vec<(u64, u32, u32)>,
+    /// Where `pop_any` found its last entry.
+    popped: usize,
+}
+
+impl<T> Timers<T> {
+    pub(crate) const fn new() -> Timers<T> {
+        Timers {
+            entries: Slots::new(),
+            levels: [Level::EMPTY; LEVELS],
+            elapsed: 0,
+            next: NEVER,
+            next_is_exact: true,
+            collected: 0,
+            sorting: Vec::new(),
+            popped: 0,
+        }
+    }
+
+    /// Adds a timer, behind those of the same deadline. The deadline may be past; if it is
+    /// [`NEVER`], the timer stays until removed.
+    pub(crate) fn insert(&mut self, deadline: u64, payload: T) -> Result<Key, Full> {
+        let (prev, next, home) = (END, END, Home::Never);
+        let key = self.entries.insert(Entry { deadline, prev, next, home, payload })?;
+        if deadline != NEVER {
+            let (level, slot) = self.append(key.index() as u32, deadline);
+            let at = self.turning_point(level, slot, deadline);
+            if at <= self.next {
+                // `next` is before all others, exact or not.
+                self.next = at;
+                self.next_is_exact = true;
+            }
+        }
+        Ok(key)
+    }
+
+    /// Takes the timer out, collected or not, and returns its payload: to run it, or for the caller
+    /// to drop where a destructor may call the loop. `None` if that has happened before.
+    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+        let entry = self.entries.remove(key)?;
+        match entry.home {
+            Home::Wheel { level, slot } => {
+                self.unlink(level, slot, entry.prev, entry.next);
+                if self.turning_point(level, slot, entry.deadline) == self.next {
+                    // Nothing has become earlier, so `next` still holds as a bound.
+                    self.next_is_exact = false;
+                }
+            }
+            Home::Due => self.collected -= 1,
+            Home::Never => {}
+        }
+        Some(entry.payload)
+    }
+
+    /// The payload of a timer that has not been removed, collected or not.
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        self.entries.get_mut(key).map(|entry| &mut entry.payload)
+    }
+
+    /// Moves the wheel to `now` and appends the keys of all timers with `deadline <= now` to `due`,
+    /// in the order of their deadlines, those of equal deadline in the order of insertion. They
+    /// leave the wheel, but their payloads stay until [`remove`](Timers::remove)d.
+    ///
+    /// A `now` before an earlier one is allowed and moves nothing.
+    pub(crate) fn collect_due(&mut self, now: u64, due: &mut Vec<Key>) {
+        let tick = self.elapsed.max(now >> TICK_BITS);
+        if now >= self.next {
+            self.advance(tick, now, due);
+        }
+        // What is left starts after `tick`, or in it, so it stays on its level.
+        self.elapsed = tick;
+    }
+
+    /// When [`collect_due`](Timers::collect_due) must be called next, `None` if there is nothing to
+    /// call it for. That is the earliest deadline if the innermost level holds it, otherwise a time
+    /// no later, at which timers cascade. Either way the call gets on: something is collected, or
+    /// the next answer is later.
+    pub(crate) fn next_deadline(&mut self) -> Option<u64> {
+        if !self.next_is_exact {
+            self.next = match self.first_slot() {
+                Some((0, slot)) => self.earliest_in(slot),
+                Some((level, slot)) => self.start(level, slot) << TICK_BITS,
+                None => NEVER,
+            };
+            self.next_is_exact = true;
+        }
+        (self.next != NEVER).then_some(self.next)
+    }
+
+    /// How many timers are not collected yet, those that never will be among them.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() - self.collected
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes out any timer whatever, collected or not, until there is none: for a loop that closes.
+    /// Between two calls destructors may add and remove timers.
+    pub(crate) fn pop_any(&mut self) -> Option<T> {
+        // Goes around from where it stopped; starting over each time would be quadratic. A timer
+        // added meanwhile takes the slot vacated last, which is where the next call looks first.
+        let key = self.entries.first_from(self.popped).or_else(|| self.entries.first_from(0))?;
+        self.popped = key.index();
+        self.remove(key)
+    }
+
+    /// Goes from slot to slot until `tick`, which includes `now`: cascades, collects, and leaves
+    /// behind what `next` is after that.
+    fn advance(&mut self, tick: u64, now: u64, due: &mut Vec<Key>) {
+        while let Some((level, slot)) = self.first_slot() {
+            let start = self.start(level, slot);
+            if start > tick {
+                self.next = start << TICK_BITS;
+                self.next_is_exact = level > 0;
+                return;
+            }
+            self.elapsed = start;
+            if level > 0 {
+                self.cascade(level, slot);
+            } else if let Some(rest) = self.collect(slot, now, due) {
+                self.next = rest;
+                self.next_is_exact = true;
+                return;
+            }
+        }
+        self.next = NEVER;
+        self.next_is_exact = true;
+    }
+
+    /// Moves the timers of an outer slot that `elapsed` has come to, in their order.
+    fn cascade(&mut self, level: u8, slot: u8) {
+        let level = &mut self.levels[usize::from(level)];
+        level.occupied &= !(1 << slot);
+        let mut index = std::mem::replace(level.list(slot), List::EMPTY).head;
+        while index != END {
+            let &Entry { deadline, next, .. } = self.entries.at(index);
+            self.append(index, deadline);
+            index = next;
+        }
+    }
+
+    /// Collects what is due in a slot of the innermost level. Returns the earliest deadline of the
+    /// rest.
+    fn collect(&mut self, slot: u8, now: u64, due: &mut Vec<Key>) -> Option<u64> {
+        let mut rest = None;
+        let mut sorting = std::mem::take(&mut self.sorting);
+        let mut index = self.levels[0].list(slot).head;
+        while index != END {
+            let entry = self.entries.at_mut(index);
+            let (deadline, prev, next) = (entry.deadline, entry.prev, entry.next);
+            if deadline <= now {
+                entry.home = Home::Due;
+                self.unlink(0, slot, prev, next);
+                sorting.push((deadline, sorting.len() as u32, index));
+            } else {
+                rest = Some(rest.map_or(deadline, |earliest: u64| earliest.min(deadline)));
+            }
+            index = next;
+        }
+        // No two are equal, so this is as good as a stable sort, and allocates nothing.
+        sorting.sort_unstable();
+        self.collected += sorting.len();
+        due.extend(sorting.drain(..).map(|(_, _, index)| self.entries.key_at(index)));
+        self.sorting = sorting;
+        rest
+    }
+
+    /// Appends an entry to the list where its deadline belongs, and says which one that is.
+    fn append(&mut self, index: u32, deadline: u64) -> (u8, u8) {
+        let tick = self.elapsed.max(deadline >> TICK_BITS);
+        let level = (tick ^ self.elapsed).checked_ilog2().unwrap_or(0) / GROUP_BITS;
+        let slot = (tick >> (level * GROUP_BITS)) as u8 % SLOTS as u8;
+        let (home, level) = (level as u8, &mut self.levels[level as usize]);
+        level.occupied |= 1 << slot;
+        let list = level.list(slot);
+        let prev = std::mem::replace(&mut list.tail, index);
+        if prev == END {
+            list.head = index;
+        } else {
+            self.entries.at_mut(prev).next = index;
+        }
+        let entry = self.entries.at_mut(index);
+        (entry.prev, entry.next) = (prev, END);
+        entry.home = Home::Wheel { level: home, slot };
+        (home, slot)
+    }
+
+    /// Joins the neighbours of an entry that leaves its list.
+    fn unlink(&mut self, level: u8, slot: u8, prev: u32, next: u32) {
+        if prev != END {
+            self.entries.at_mut(prev).next = next;
+        }
+        if next != END {
+            self.entries.at_mut(next).prev = prev;
+        }
+        if prev == END || next == END {
+            let level = &mut self.levels[usize::from(level)];
+            let list = level.list(slot);
+            if prev == END {
+                list.head = next;
+            }
+            if next == END {
+                list.tail = prev;
+            }
+            if list.head == END {
+                level.occupied &= !(1 << slot);
+            }
+        }
+    }
+
+    /// The occupied slot that starts first: every slot of a level comes before all further out.
+    fn first_slot(&self) -> Option<(u8, u8)> {
+        let level = self.levels.iter().position(|level| level.occupied != 0)?;
+        Some((level as u8, self.levels[level].occupied.trailing_zeros() as u8))
+    }
+
+    /// The first tick of a slot that is yet to come, or current.
+    fn start(&self, level: u8, slot: u8) -> u64 {
+        let shift = u32::from(level) * GROUP_BITS;
+        let above = shift + GROUP_BITS;
+        (self.elapsed >> above << above) | u64::from(slot) << shift
+    }
+
+    /// When a timer in this slot first needs attention: to be collected, or to cascade.
+    fn turning_point(&self, level: u8, slot: u8, deadline: u64) -> u64 {
+        match level {
+            0 => deadline,
+            _ => self.start(level, slot) << TICK_BITS,
+        }
+    }
+
+    /// The earliest deadline in a slot of the innermost level.
+    fn earliest_in(&mut self, slot: u8) -> u64 {
+        let mut earliest = NEVER;
+        let mut index = self.levels[0].list(slot).head;
+        while index != END {
+            let entry = self.entries.at(index);
+            earliest = earliest.min(entry.deadline);
+            index = entry.next;
+        }
+        earliest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: u64 = 1 << TICK_BITS;
+    const MS: u64 = 1_000_000;
+    const HOUR: u64 = 3_600_000 * MS;
+    const DAY: u64 = 24 * HOUR;
+    const YEAR: u64 = 365 * DAY;
+
+    /// Collects at `now` and takes the payloads, in order.
+    fn fire<T>(timers: &mut Timers<T>, now: u64) -> Vec<T> {
+        let mut due = Vec::new();
+        timers.collect_due(now, &mut due);
+        due.into_iter().map(|key| timers.remove(key).unwrap()).collect()
+    }
+
+    /// Steps virtual time through all that is in the wheel: what fired when, and in how many steps.
+    fn run<T>(timers: &mut Timers<T>) -> (Vec<(u64, T)>, usize) {
+        let (mut fired, mut steps) = (Vec::new(), 0);
+        while let Some(now) = timers.next_deadline() {
+            fired.extend(fire(timers, now).into_iter().map(|payload| (now, payload)));
+            steps += 1;
+        }
+        (fired, steps)
+    }
+
+    #[test]
+    fn timers_fire_in_the_order_of_their_deadlines() {
+        let mut timers = Timers::new();
+        for deadline in [30 * MS, 10 * MS, DAY, 10 * MS + 1, 2 * HOUR, 20 * MS] {
+            timers.insert(deadline, deadline).unwrap();
+        }
+        assert_eq!(fire(&mut timers, 10 * MS - 1), []);
+        assert_eq!(fire(&mut timers, 25 * MS), [10 * MS, 10 * MS + 1, 20 * MS]);
+        assert_eq!(fire(&mut timers, YEAR), [30 * MS, 2 * HOUR, DAY]);
+        assert_eq!(timers.next_deadline(), None);
+    }
+
+    #[test]
+    fn equal_deadlines_fire_in_the_order_of_insertion() {
+        let mut timers = Timers::new();
+        for n in 0..100 {
+            timers.insert(5 * MS + n % 3, n).unwrap();
+        }
+        let mut expected: Vec<_> = (0..100).collect();
+        expected.sort_by_key(|n| n % 3);
+        assert_eq!(fire(&mut timers, 6 * MS), expected);
+    }
+
+    #[test]
+    fn equal_deadlines_keep_their_order_across_cascades() {
+        let mut timers = Timers::new();
+        let deadline = 3 * DAY + 7;
+        // Each is inserted after the earlier ones have cascaded once more, the last in the tick of
+        // the deadline.
+        let mut n = 0;
+        for before in [2 * DAY, DAY, HOUR, 60_000 * MS, 1_000 * MS, 70 * MS, 5 * MS, 3, 0] {
+            assert_eq!(fire(&mut timers, deadline - before - 1), []);
+            for _ in 0..3 {
+                timers.insert(deadline, n).unwrap();
+                n += 1;
+            }
+        }
+        assert_eq!(fire(&mut timers, deadline), (0..n).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_timer_fires_at_its_nanosecond_and_not_before() {
+        let mut timers = Timers::new();
+        for deadline in [1, TICK - 1, TICK, TICK + 1, 64 * TICK - 1, 64 * TICK, 4096 * TICK] {
+            timers.insert(deadline, deadline).unwrap();
+            assert_eq!(fire(&mut timers, deadline - 1), []);
+            assert_eq!(fire(&mut timers, deadline), [deadline]);
+        }
+    }
+
+    #[test]
+    fn part_of_the_current_slot_is_collected_and_the_rest_stays() {
+        let mut timers = Timers::new();
+        let base = 100 * TICK;
+        fire(&mut timers, base);
+        for offset in [300, 100, 200, 400, 100] {
+            timers.insert(base + offset, offset).unwrap();
+        }
+        assert_eq!(timers.next_deadline(), Some(base + 100));
+        assert_eq!(fire(&mut timers, base + 200), [100, 100, 200]);
+        assert_eq!((timers.len(), timers.next_deadline()), (2, Some(base + 300)));
+        timers.insert(base + 250, 250).unwrap();
+        assert_eq!(timers.next_deadline(), Some(base + 250));
+        assert_eq!(fire(&mut timers, base + 299), [250]);
+        assert_eq!(fire(&mut timers, base + 400), [300, 400]);
+    }
+
+    #[test]
+    fn past_deadlines_are_due_at_once_and_come_first() {
+        let mut timers = Timers::new();
+        fire(&mut timers, HOUR);
+        for deadline in [HOUR + 1, HOUR, 5, HOUR - MS, 0, 5] {
+            timers.insert(deadline, deadline).unwrap();
+        }
+        assert_eq!(timers.next_deadline(), Some(0));
+        assert_eq!(fire(&mut timers, HOUR), [0, 5, 5, HOUR - MS, HOUR]);
+        assert_eq!(timers.next_deadline(), Some(HOUR + 1));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_moves_nothing_but_still_collects() {
+        let mut timers = Timers::new();
+        fire(&mut timers, HOUR);
+        timers.insert(10, "past").unwrap();
+        timers.insert(HOUR - 1, "less past").unwrap();
+        timers.insert(HOUR + MS, "to come").unwrap();
+        assert_eq!(fire(&mut timers, 9), [""; 0]);
+        assert_eq!(fire(&mut timers, 10), ["past"]);
+        assert_eq!(fire(&mut timers, 10), [""; 0]);
+        assert_eq!(fire(&mut timers, HOUR + MS), ["less past", "to come"]);
+    }
+
+    #[test]
+    fn a_due_timer_can_cancel_another_due_one() {
+        let mut timers = Timers::new();
+        let first = timers.insert(MS, "first").unwrap();
+        let second = timers.insert(MS, "second").unwrap();
+        let mut due = Vec::new();
+        timers.collect_due(MS, &mut due);
+        assert_eq!((due, timers.len()), (vec![first, second], 0));
+        assert_eq!(timers.remove(first), Some("first"));
+        assert_eq!(timers.get_mut(second), Some(&mut "second"));
+        assert_eq!(timers.remove(second), Some("second"));
+        assert_eq!(timers.get_mut(second), None);
+        assert_eq!(timers.remove(second), None);
+    }
+
+    #[test]
+    fn a_collected_timer_is_not_collected_again() {
+        let mut timers = Timers::new();
+        timers.insert(MS, ()).unwrap();
+        let mut due = Vec::new();
+        timers.collect_due(MS, &mut due);
+        timers.collect_due(HOUR, &mut due);
+        assert_eq!((due.len(), timers.next_deadline()), (1, None));
+    }
+
+    #[test]
+    fn a_removed_timer_never_fires_and_its_key_is_stale() {
+        let mut timers = Timers::new();
+        let keys: Vec<_> = (0..5).map(|n| timers.insert(HOUR, n).unwrap()).collect();
+        // The middle, the head and the tail of a list.
+        for n in [2, 0, 4] {
+            assert_eq!(timers.remove(keys[n]), Some(n));
+            assert_eq!(timers.remove(keys[n]), None);
+        }
+        assert_eq!((timers.len(), timers.is_empty()), (2, false));
+        assert_eq!(fire(&mut timers, HOUR), [1, 3]);
+        assert!(timers.is_empty());
+    }
+
+    #[test]
+    fn a_timer_that_never_fires_can_only_be_removed() {
+        let mut timers = Timers::new();
+        let never = timers.insert(NEVER, "never").unwrap();
+        assert_eq!((timers.len(), timers.next_deadline()), (1, None));
+        timers.insert(NEVER - 1, "at the end").unwrap();
+        assert_eq!(fire(&mut timers, NEVER), ["at the end"]);
+        assert_eq!((timers.len(), timers.next_deadline()), (1, None));
+        assert_eq!(timers.remove(never), Some("never"));
+        assert_eq!((timers.is_empty(), timers.remove(never)), (true, None));
+    }
+
+    #[test]
+    fn far_deadlines_are_hit_exactly_in_a_few_steps() {
+        let deadlines =
+            [1, HOUR + 1, 3 * HOUR, DAY - 1, 40 * DAY, YEAR, 500 * YEAR + 123, NEVER - 1];
+        let mut timers = Timers::new();
+        for deadline in deadlines.into_iter().rev() {
+            timers.insert(deadline, deadline).unwrap();
+        }
+        let (fired, steps) = run(&mut timers);
+        assert_eq!(fired, deadlines.map(|deadline| (deadline, deadline)));
+        assert!(steps <= deadlines.len() * LEVELS, "{steps} steps");
+    }
+
+    #[test]
+    fn the_next_deadline_follows_insertion_and_removal() {
+        let mut timers = Timers::new();
+        assert_eq!(timers.next_deadline(), None);
+        let far = timers.insert(DAY, ()).unwrap();
+        let cascade = timers.next_deadline().unwrap();
+        assert!(cascade <= DAY && cascade > DAY / 2);
+        let near = timers.insert(9 * MS, ()).unwrap();
+        let nearer = timers.insert(8 * MS, ()).unwrap();
+        let same = timers.insert(8 * MS, ()).unwrap();
+        assert_eq!(timers.next_deadline(), Some(8 * MS));
+        timers.remove(nearer);
+        assert_eq!(timers.next_deadline(), Some(8 * MS));
+        timers.remove(same);
+        // A bound that is no longer exact must not hide a timer that is.
+        let between = timers.insert(8 * MS + 1, ()).unwrap();
+        assert_eq!(timers.next_deadline(), Some(8 * MS + 1));
+        timers.remove(between);
+        assert_eq!(timers.next_deadline(), Some(9 * MS));
+        timers.remove(near);
+        assert_eq!(timers.next_deadline(), Some(cascade));
+        timers.remove(far);
+        assert_eq!(timers.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_wheel_in_steady_use_does_not_allocate() {
+        let mut timers = Timers::new();
+        let mut rng = Rng(7);
+        let mut due = Vec::with_capacity(256);
+        let mut now = 0;
+        let mut capacity = None;
+        for round in 0..200 {
+            let inserted =
+                [(); 200].map(|()| timers.insert(now + rng.below(100 * MS), ()).unwrap());
+            inserted.into_iter().take(100).for_each(|key| {
+                timers.remove(key).unwrap();
+            });
+            now += 100 * MS;
+            timers.collect_due(now, &mut due);
+            assert_eq!(due.len(), 100);
+            due.drain(..).for_each(|key| timers.remove(key).unwrap());
+            if round == 100 {
+                capacity = Some((timers.entries.capacity(), timers.sorting.capacity()));
+            }
+        }
+        assert!(timers.entries.capacity() <= 256);
+        assert_eq!(capacity, Some((timers.entries.capacity(), timers.sorting.capacity())));
+    }
+
+    #[test]
+    fn a_wheel_without_timers_owns_no_memory() {
+        let mut timers = Timers::<()>::new();
+        timers.insert(NEVER, ()).unwrap();
+        timers.collect_due(HOUR, &mut Vec::new());
+        assert!(timers.levels.iter().all(|level| level.lists.is_none()));
+    }
+
+    #[test]
+    fn the_links_of_a_timer_cost_no_more_than_the_deadline() {
+        // Deadline, two links, home with room for the table's tag; then the payload.
+        assert!(size_of::<Entry<[usize; 2]>>() <= 24 + size_of::<[usize; 2]>());
+        assert_eq!(size_of::<Option<Entry<u64>>>(), size_of::<Entry<u64>>());
+    }
+
+    #[test]
+    fn pop_any_drains_all_also_what_is_added_meanwhile() {
+        let mut timers = Timers::new();
+        for n in 0..10 {
+            timers.insert(n * HOUR, n).unwrap();
+        }
+        timers.insert(NEVER, 10).unwrap();
+        timers.collect_due(2 * HOUR, &mut Vec::new());
+        assert_eq!(timers.len(), 8);
+        let mut popped = Vec::new();
+        while let Some(n) = timers.pop_any() {
+            popped.push(n);
+            // The second of two lands behind where the next look starts.
+            if n == 5 {
+                timers.insert(HOUR, 11).unwrap();
+                timers.insert(NEVER, 12).unwrap();
+            }
+        }
+        popped.sort_unstable();
+        assert_eq!(popped, (0..13).collect::<Vec<_>>());
+        assert_eq!((timers.len(), timers.next_deadline()), (0, None));
+    }
+
+    /// SplitMix64.
+    struct Rng(u64);
+
+    impl Rng {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ z >> 31
+        }
+
+        fn below(&mut self, end: u64) -> u64 {
+            self.next() % end
+        }
+
+        /// Any magnitude below `2^bits` is as likely as any other.
+        fn magnitude(&mut self, bits: u64) -> u64 {
+            let shift = 64 - self.below(bits + 1);
+            self.next().checked_shr(shift as u32).unwrap_or(0)
+        }
+    }
+
+    /// Timers as a sorted list of deadline and number; a number is given once, in order.
+    #[derive(Default)]
+    struct Model {
+        pending: Vec<(u64, u64)>,
+        /// Collected, not yet taken, with their keys.
+        due: Vec<(u64, Key)>,
+        /// The keys of all that are pending, by position as in `pending`.
+        keys: Vec<Key>,
+        inserted: u64,
+        now: u64,
+    }
+
+    impl Model {
+        fn insert(&mut self, timers: &mut Timers<u64>, deadline: u64) {
+            let number = self.inserted;
+            self.inserted += 1;
+            let key = timers.insert(deadline, number).unwrap();
+            let place = self.pending.partition_point(|other| *other < (deadline, number));
+            self.pending.insert(place, (deadline, number));
+            self.keys.insert(place, key);
+        }
+
+        fn remove(&mut self, timers: &mut Timers<u64>, place: usize) {
+            let (key, (_, number)) = (self.keys.remove(place), self.pending.remove(place));
+            assert_eq!(timers.get_mut(key).copied(), Some(number));
+            assert_eq!(timers.remove(key), Some(number));
+            assert_eq!(timers.remove(key), None);
+        }
+
+        /// Returns how many were collected.
+        fn collect(&mut self, timers: &mut Timers<u64>, now: u64) -> usize {
+            let mut due = Vec::new();
+            timers.collect_due(now, &mut due);
+            let count = self
+                .pending
+                .partition_point(|(deadline, _)| *deadline <= now && *deadline != NEVER);
+            assert_eq!(due, self.keys[..count]);
+            for (key, (_, number)) in self.keys.drain(..count).zip(self.pending.drain(..count)) {
+                assert_eq!(timers.get_mut(key).copied(), Some(number));
+                self.due.push((number, key));
+            }
+            self.now = self.now.max(now);
+            count
+        }
+
+        fn check_next(&self, timers: &mut Timers<u64>) -> Option<u64> {
+            let earliest = self.pending.first().map(|timer| timer.0).filter(|at| *at != NEVER);
+            let next = timers.next_deadline();
+            match (next, earliest) {
+                (Some(next), Some(earliest)) => {
+                    assert!(next <= earliest, "{next} is later than {earliest}");
+                    let tick = (earliest >> TICK_BITS).max(timers.elapsed);
+                    if (tick ^ timers.elapsed) < SLOTS as u64 {
+                        assert_eq!(next, earliest);
+                    }
+                }
+                (next, earliest) => assert_eq!(next, earliest),
+            }
+            next
+        }
+
+        /// Goes to where the wheel says, which must get it on.
+        fn step(&mut self, timers: &mut Timers<u64>) -> bool {
+            let Some(next) = self.check_next(timers) else { return false };
+            if self.collect(timers, next) == 0 {
+                assert!(self.check_next(timers).is_some_and(|after| after > next));
+            }
+            true
+        }
+    }
+
+    #[test]
+    fn the_wheel_agrees_with_a_sorted_list() {
+        for seed in 0..8 {
+            let mut rng = Rng(seed);
+            let mut timers = Timers::new();
+            let mut model = Model::default();
+            for _ in 0..50_000 {
+                match rng.below(100) {
+                    0..45 => {
+                        let deadline = match rng.below(20) {
+                            0 => model.now.saturating_sub(rng.magnitude(50)),
+                            1 => NEVER - rng.below(3),
+                            // The same again, for the order of equals.
+                            2..6 if !model.pending.is_empty() => {
+                                model.pending[rng.below(model.pending.len() as u64) as usize].0
+                            }
+                            _ => model.now.saturating_add(rng.magnitude(55)),
+                        };
+                        model.insert(&mut timers, deadline);
+                    }
+                    45..63 if !model.pending.is_empty() => {
+                        let place = match rng.below(4) {
+                            0 => 0,
+                            _ => rng.below(model.pending.len() as u64) as usize,
+                        };
+                        model.remove(&mut timers, place);
+                    }
+                    63..70 => {
+                        let now = model.now.saturating_add(rng.magnitude(47));
+                        model.collect(&mut timers, now);
+                    }
+                    70..72 => {
+                        let now = model.now.saturating_sub(rng.magnitude(40));
+                        model.collect(&mut timers, now);
+                    }
+                    // The end of time is for the end of the test.
+                    72..88 if timers.next_deadline().is_some_and(|next| next < 500 * YEAR) => {
+                        model.step(&mut timers);
+                    }
+                    _ if !model.due.is_empty() => {
+                        let place = rng.below(model.due.len() as u64) as usize;
+                        let (number, key) = model.due.swap_remove(place);
+                        assert_eq!(timers.remove(key), Some(number));
+                        assert_eq!(timers.remove(key), None);
+                    }
+                    _ => {}
+                }
+                if rng.below(2) == 0 {
+                    model.check_next(&mut timers);
+                }
+                assert_eq!(timers.len(), model.pending.len());
+            }
+            if seed % 2 == 0 {
+                while model.step(&mut timers) {}
+                assert!(model.pending.iter().all(|timer| timer.0 == NEVER));
+            }
+            let mut left: Vec<_> = model.pending.iter().map(|timer| timer.1).collect();
+            left.extend(model.due.iter().map(|timer| timer.0));
+            left.sort_unstable();
+            let mut popped: Vec<_> = std::iter::from_fn(|| timers.pop_any()).collect();
+            popped.sort_unstable();
+            assert_eq!(popped, left);
+            assert_eq!((timers.len(), timers.next_deadline()), (0, None));
+        }
+    }
+}
