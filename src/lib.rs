@@ -1,6 +1,15 @@
 //! waterspout
-#![allow(dead_code)]
-mod ioloop {
-    mod slots;
-    mod timers;
-}
+pub mod concurrent;
+pub mod coroutine;
+mod error;
+mod ioloop;
+mod report;
+mod wait_queue;
+
+pub use coroutine::Coroutine;
+pub use error::{JoinError, LoopClosed, RunError, StartError};
+pub use ioloop::{
+    Answer, Builder, CoroutineInfo, Counters, Deadline, Interest, IoLoop, LoopHandle,
+    PeriodicCallback, Timeout,
+};
+pub use report::Exception;

@@ -1,0 +1,12 @@
+//! Results that come later: promises and their futures, and work on other threads.
+//!
+//! Tornado's `concurrent`. The type [`Future`] here is Tornado's: a result slot that many may look
+//! at. The trait of the same name is [`std::future::Future`], which it implements; write
+//! `concurrent::Future` for the type.
+
+mod executor;
+mod future;
+
+pub use crate::error::ExcInfo;
+pub use executor::{Executor, ExecutorBuilder};
+pub use future::{Future, Promise, promise};

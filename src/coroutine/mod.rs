@@ -1,0 +1,414 @@
+//! Coroutines: functions that wait without blocking, on the loop of their thread.
+//!
+//! # Calling one runs it
+//!
+//! A function under [`#[coroutine]`](macro@crate::coroutine) runs when it is called: at once, on
+//! the caller's stack, up to the first point where it has to wait. Then the call returns a
+//! [`Coroutine`], and the loop resumes it when it can go on. Await the handle if its result is
+//! needed; drop it if not, the coroutine runs all the same. That is Tornado's `gen.coroutine`, and
+//! it is what an `async fn` is not: that does nothing until it is polled, and stops for good when it
+//! is dropped.
+//!
+//! So there is nothing to spawn. A call that finds its answer in a cache never touches the run
+//! queue; a call that has to wait has its request on the way when it returns, and several such
+//! calls wait at the same time:
+//!
+//! ```
+//! use std::time::Duration;
+//! use waterspout::{IoLoop, coroutine, coroutine::sleep};
+//!
+//! # #[cfg(feature = "macros")]
+//! # {
+//! #[coroutine]
+//! async fn fetch(n: u64) -> u64 {
+//!     sleep(Duration::from_secs(n)).await;
+//!     n
+//! }
+//!
+//! let io_loop = IoLoop::builder().virtual_time().build()?;
+//! let begun = io_loop.time();
+//! let sum = io_loop.run_sync(|| async {
+//!     let (a, b) = (fetch(2), fetch(3)); // both are on their way
+//!     a.await + b.await
+//! })?;
+//! assert_eq!(sum, 5);
+//! assert_eq!(io_loop.time() - begun, Duration::from_secs(3));
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! While the eager part runs, it is the *current* coroutine with a budget of its own; the caller's
+//! are put back when the call returns. What it does is its own doing also in another respect: a
+//! panic in it does not reach the caller, but whoever awaits it.
+//!
+//! [`start`] does the same with any future, [`spawn`] queues it to run in the loop's next turn.
+//! Outside a running loop both work: the loop takes the coroutine up when it starts.
+//!
+//! # Waiting for nothing costs nothing
+//!
+//! Awaiting what is ready already does not go through the loop. A coroutine that never has to wait
+//! would keep the others waiting, so I/O, timers, locks and queues give way after a number of
+//! operations; a computation does so with [`moment`].
+
+mod in_executor;
+mod runner;
+mod sleep;
+
+use std::fmt;
+use std::panic::Location;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::channel::oneshot;
+
+pub use crate::error::JoinError;
+pub use sleep::{Moment, Sleep, moment, sleep, sleep_until};
+
+use crate::concurrent::Future as Slot;
+use crate::error::LoopClosed;
+use crate::ioloop::{Callback, CoroutineInfo, IoLoop, LoopHandle, PeriodicCallback, with_current};
+use runner::{Join, Kind, Runner};
+
+/// A coroutine that has been started. Await it for its result; dropping it lets the coroutine run
+/// on by itself.
+///
+/// Awaiting gives the result. A panic in the coroutine goes on in whoever awaits it; awaiting a
+/// cancelled one panics with a sentence that says so. [`join`](Coroutine::join) gives an error for
+/// both instead. A panic, or the `Err` of a [`#[coroutine]`](macro@crate::coroutine) function, that
+/// nobody awaits is reported to [`Builder::on_exception`](crate::Builder::on_exception). Tornado:
+/// the `Future` that a coroutine returns.
+///
+/// Cancel safe: dropping it while awaiting detaches the coroutine, which goes on.
+///
+/// ```
+/// use waterspout::{IoLoop, coroutine};
+///
+/// let io_loop = IoLoop::new()?;
+/// let answer = io_loop.run_sync(|| async {
+///     let coroutine = coroutine::spawn(async { 6 * 7 });
+///     assert!(!coroutine.done());
+///     coroutine.await
+/// })?;
+/// assert_eq!(answer, 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Coroutine<T> {
+    runner: Rc<dyn Join<T>>,
+}
+
+impl<T> Coroutine<T> {
+    /// Whether it has come to its end: returned, panicked, or been cancelled.
+    pub fn done(&self) -> bool {
+        self.runner.is_done()
+    }
+
+    /// Ends it where it is suspended, dropping its state there; if it is running (it cancels
+    /// itself), at its next suspension. Nothing happens if it is done.
+    ///
+    /// Who awaits it gets a panic, who joins it a [`JoinError`]. Tornado's coroutines cannot be
+    /// cancelled.
+    pub fn cancel(&self) {
+        self.runner.clone().cancel();
+    }
+
+    /// Waits for it, and gives a [`JoinError`] where awaiting would panic.
+    ///
+    /// ```
+    /// use waterspout::{IoLoop, coroutine};
+    ///
+    /// let io_loop = IoLoop::new()?;
+    /// let result = io_loop.run_sync(|| {
+    ///     let coroutine = coroutine::spawn(std::future::pending::<()>());
+    ///     coroutine.cancel();
+    ///     coroutine.join()
+    /// })?;
+    /// assert!(result.unwrap_err().is_cancelled());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn join(self) -> JoinHandle<T> {
+        JoinHandle { coroutine: self }
+    }
+
+    /// Calls `callback` in the loop's turn after it is done, in the order in which callbacks were
+    /// added, also if it is done already. Tornado: `Future.add_done_callback`.
+    ///
+    /// It does not take the result: await the coroutine, or [`join`](Coroutine::join), for that.
+    #[track_caller]
+    pub fn add_done_callback(&self, callback: impl FnOnce() + 'static) {
+        let call = Box::new(callback);
+        self.runner.when_done(Callback { call, location: Location::caller() });
+    }
+
+    /// Its name: the path of the function, what the attribute or [`spawn_named`] said, or the type
+    /// of the future.
+    pub fn name(&self) -> &'static str {
+        self.runner.info().name
+    }
+
+    /// Its name and places, as [`IoLoop::coroutines`] lists them.
+    pub fn info(&self) -> CoroutineInfo {
+        self.runner.info()
+    }
+}
+
+impl<T> std::future::Future for Coroutine<T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        self.runner.poll_join(cx).map(|result| result.unwrap_or_else(|error| error.resume()))
+    }
+}
+
+impl<T> Drop for Coroutine<T> {
+    fn drop(&mut self) {
+        self.runner.detach();
+    }
+}
+
+impl<T> fmt::Debug for Coroutine<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let info = self.runner.info();
+        f.debug_struct("Coroutine")
+            .field("name", &info.name)
+            .field("started_at", &info.started_at.to_string())
+            .field("done", &self.done())
+            .finish()
+    }
+}
+
+/// Waits for a coroutine's end; from [`Coroutine::join`]. Dropping it detaches the coroutine.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct JoinHandle<T> {
+    coroutine: Coroutine<T>,
+}
+
+impl<T> std::future::Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.coroutine.runner.poll_join(cx)
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Starting
+
+/// Starts `future` as a coroutine of the current loop, now: it runs on the caller's stack up to its
+/// first suspension. What [`#[coroutine]`](macro@crate::coroutine) does with a function's body.
+///
+/// An `Err` that it returns is its awaiter's affair: only the attribute knows enough of the type to
+/// report one that nobody awaits. On a closed loop the coroutine is cancelled from the start.
+///
+/// # Panics
+///
+/// As [`IoLoop::current`]; or if the loop has 16,777,215 live coroutines already.
+#[track_caller]
+pub fn start<F: Future + 'static>(future: F) -> Coroutine<F::Output> {
+    start_as(Kind { name: std::any::type_name::<F>(), report: |_| None }, future)
+}
+
+/// Queues `future` as a coroutine of the current loop: it runs from the loop's next turn on.
+///
+/// # Panics
+///
+/// As [`start`].
+///
+/// ```
+/// # use waterspout::{IoLoop, coroutine};
+/// # IoLoop::new()?.run_sync(|| async {
+/// let coroutine = coroutine::spawn(async { "later" });
+/// assert_eq!(coroutine.await, "later");
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[track_caller]
+pub fn spawn<F: Future + 'static>(future: F) -> Coroutine<F::Output> {
+    spawn_named(std::any::type_name::<F>(), future)
+}
+
+/// [`spawn`] with a name, for logs and for [`IoLoop::coroutines`].
+///
+/// # Panics
+///
+/// As [`start`].
+#[track_caller]
+pub fn spawn_named<F: Future + 'static>(name: &'static str, future: F) -> Coroutine<F::Output> {
+    queue(&IoLoop::current(), Kind { name, report: |_| None }, future, Location::caller())
+}
+
+/// The coroutine that is running now, if one is: its name and places.
+///
+/// ```
+/// # use waterspout::{IoLoop, coroutine};
+/// # IoLoop::new()?.run_sync(|| async {
+/// let coroutine = coroutine::spawn_named("inner", async { coroutine::current().unwrap().name });
+/// assert_eq!(coroutine.await, "inner");
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn current() -> Option<CoroutineInfo> {
+    with_current(|core| core.current()).flatten()
+}
+
+#[track_caller]
+pub(crate) fn start_as<F: Future + 'static>(
+    kind: Kind<F::Output>,
+    future: F,
+) -> Coroutine<F::Output> {
+    let io_loop = IoLoop::current();
+    let runner = Runner::new(&io_loop, future, kind, Location::caller());
+    crate::ioloop::Resume::resume(runner.clone(), &io_loop);
+    Coroutine { runner }
+}
+
+fn queue<F: Future + 'static>(
+    io_loop: &IoLoop,
+    kind: Kind<F::Output>,
+    future: F,
+    location: &'static Location<'static>,
+) -> Coroutine<F::Output> {
+    let runner = Runner::new(io_loop, future, kind, location);
+    runner.schedule(io_loop);
+    Coroutine { runner }
+}
+
+/// Starts what `make` makes on the loop of `handle`, and sends home how it ended.
+#[track_caller]
+pub(crate) fn start_remote<M, F>(
+    handle: &LoopHandle,
+    make: M,
+    answer: oneshot::Sender<Result<F::Output, JoinError>>,
+) -> Result<(), LoopClosed>
+where
+    M: FnOnce() -> F + Send + 'static,
+    F: Future + 'static,
+    F::Output: Send + 'static,
+{
+    let location = Location::caller();
+    handle.add_callback(move || {
+        let kind = Kind { name: std::any::type_name::<F>(), report: |_| None };
+        let io_loop = IoLoop::current();
+        let made = queue(&io_loop, kind, async move { make().await }, location);
+        let kind = Kind { name: "the answer of a LoopHandle", report: |_| None };
+        let answering = async move {
+            let _ = answer.send(made.join().await);
+        };
+        drop(queue(&io_loop, kind, answering, location));
+    })
+}
+
+impl IoLoop {
+    /// [`spawn`] on this loop, current or not.
+    ///
+    /// # Panics
+    ///
+    /// If the loop has 16,777,215 live coroutines already.
+    #[track_caller]
+    pub fn spawn<F: Future + 'static>(&self, future: F) -> Coroutine<F::Output> {
+        let kind = Kind { name: std::any::type_name::<F>(), report: |_| None };
+        queue(self, kind, future, Location::caller())
+    }
+
+    /// Calls `callback` in the next turn and runs the future that it returns, if it is one; fire and
+    /// forget. Tornado: `spawn_callback`.
+    ///
+    /// A panic, and an `Err`, are reported to [`Builder::on_exception`](crate::Builder::on_exception).
+    ///
+    /// ```
+    /// use waterspout::IoLoop;
+    ///
+    /// let io_loop = IoLoop::builder().on_exception(|e| assert!(e.info.to_string().contains("lost"))).build()?;
+    /// io_loop.spawn_callback(|| async { Err::<(), _>("lost") });
+    /// io_loop.run_sync(|| async {})?;
+    /// assert_eq!(io_loop.counters().exceptions, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn spawn_callback<C, F>(&self, callback: C)
+    where
+        C: FnOnce() -> F + 'static,
+        F: Future<Output: Outcome> + 'static,
+    {
+        let kind = Kind { name: std::any::type_name::<C>(), report: F::Output::error };
+        let called = async move { callback().await };
+        drop(queue(self, kind, called, Location::caller()));
+    }
+
+    /// Calls `callback` with the settled future in a turn after it has settled, also if it has
+    /// already. Tornado: `add_future`.
+    #[track_caller]
+    pub fn add_future<T: 'static>(
+        &self,
+        future: Slot<T>,
+        callback: impl FnOnce(&Slot<T>) + 'static,
+    ) {
+        let kind = Kind { name: "add_future", report: |_| None };
+        let waiting = future.clone();
+        let called = async move {
+            waiting.settled().await;
+            callback(&future);
+        };
+        drop(queue(self, kind, called, Location::caller()));
+    }
+}
+
+/// How a fire-and-forget callback can end: with nothing, or with an error to report.
+pub trait Outcome {
+    /// The error, as text.
+    fn error(&self) -> Option<String>;
+}
+
+impl Outcome for () {
+    fn error(&self) -> Option<String> {
+        None
+    }
+}
+
+impl<E: fmt::Debug> Outcome for Result<(), E> {
+    fn error(&self) -> Option<String> {
+        self.as_ref().err().map(|error| format!("{error:?}"))
+    }
+}
+
+impl<T: 'static> Slot<T> {
+    /// Calls `callback` in a turn of the current loop after this future has settled, also if it has
+    /// already; callbacks of one future run in the order in which they were added. Tornado:
+    /// `add_done_callback`.
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`].
+    #[track_caller]
+    pub fn add_done_callback(&self, callback: impl FnOnce(&Slot<T>) + 'static) {
+        IoLoop::current().add_future(self.clone(), callback);
+    }
+}
+
+impl PeriodicCallback {
+    /// A callback that awaits, for every `period`. It is not started.
+    ///
+    /// It never overlaps itself: a beat that comes while the last call is unfinished is skipped, as
+    /// are beats that a call overruns. A panic, and an `Err`, are reported.
+    ///
+    /// # Panics
+    ///
+    /// If `period` is zero.
+    #[track_caller]
+    pub fn new_async<C, F>(period: Duration, mut callback: C) -> PeriodicCallback
+    where
+        C: FnMut() -> F + 'static,
+        F: Future<Output: Outcome> + 'static,
+    {
+        PeriodicCallback::with_call(period, move |call| {
+            let kind = Kind { name: std::any::type_name::<C>(), report: F::Output::error };
+            let future = callback();
+            drop(start_as(kind, async move {
+                let _call = call;
+                future.await
+            }));
+        })
+    }
+}

@@ -1,0 +1,177 @@
+//! `sleep`, `sleep_until`, `moment`: waiting for time, and for one turn.
+
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use crate::ioloop::{Deadline, IoLoop, Item, Key, LoopId, Timer, forget, with_current};
+
+/// Waits for `duration`, counted from this call. Tornado: `gen.sleep`.
+///
+/// It ends no earlier, and takes at least one turn of the loop; [`Duration::MAX`] is for ever. It is
+/// plain data until it is awaited, takes no allocation then, and dropping it takes its timer back.
+/// Cancel safe.
+///
+/// # Panics
+///
+/// As [`IoLoop::current`]; and when it is awaited on another loop than it was made on.
+///
+/// ```
+/// use std::time::Duration;
+/// use waterspout::{IoLoop, coroutine::sleep};
+///
+/// let io_loop = IoLoop::builder().virtual_time().build()?;
+/// let begun = io_loop.time();
+/// io_loop.run_sync(|| sleep(Duration::from_secs(3600)))?;
+/// assert_eq!(io_loop.time() - begun, Duration::from_secs(3600));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[track_caller]
+pub fn sleep(duration: Duration) -> Sleep {
+    Sleep::new(Deadline::After(duration), Location::caller())
+}
+
+/// Waits until `when`; one turn of the loop if that has passed. See [`sleep`].
+#[track_caller]
+pub fn sleep_until(when: Instant) -> Sleep {
+    Sleep::new(Deadline::At(when), Location::caller())
+}
+
+/// Waits for a deadline; from [`sleep`] and [`sleep_until`].
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct Sleep {
+    id: LoopId,
+    /// In nanoseconds of the loop's clock.
+    deadline: u64,
+    timer: Timing,
+    location: &'static Location<'static>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Timing {
+    NotSet,
+    Set(Key),
+    Over,
+}
+
+impl Sleep {
+    fn new(deadline: Deadline, location: &'static Location<'static>) -> Sleep {
+        let made = with_current(|core| (core.id(), core.deadline(deadline)));
+        let (id, deadline) = made.unwrap_or_else(|| {
+            let io_loop = IoLoop::current();
+            (io_loop.core().id(), io_loop.core().deadline(deadline))
+        });
+        Sleep { id, deadline, timer: Timing::NotSet, location }
+    }
+
+    /// Whether its time has come; as awaiting told last.
+    pub fn is_over(&self) -> bool {
+        self.timer == Timing::Over
+    }
+
+    /// Moves the deadline, counted from now if it is a [`Duration`].
+    pub fn reset(&mut self, deadline: impl Into<Deadline>) {
+        let location = self.location;
+        *self = Sleep::new(deadline.into(), location);
+    }
+}
+
+impl std::future::Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if this.timer == Timing::Over {
+            return Poll::Ready(());
+        }
+        let here = with_current(|core| {
+            if core.id() != this.id {
+                return Some(core.id());
+            }
+            match this.timer {
+                Timing::NotSet => {
+                    let timer = Timer::Wake(cx.waker().clone());
+                    this.timer = Timing::Set(core.add_timer(this.deadline, timer));
+                }
+                Timing::Set(key) if core.poll_timer(key, cx.waker()) => {}
+                Timing::Set(_) | Timing::Over => this.timer = Timing::Over,
+            }
+            core.waits_at(this.location);
+            None
+        });
+        match here {
+            Some(None) if this.timer == Timing::Over => Poll::Ready(()),
+            Some(None) => Poll::Pending,
+            Some(Some(here)) => {
+                panic!("a Sleep of {} is awaited on {here}: make it where it is awaited", this.id)
+            }
+            None => panic!("a Sleep of {} is awaited outside of any loop", this.id),
+        }
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        let Timing::Set(key) = self.timer else { return };
+        let here = with_current(|core| {
+            let here = core.id() == self.id;
+            (here, if here { core.remove_timer(key) } else { None })
+        });
+        if !matches!(here, Some((true, _))) {
+            forget(self.id, Item::ForgetTimer(key));
+        }
+    }
+}
+
+/// Lets everything else that is ready run first: exactly one turn of the loop. Tornado:
+/// `gen.moment`.
+///
+/// For computations that take long: they let I/O and others have their turn. Cancel safe.
+///
+/// ```
+/// # use waterspout::{IoLoop, coroutine::moment};
+/// # IoLoop::new()?.run_sync(|| async {
+/// for chunk in [[1, 2], [3, 4]] {
+///     let _sum: i32 = chunk.iter().sum();
+///     moment().await;
+/// }
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[track_caller]
+pub fn moment() -> Moment {
+    Moment { turn: None, location: Location::caller() }
+}
+
+/// Waits for one turn of the loop; from [`moment`].
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct Moment {
+    /// The turn in which it was first polled.
+    turn: Option<u64>,
+    location: &'static Location<'static>,
+}
+
+impl std::future::Future for Moment {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let turn = with_current(|core| {
+            core.waits_at(self.location);
+            core.turns()
+        });
+        match self.turn {
+            // Outside of any loop there are no turns: one wake-up has to do.
+            Some(_) if turn.is_none() => Poll::Ready(()),
+            Some(begun) if Some(begun) != turn => Poll::Ready(()),
+            // A combinator polls again within the turn: it has woken itself.
+            _ => {
+                self.turn = Some(turn.unwrap_or_default());
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Every error of the crate: what happened, and whose move it is.
+//!
+//! Each type says one thing in one sentence. Misuse of the loop is an error value or a panic with
+//! the same kind of sentence, in debug and release builds alike; what the other side of a socket
+//! does is an [`std::io::Error`], and never a panic.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::ioloop::introspect::CoroutineInfo;
+
+/// Why something has no result: Tornado's `exc_info`, cheap to clone.
+///
+/// It implements [`Error`], and the error that it wraps is its [`source`](Error::source).
+///
+/// ```
+/// use std::error::Error;
+/// use waterspout::concurrent::ExcInfo;
+///
+/// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+/// let info = ExcInfo::error(refused);
+/// assert_eq!(info.to_string(), "connection refused");
+/// assert!(info.source().unwrap().is::<std::io::Error>());
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ExcInfo {
+    /// An error value.
+    Error(Arc<dyn Error + Send + Sync>),
+    /// A panic, by its message.
+    Panic(Arc<str>),
+    /// The work was cancelled before it had a result.
+    Cancelled,
+    /// Whoever should have given the result was dropped without giving one.
+    Abandoned,
+}
+
+impl ExcInfo {
+    /// Wraps an error, or a message: whatever `?` turns into a boxed error.
+    pub fn error(error: impl Into<Box<dyn Error + Send + Sync>>) -> ExcInfo {
+        ExcInfo::Error(Arc::from(error.into()))
+    }
+
+    /// Keeps the message of a panic's payload.
+    pub(crate) fn from_panic(payload: &(dyn Any + Send)) -> ExcInfo {
+        ExcInfo::Panic(Arc::from(panic_message(payload)))
+    }
+}
+
+impl fmt::Display for ExcInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExcInfo::Error(error) => write!(f, "{error}"),
+            ExcInfo::Panic(message) => write!(f, "panicked: {message}"),
+            ExcInfo::Cancelled => f.write_str("cancelled before it had a result"),
+            ExcInfo::Abandoned => {
+                f.write_str("abandoned: its promise was dropped without a result")
+            }
+        }
+    }
+}
+
+impl Error for ExcInfo {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            ExcInfo::Error(error) => Some(&**error),
+            _ => None,
+        }
+    }
+}
+
+/// The text of a panic's payload; `panic!` makes it a `&str` or a `String`.
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
+    if let Some(message) = payload.downcast_ref::<&'static str>() {
+        message
+    } else if let Some(message) = payload.downcast_ref::<String>() {
+        message
+    } else {
+        "a payload that is not text"
+    }
+}
+
+/// The loop has been closed, or its thread has ended: nothing was queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoopClosed;
+
+impl fmt::Display for LoopClosed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the IoLoop is closed, nothing can run on it any more")
+    }
+}
+
+impl Error for LoopClosed {}
+
+impl From<LoopClosed> for std::io::Error {
+    fn from(error: LoopClosed) -> std::io::Error {
+        std::io::Error::new(std::io::ErrorKind::NotConnected, error)
+    }
+}
+
+/// A loop could not be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartError {
+    /// This thread already runs a loop, perhaps this very one. Await instead of starting.
+    Nested {
+        /// The loop that was asked to start, as its `Debug` form names it.
+        asked: String,
+        /// The loop that runs on this thread.
+        running: String,
+    },
+    /// The loop has been closed.
+    Closed,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Nested { asked, running } if asked == running => {
+                write!(f, "{asked} is already running: inside it, await instead of starting it")
+            }
+            StartError::Nested { asked, running } => write!(
+                f,
+                "{asked} cannot start while {running} runs on this thread: \
+                 await inside the running loop, or give the other loop a thread of its own"
+            ),
+            StartError::Closed => LoopClosed.fmt(f),
+        }
+    }
+}
+
+impl Error for StartError {}
+
+/// `run_sync` has no result.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The loop could not be started.
+    Start(StartError),
+    /// `stop` was called before the future finished.
+    Stopped,
+    /// The time was up before the future finished.
+    TimedOut {
+        /// The time that it had.
+        after: Duration,
+        /// Every coroutine that was suspended then: what is stuck, and where.
+        stuck: Vec<CoroutineInfo>,
+    },
+}
+
+impl From<StartError> for RunError {
+    fn from(error: StartError) -> RunError {
+        RunError::Start(error)
+    }
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Start(error) => error.fmt(f),
+            RunError::Stopped => f.write_str("the loop was stopped before the future finished"),
+            RunError::TimedOut { after, stuck } => {
+                write!(f, "operation timed out after {after:?}")?;
+                for coroutine in stuck {
+                    write!(f, "\n  stuck: {coroutine}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Error for RunError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            RunError::Start(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Work that was joined did not come to a result: it panicked, or it was cancelled.
+///
+/// From [`Coroutine::join`](crate::Coroutine::join), [`LoopHandle::spawn`](crate::LoopHandle::spawn)
+/// and their like.
+pub struct JoinError {
+    name: &'static str,
+    /// The payload of the panic, or `None` if the work was cancelled. The mutex is never contended:
+    /// it makes the error `Sync`, as boxed errors have to be.
+    panic: Option<Mutex<Box<dyn Any + Send>>>,
+}
+
+/// How work can end without a result.
+pub(crate) enum Failure {
+    Panicked(Box<dyn Any + Send>),
+    Cancelled,
+}
+
+impl JoinError {
+    pub(crate) fn new(name: &'static str, failure: Failure) -> JoinError {
+        let panic = match failure {
+            Failure::Panicked(payload) => Some(Mutex::new(payload)),
+            Failure::Cancelled => None,
+        };
+        JoinError { name, panic }
+    }
+
+    /// The work was cancelled, or its loop was closed.
+    pub fn is_cancelled(&self) -> bool {
+        self.panic.is_none()
+    }
+
+    /// The work panicked.
+    pub fn is_panic(&self) -> bool {
+        self.panic.is_some()
+    }
+
+    /// The name of the coroutine that failed.
+    pub fn name(&self) -> &str {
+        self.name
+    }
+
+    /// The payload of the panic, for [`std::panic::resume_unwind`]; the error itself if it was no
+    /// panic.
+    pub fn into_panic(self) -> Result<Box<dyn Any + Send>, JoinError> {
+        match self.panic {
+            Some(payload) => Ok(payload.into_inner().unwrap_or_else(PoisonError::into_inner)),
+            None => Err(self),
+        }
+    }
+
+    /// Goes on with the panic, or panics with a sentence that says what was cancelled.
+    pub(crate) fn resume(self) -> ! {
+        match self.into_panic() {
+            Ok(payload) => std::panic::resume_unwind(payload),
+            Err(cancelled) => panic!(
+                "awaited `{}`, which was cancelled; `.join().await` gives an error instead",
+                cancelled.name
+            ),
+        }
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.panic {
+            Some(payload) => {
+                let payload = payload.lock().unwrap_or_else(PoisonError::into_inner);
+                write!(f, "`{}` panicked: {}", self.name, panic_message(&**payload))
+            }
+            None => write!(f, "`{}` was cancelled", self.name),
+        }
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinError({self})")
+    }
+}
+
+impl Error for JoinError {}

@@ -1,0 +1,104 @@
+//! How a loop is made: the role of Tornado's `Configurable`.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::IoLoop;
+use super::clock::Clock;
+use crate::report::{Exception, Handler};
+
+/// Makes an [`IoLoop`] that is not the default one. From [`IoLoop::builder`].
+///
+/// The selector is no choice of a builder: mio takes epoll or kqueue, whichever the system has
+/// ([`IoLoop::selector`] tells), and poll(2) if the program is compiled with mio's
+/// `--cfg mio_unsupported_force_poll_poll`.
+///
+/// ```
+/// use waterspout::IoLoop;
+///
+/// let io_loop = IoLoop::builder()
+///     .event_capacity(256)
+///     .on_exception(|exception| eprintln!("{exception}"))
+///     .build()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Builder {
+    pub(super) event_capacity: usize,
+    pub(super) virtual_time: bool,
+    pub(super) on_exception: Option<Handler>,
+    pub(super) slow_callback: Option<Duration>,
+}
+
+impl Builder {
+    pub(super) fn new() -> Builder {
+        Builder {
+            event_capacity: 1024,
+            virtual_time: false,
+            on_exception: None,
+            slow_callback: None,
+        }
+    }
+
+    /// How many events one call to the selector may report: 1,024 unless told, at least 1.
+    ///
+    /// More wait for the next turn, none is lost.
+    pub fn event_capacity(mut self, events: usize) -> Builder {
+        self.event_capacity = events.max(1);
+        self
+    }
+
+    /// Gives the loop a virtual clock, for tests.
+    ///
+    /// It starts at the present and stands still while anything is left to do. When every coroutine
+    /// waits and nothing from outside is due (no socket is ready, no executor job is under way, no
+    /// other thread has woken the loop), it jumps to the next deadline. An hour's sleep takes no
+    /// time, and what happens is the same on every machine.
+    pub fn virtual_time(mut self) -> Builder {
+        self.virtual_time = true;
+        self
+    }
+
+    /// Who hears of panics and errors that nobody awaited; by default they are logged.
+    ///
+    /// Tornado: overriding `IOLoop.handle_callback_exception`. The handler may use the loop. If it
+    /// panics itself, that is logged and the loop goes on.
+    pub fn on_exception(mut self, handler: impl Fn(&Exception) + 'static) -> Builder {
+        self.on_exception = Some(Rc::new(handler));
+        self
+    }
+
+    /// Warns in the log when one callback, or one resumption of a coroutine, takes longer than this.
+    ///
+    /// It costs two clock readings for each, so it is off unless asked for. Tornado:
+    /// `set_blocking_log_threshold`; asyncio: `slow_callback_duration`.
+    pub fn slow_callback(mut self, threshold: Duration) -> Builder {
+        self.slow_callback = Some(threshold);
+        self
+    }
+
+    /// Makes the loop. It is not current until it starts, or [`IoLoop::make_current`] is called.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses a selector or an eventfd (too many open files), or as many loops are
+    /// open as the process can have (65,535).
+    pub fn build(self) -> io::Result<IoLoop> {
+        IoLoop::build(self)
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        if self.virtual_time { Clock::virtual_time() } else { Clock::real() }
+    }
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("event_capacity", &self.event_capacity)
+            .field("virtual_time", &self.virtual_time)
+            .field("on_exception", &self.on_exception.is_some())
+            .field("slow_callback", &self.slow_callback)
+            .finish()
+    }
+}

@@ -1,0 +1,285 @@
+//! `add_handler`, `update_handler`, `remove_handler`: callbacks on file descriptors.
+//!
+//! To the user they are level-triggered, as in Tornado: a handler that reads only part is called
+//! again. The selector reports edges, and the loop cannot see what a handler reads, so after each
+//! call the fd is registered again, which makes the selector report again what is left.
+//!
+//! A handler is a slot of the run queue like a coroutine: its waker waits in the readiness table,
+//! an event schedules it, and the next turn runs it in order with everything else. So removing a
+//! handler also takes back an event that was polled already.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::ops::BitOr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+
+use mio::unix::SourceFd;
+
+use super::{Core, IoLoop, Key, Resume, waker};
+
+/// What to watch a file descriptor for, and what a handler is told.
+///
+/// ```
+/// use waterspout::Interest;
+///
+/// let both = Interest::READ | Interest::WRITE;
+/// assert!(both.contains(Interest::READ));
+/// assert!(!Interest::READ.contains(both));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Interest(u8);
+
+impl Interest {
+    /// Nothing but errors and the hang-up of the other side, which are always told. Tornado: `NONE`.
+    pub const NONE: Interest = Interest(0);
+    /// There is something to read, or the end of it. Tornado: `READ`.
+    pub const READ: Interest = Interest(1);
+    /// There is room to write. Tornado: `WRITE`.
+    pub const WRITE: Interest = Interest(2);
+    /// An error or a hang-up; told to every handler, asked for or not. Tornado: `ERROR`.
+    pub const ERROR: Interest = Interest(4);
+
+    /// Whether all of `other` is in it.
+    pub fn contains(self, other: Interest) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// What mio is asked for: it knows no empty interest, and priority data is next to none.
+    fn mio(self) -> mio::Interest {
+        match (self.contains(Interest::READ), self.contains(Interest::WRITE)) {
+            (true, true) => mio::Interest::READABLE | mio::Interest::WRITABLE,
+            (true, false) => mio::Interest::READABLE,
+            (false, true) => mio::Interest::WRITABLE,
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            (false, false) => mio::Interest::PRIORITY,
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
+            (false, false) => mio::Interest::READABLE,
+        }
+    }
+}
+
+impl BitOr for Interest {
+    type Output = Interest;
+
+    fn bitor(self, other: Interest) -> Interest {
+        Interest(self.0 | other.0)
+    }
+}
+
+impl fmt::Debug for Interest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names =
+            [(Interest::READ, "READ"), (Interest::WRITE, "WRITE"), (Interest::ERROR, "ERROR")];
+        let names: Vec<_> =
+            names.iter().filter(|(bit, _)| self.contains(*bit)).map(|(_, name)| *name).collect();
+        f.write_str(if names.is_empty() { "NONE".into() } else { names.join(" | ") }.as_str())
+    }
+}
+
+/// A registered handler, whatever its types.
+pub(crate) trait Handler {
+    fn registration(&self) -> &Registration;
+}
+
+pub(crate) struct Registration {
+    fd: RawFd,
+    interest: Cell<Interest>,
+    /// Its slot in the readiness table and its slot in the run queue.
+    source: Key,
+    slot: Cell<Key>,
+}
+
+impl Registration {
+    /// Makes the selector report what is ready, also if it has reported it before.
+    fn rearm(&self, core: &Core) -> io::Result<()> {
+        let token = mio::Token(self.source.pack());
+        let interest = self.interest.get().mio();
+        core.registry(|registry| {
+            let mut fd = SourceFd(&self.fd);
+            match registry.reregister(&mut fd, token, interest) {
+                // poll(2) in mio forgets an fd that has hung up.
+                Err(error)
+                    if cfg!(mio_unsupported_force_poll_poll)
+                        && error.kind() == io::ErrorKind::NotFound =>
+                {
+                    registry.register(&mut fd, token, interest)
+                }
+                result => result,
+            }
+        })
+    }
+}
+
+struct FdHandler<S, H> {
+    registration: Registration,
+    source: S,
+    handler: RefCell<H>,
+}
+
+impl<S, H> Handler for FdHandler<S, H> {
+    fn registration(&self) -> &Registration {
+        &self.registration
+    }
+}
+
+impl<S: 'static, H: FnMut(&S, Interest) + 'static> Resume for FdHandler<S, H> {
+    fn resume(self: Rc<Self>, io_loop: &IoLoop) {
+        let core = io_loop.core();
+        let registration = &self.registration;
+        let waker = waker(core.number(), registration.slot.get());
+        let taken = core.readiness(|readiness| readiness.take(registration.source, &waker));
+        let Some(taken) = taken else { return };
+        let mut told = Interest::NONE;
+        for (is, interest) in [
+            (taken.readable, Interest::READ),
+            (taken.writable, Interest::WRITE),
+            (taken.error, Interest::ERROR),
+        ] {
+            if is && (registration.interest.get() | Interest::ERROR).contains(interest) {
+                told = told | interest;
+            }
+        }
+        let _rearm = Rearm { registration, core };
+        if told != Interest::NONE {
+            (self.handler.borrow_mut())(&self.source, told);
+        }
+    }
+
+    fn close(self: Rc<Self>, _: &IoLoop) {}
+}
+
+/// After the call, also if it panicked, and unless it removed the handler.
+struct Rearm<'a> {
+    registration: &'a Registration,
+    core: &'a Core,
+}
+
+impl Drop for Rearm<'_> {
+    fn drop(&mut self) {
+        let Rearm { registration, core } = self;
+        let handlers = core.handlers.borrow();
+        let known = handlers.get(&registration.fd).map(|known| known.registration().slot.get());
+        drop(handlers);
+        if known != Some(registration.slot.get()) {
+            return;
+        }
+        if let Err(error) = registration.rearm(core) {
+            log::error!(
+                target: "waterspout",
+                "the handler of fd {} is not called any more: {error}; \
+                 was the fd closed before remove_handler?",
+                registration.fd
+            );
+        }
+    }
+}
+
+impl IoLoop {
+    /// Calls `handler` whenever `source` is ready for what `interest` says.
+    ///
+    /// `source` is anything with a file descriptor: a socket, an `Rc` of one, an `OwnedFd`, or a
+    /// bare `RawFd`. The loop owns it until [`remove_handler`](IoLoop::remove_handler) or
+    /// [`close`](IoLoop::close); the handler is given just what was registered. It is
+    /// level-triggered: as long as there is something to read, the handler is called again, once a
+    /// turn. It is told only what it asked for, and errors. A panic in it is reported, and the
+    /// handler stays. Tornado: `add_handler`.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyExists` if this loop watches that fd already, by whatever object (a handler left
+    /// behind by an fd that was closed elsewhere is replaced, though); what the system says of an
+    /// fd that is closed (`EBADF`) or cannot be watched, like a regular file (`EPERM`). poll(2)
+    /// takes those: there a regular file is always ready, and a closed fd is told as an error.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use std::io::{Read, Write};
+    /// use std::os::unix::net::UnixStream;
+    /// use std::rc::Rc;
+    /// use waterspout::{Interest, IoLoop};
+    ///
+    /// let io_loop = IoLoop::new()?;
+    /// let (mut here, there) = UnixStream::pair()?;
+    /// let inner = io_loop.clone();
+    /// let got = Rc::new(Cell::new(0));
+    /// let got_ = got.clone();
+    /// io_loop.add_handler(there, Interest::READ, move |mut there: &UnixStream, _| {
+    ///     let mut byte = [0];
+    ///     there.read_exact(&mut byte).unwrap();
+    ///     got_.set(byte[0]);
+    ///     inner.stop();
+    /// })?;
+    /// here.write_all(b"x")?;
+    /// io_loop.start()?;
+    /// assert_eq!(got.get(), b'x');
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn add_handler<S, H>(&self, source: S, interest: Interest, handler: H) -> io::Result<()>
+    where
+        S: AsRawFd + 'static,
+        H: FnMut(&S, Interest) + 'static,
+    {
+        let core = self.core();
+        let fd = source.as_raw_fd();
+        let stale = core.handlers.borrow().get(&fd).cloned();
+        if let Some(known) = stale {
+            if known.registration().rearm(core).is_ok() {
+                let message =
+                    format!("{self:?} watches fd {fd} already: update_handler changes it");
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+            }
+            self.remove_handler(&fd);
+        }
+        let key = core.add_source(&mut SourceFd(&fd), interest.mio(), &[])?;
+        let registration = Registration {
+            fd,
+            interest: Cell::new(interest),
+            source: key,
+            slot: Cell::new(Key::NONE),
+        };
+        let handler = Rc::new(FdHandler { registration, source, handler: RefCell::new(handler) });
+        let slot = core.insert(handler.clone());
+        handler.registration.slot.set(slot);
+        core.readiness(|readiness| readiness.take(key, &waker(core.number(), slot)));
+        core.handlers.borrow_mut().insert(fd, handler);
+        Ok(())
+    }
+
+    /// Changes what a handler is called for; it is called if that holds already. Tornado:
+    /// `update_handler`.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if the loop does not watch that fd; what the system says if the fd was closed.
+    pub fn update_handler(&self, source: &impl AsRawFd, interest: Interest) -> io::Result<()> {
+        let core = self.core();
+        let fd = source.as_raw_fd();
+        let handler = core.handlers.borrow().get(&fd).cloned();
+        let Some(handler) = handler else {
+            let message = format!("{self:?} does not watch fd {fd}: add_handler first");
+            return Err(io::Error::new(io::ErrorKind::NotFound, message));
+        };
+        handler.registration().interest.set(interest);
+        handler.registration().rearm(core)
+    }
+
+    /// Stops watching a file descriptor and drops the handler with what was registered; tells
+    /// whether there was one.
+    ///
+    /// Harmless for an fd that is not watched. An event that has been polled already is not told
+    /// any more. Within the handler itself, it is dropped when it returns. Tornado:
+    /// `remove_handler`.
+    pub fn remove_handler(&self, source: &impl AsRawFd) -> bool {
+        let core = self.core();
+        let handler = core.handlers.borrow_mut().remove(&source.as_raw_fd());
+        let Some(handler) = handler else { return false };
+        let registration = handler.registration();
+        // Before the fd is closed; it may be closed already, or even be somebody else's.
+        let _ = core.registry(|registry| registry.deregister(&mut SourceFd(&registration.fd)));
+        core.forget_source(registration.source);
+        drop(core.remove(registration.slot.get()));
+        true
+    }
+}

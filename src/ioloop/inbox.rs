@@ -1,0 +1,411 @@
+//! The one door for other threads.
+//!
+//! A loop's [`Inbox`] is the only thing that two threads share: a list behind a lock, two bits, and
+//! mio's waker. What arrives is in order, and the loop takes it all at the head of a turn.
+//!
+//! The two bits decide who pays for a system call. `PENDING` says that the list may hold something;
+//! `ASLEEP` says that the loop is about to block, or blocks. Whoever posts sets `PENDING` *after*
+//! putting the item in the list, and writes to the eventfd only if it found `ASLEEP` without
+//! `PENDING`. The loop sets `ASLEEP` before it blocks and does not block if it found `PENDING`. So
+//! a sleeping loop gets one write however many post at once, an awake loop none, and no item can
+//! slip between the loop's last look and its sleep.
+//!
+//! Inboxes are found by loop number in one registry. A [`LoopHandle`] holds its inbox directly.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::thread;
+
+use futures::channel::oneshot;
+
+use super::IoLoop;
+use super::slots::Key;
+use super::waker::MAX_LOOPS;
+use crate::error::{JoinError, LoopClosed};
+
+/// What can be asked of a loop from another thread.
+pub(crate) enum Item {
+    /// Schedule a slot: a waker was woken.
+    Wake(Key),
+    /// Run a callback.
+    Call(Box<dyn FnOnce() + Send>),
+    /// A socket of the loop was dropped elsewhere.
+    ForgetSource(Key),
+    /// A timer of the loop was dropped elsewhere.
+    ForgetTimer(Key),
+    /// Stop, as in `IoLoop::stop`.
+    Stop,
+}
+
+const PENDING: u8 = 1;
+const ASLEEP: u8 = 2;
+
+/// The two bits; see the module's text.
+#[derive(Default)]
+pub(crate) struct Doorbell {
+    bits: AtomicU8,
+}
+
+impl Doorbell {
+    /// After an item was put in the list: does this thread have to wake the loop?
+    fn ring(&self) -> bool {
+        self.bits.fetch_or(PENDING, SeqCst) == ASLEEP
+    }
+
+    /// Is there perhaps something in the list?
+    fn is_pending(&self) -> bool {
+        self.bits.load(SeqCst) & PENDING != 0
+    }
+
+    /// Before the list is taken.
+    fn answer(&self) {
+        self.bits.fetch_and(!PENDING, SeqCst);
+    }
+
+    /// Before blocking: may the loop sleep? If not, it stays awake.
+    fn fall_asleep(&self) -> bool {
+        let asleep = self.bits.fetch_or(ASLEEP, SeqCst) & PENDING == 0;
+        if !asleep {
+            self.wake_up();
+        }
+        asleep
+    }
+
+    fn wake_up(&self) {
+        self.bits.fetch_and(!ASLEEP, SeqCst);
+    }
+}
+
+pub(crate) struct Inbox {
+    id: LoopId,
+    /// `None` once the loop is closed.
+    items: Mutex<Option<VecDeque<Item>>>,
+    doorbell: Doorbell,
+    waker: mio::Waker,
+    /// How often the eventfd was written to.
+    notified: AtomicU64,
+}
+
+/// Names a loop for ever: its number may be used again, its serial is not.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct LoopId {
+    number: usize,
+    serial: u64,
+}
+
+impl LoopId {
+    pub(crate) fn number(self) -> usize {
+        self.number
+    }
+}
+
+impl fmt::Display for LoopId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IoLoop #{}", self.serial)
+    }
+}
+
+/// Inboxes by loop number; number 0 is never given out.
+struct Registry {
+    inboxes: Vec<Option<Arc<Inbox>>>,
+    serial: u64,
+}
+
+static REGISTRY: RwLock<Registry> = RwLock::new(Registry { inboxes: Vec::new(), serial: 0 });
+
+impl Inbox {
+    /// Gives a new loop its number and its inbox.
+    ///
+    /// # Errors
+    ///
+    /// If [`MAX_LOOPS`] loops are open.
+    pub(crate) fn register(waker: mio::Waker) -> std::io::Result<Arc<Inbox>> {
+        let mut registry = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
+        registry.serial += 1;
+        if registry.inboxes.is_empty() {
+            registry.inboxes.push(None);
+        }
+        let vacant = registry.inboxes.iter().skip(1).position(Option::is_none);
+        let number = vacant.map_or(registry.inboxes.len(), |position| position + 1);
+        if number > MAX_LOOPS {
+            return Err(std::io::Error::other(format!("{MAX_LOOPS} loops are open already")));
+        }
+        if vacant.is_none() {
+            registry.inboxes.push(None);
+        }
+        let serial = registry.serial;
+        let inbox = Arc::new(Inbox {
+            id: LoopId { number, serial },
+            items: Mutex::new(Some(VecDeque::new())),
+            doorbell: Doorbell::default(),
+            waker,
+            notified: AtomicU64::new(0),
+        });
+        registry.inboxes[number] = Some(inbox.clone());
+        Ok(inbox)
+    }
+
+    pub(crate) fn id(&self) -> LoopId {
+        self.id
+    }
+
+    pub(crate) fn notified(&self) -> u64 {
+        self.notified.load(SeqCst)
+    }
+
+    /// Puts `item` in the list and wakes the loop if it sleeps.
+    pub(crate) fn post(&self, item: Item) -> Result<(), LoopClosed> {
+        match &mut *self.items.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(items) => items.push_back(item),
+            None => return Err(LoopClosed),
+        }
+        if self.doorbell.ring() {
+            self.notified.fetch_add(1, SeqCst);
+            // Writing to an eventfd that is in nobody's way cannot fail; if it does, the loop
+            // takes the item at its next turn.
+            if let Err(error) = self.waker.wake() {
+                log::error!(target: "waterspout", "cannot wake {}: {error}", self.id);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_pending(&self) -> bool {
+        self.doorbell.is_pending()
+    }
+
+    /// Takes everything that has arrived, in order.
+    pub(crate) fn take(&self) -> VecDeque<Item> {
+        self.doorbell.answer();
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        items.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    pub(crate) fn fall_asleep(&self) -> bool {
+        self.doorbell.fall_asleep()
+    }
+
+    pub(crate) fn wake_up(&self) {
+        self.doorbell.wake_up();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// Refuses what is posted from now on, and returns what had been promised to run.
+    pub(crate) fn close(&self) -> VecDeque<Item> {
+        let items = self.items.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut registry = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
+        registry.inboxes[self.id.number] = None;
+        items.unwrap_or_default()
+    }
+}
+
+fn find(number: usize) -> Option<Arc<Inbox>> {
+    let registry = REGISTRY.read().unwrap_or_else(PoisonError::into_inner);
+    registry.inboxes.get(number)?.clone()
+}
+
+/// Wakes slot `key` of loop `number` from wherever this is; nothing happens if that loop is gone.
+pub(crate) fn wake(number: usize, key: Key) {
+    if let Some(inbox) = find(number) {
+        let _ = inbox.post(Item::Wake(key));
+    }
+}
+
+/// Tells loop `id` that something of its was dropped on another thread.
+pub(crate) fn forget(id: LoopId, item: Item) {
+    match find(id.number) {
+        Some(inbox) if inbox.id == id => drop(inbox.post(item)),
+        _ => {}
+    }
+}
+
+/// What other threads may do with a loop: `Send`, `Sync`, and cheap to clone.
+///
+/// From [`IoLoop::handle`] or [`IoLoop::instance`]. It does not keep the loop alive: once the loop
+/// is closed, every method answers [`LoopClosed`]. A call that got `Ok` is sure to run, or to be
+/// dropped with the loop.
+///
+/// ```
+/// use waterspout::IoLoop;
+///
+/// let io_loop = IoLoop::new()?;
+/// let handle = io_loop.handle();
+/// let thread = std::thread::spawn(move || {
+///     handle.add_callback(|| println!("on the loop's thread")).unwrap();
+///     handle.stop().unwrap();
+/// });
+/// io_loop.start()?;
+/// thread.join().unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct LoopHandle {
+    inbox: Arc<Inbox>,
+}
+
+impl LoopHandle {
+    pub(crate) fn new(inbox: Arc<Inbox>) -> LoopHandle {
+        LoopHandle { inbox }
+    }
+
+    /// Queues `callback` on the loop; in order with other calls through handles.
+    ///
+    /// Wakes the loop if it sleeps, with one write to its eventfd however many call at once. May be
+    /// called from any thread, the loop's own included. Tornado: `IOLoop.add_callback`.
+    ///
+    /// # Errors
+    ///
+    /// [`LoopClosed`] if the loop is closed; the callback is dropped on this thread then.
+    pub fn add_callback(&self, callback: impl FnOnce() + Send + 'static) -> Result<(), LoopClosed> {
+        self.inbox.post(Item::Call(Box::new(callback)))
+    }
+
+    /// Asks the loop to stop, as [`IoLoop::stop`] does; in order with callbacks.
+    ///
+    /// # Errors
+    ///
+    /// [`LoopClosed`] if the loop is closed.
+    pub fn stop(&self) -> Result<(), LoopClosed> {
+        self.inbox.post(Item::Stop)
+    }
+
+    /// Whether the loop is closed; it stays so.
+    pub fn is_closed(&self) -> bool {
+        self.inbox.is_closed()
+    }
+
+    /// Starts a coroutine on the loop from any thread.
+    ///
+    /// `make` travels, so it is `Send`; the future that it makes stays on the loop and need not be.
+    /// The [`Answer`] can be awaited in any runtime, and may be dropped: the coroutine goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`LoopClosed`] if the loop is closed.
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use waterspout::IoLoop;
+    ///
+    /// let io_loop = IoLoop::new()?;
+    /// let handle = io_loop.handle();
+    /// let thread = std::thread::spawn(move || {
+    ///     let answer = handle.spawn(|| async { *Rc::new(42) }).unwrap();
+    ///     let answer = futures::executor::block_on(answer).unwrap();
+    ///     handle.stop().unwrap();
+    ///     answer
+    /// });
+    /// io_loop.start()?;
+    /// assert_eq!(thread.join().unwrap(), 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn spawn<M, F>(&self, make: M) -> Result<Answer<F::Output>, LoopClosed>
+    where
+        M: FnOnce() -> F + Send + 'static,
+        F: Future + 'static,
+        F::Output: Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let name = std::any::type_name::<F>();
+        crate::coroutine::start_remote(self, make, sender)?;
+        Ok(Answer { receiver, name })
+    }
+
+    /// Runs a coroutine on the loop and blocks this thread until it is done.
+    ///
+    /// For threads that run no loop. Tornado has no such call; asyncio's is
+    /// `run_coroutine_threadsafe(...).result()`.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`] if the coroutine panicked, or was cancelled because the loop was closed.
+    ///
+    /// # Panics
+    ///
+    /// If this thread runs a loop, which would stand still meanwhile: await [`spawn`] there.
+    ///
+    /// [`spawn`]: LoopHandle::spawn
+    ///
+    /// ```
+    /// # use waterspout::IoLoop;
+    /// let io_loop = IoLoop::new()?;
+    /// let handle = io_loop.handle();
+    /// let thread = std::thread::spawn(move || {
+    ///     let sum = handle.run_sync(|| async { 1 + 1 }).unwrap();
+    ///     handle.stop().unwrap();
+    ///     sum
+    /// });
+    /// io_loop.start()?;
+    /// assert_eq!(thread.join().unwrap(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn run_sync<M, F>(&self, make: M) -> Result<F::Output, JoinError>
+    where
+        M: FnOnce() -> F + Send + 'static,
+        F: Future + 'static,
+        F::Output: Send + 'static,
+    {
+        if let Some(running) = IoLoop::running() {
+            panic!(
+                "LoopHandle::run_sync would block the thread of {running:?}: \
+                 `handle.spawn(..)?.await` does not"
+            );
+        }
+        let name = std::any::type_name::<F>();
+        match self.spawn(make) {
+            Ok(answer) => block_on(answer),
+            Err(LoopClosed) => Err(JoinError::new(name, crate::error::Failure::Cancelled)),
+        }
+    }
+}
+
+impl fmt::Debug for LoopHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LoopHandle({})", self.inbox.id)
+    }
+}
+
+/// Blocks a thread that is no loop on a future, parking it in between.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let thread = thread::current();
+    let waker = waker_fn::waker_fn(move || thread.unpark());
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// The result of a coroutine on another loop's thread: a future for any runtime.
+///
+/// Gives [`JoinError`] if the coroutine panicked or was cancelled. Dropping it detaches the
+/// coroutine. Cancel safe.
+#[must_use = "the coroutine runs anyway; await the answer, or drop it explicitly"]
+#[derive(Debug)]
+pub struct Answer<T> {
+    receiver: oneshot::Receiver<Result<T, JoinError>>,
+    name: &'static str,
+}
+
+impl<T> Future for Answer<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let name = self.name;
+        std::pin::Pin::new(&mut self.receiver).poll(cx).map(|answer| {
+            answer.unwrap_or_else(|_| Err(JoinError::new(name, crate::error::Failure::Cancelled)))
+        })
+    }
+}

@@ -1,0 +1,95 @@
+//! What a loop tells about itself: counters, and its coroutines with where they wait.
+//!
+//! The counters are plain cells of the loop's thread, always on: each costs one addition where the
+//! thing that it counts costs at least a function call.
+
+use std::cell::Cell;
+use std::fmt;
+use std::panic::Location;
+
+/// How often a loop did what, since it was made. From [`IoLoop::counters`](crate::IoLoop::counters).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Turns: inbox, callbacks and coroutines, timers, selector.
+    pub turns: u64,
+    /// System calls to the selector.
+    pub polls: u64,
+    /// Events that the selector reported.
+    pub events: u64,
+    /// Coroutines and handlers resumed.
+    pub resumes: u64,
+    /// Callbacks run, those of timers included.
+    pub callbacks: u64,
+    /// Timers that fired.
+    pub timers: u64,
+    /// Coroutines started.
+    pub started: u64,
+    /// Reads, writes, accepts and their like that were tried on sockets.
+    pub io_calls: u64,
+    /// Those of them that answered `EAGAIN`.
+    pub would_block: u64,
+    /// Messages and wake-ups from other threads.
+    pub messages: u64,
+    /// Writes to the loop's eventfd, by other threads: at most one for each time it slept.
+    pub notified: u64,
+    /// Panics and errors that nobody awaited.
+    pub exceptions: u64,
+    /// Coroutines, handlers and `run_sync` futures alive now.
+    pub live: u64,
+    /// Timers pending now.
+    pub pending_timers: u64,
+    /// Sockets registered now.
+    pub sources: u64,
+}
+
+/// One cell for each counter that counts up.
+#[derive(Default)]
+pub(crate) struct Counting {
+    pub(crate) turns: Count,
+    pub(crate) polls: Count,
+    pub(crate) events: Count,
+    pub(crate) resumes: Count,
+    pub(crate) callbacks: Count,
+    pub(crate) timers: Count,
+    pub(crate) started: Count,
+    pub(crate) io_calls: Count,
+    pub(crate) would_block: Count,
+    pub(crate) messages: Count,
+    pub(crate) exceptions: Count,
+}
+
+#[derive(Default)]
+pub(crate) struct Count(Cell<u64>);
+
+impl Count {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.set(self.0.get().wrapping_add(n));
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// A live coroutine, as [`IoLoop::coroutines`](crate::IoLoop::coroutines) lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CoroutineInfo {
+    /// Its name: the path of the function, or what `spawn_named` said.
+    pub name: &'static str,
+    /// Where it was started.
+    pub started_at: &'static Location<'static>,
+    /// The place of the `sleep`, `moment` or other await that it is suspended in, if that told.
+    pub waiting_at: Option<&'static Location<'static>>,
+}
+
+impl fmt::Display for CoroutineInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` started at {}", self.name, self.started_at)?;
+        match self.waiting_at {
+            Some(place) => write!(f, ", waiting at {place}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! A waker is a number.
+//!
+//! The pointer inside the [`RawWaker`] is no pointer: it holds the number of a loop and the
+//! [`Key`] of a slot in that loop's table, packed into one word.
+//!
+//! ```text
+//!   63        48 47              24 23               0
+//!  +------------+------------------+------------------+
+//!  |    loop    |    generation    |       slot       |     (64-bit targets)
+//!  +------------+------------------+------------------+
+//! ```
+//!
+//! So `clone` copies a word and `drop` does nothing: there is no reference count, atomic or not,
+//! and nothing to dangle. `wake` on the thread where that loop is current marks the slot and puts
+//! it on the run queue; anywhere else it posts the key to the loop's inbox. A number kept too long
+//! finds no loop, or a newer generation in the slot, and is at worst one spurious wake-up, which
+//! the contract of [`Future`] allows.
+//!
+//! Limits: 65,535 loops at once in a process and 16,777,215 live coroutines in a loop on 64-bit
+//! targets; 63 and 262,143 on narrower ones.
+
+#![expect(unsafe_code, reason = "a RawWaker can be made in no other way")]
+
+use std::ptr;
+use std::task::{RawWaker, RawWakerVTable, Waker};
+
+use super::inbox;
+use super::slots::{GENERATION_BITS, INDEX_BITS, Key};
+use super::with_current;
+
+const KEY_BITS: u32 = INDEX_BITS + GENERATION_BITS;
+
+/// The largest number that a loop can have. (0 is no loop.)
+pub(crate) const MAX_LOOPS: usize = (1 << (usize::BITS - KEY_BITS)) - 1;
+
+/// A `static`, so that `Waker::will_wake` can compare its address.
+static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake, |_| ());
+
+/// The waker of slot `key` in loop `number`.
+pub(crate) fn waker(number: usize, key: Key) -> Waker {
+    let data = ptr::without_provenance(number << KEY_BITS | key.pack());
+    // SAFETY: `data` is a number that the functions of `VTABLE` only decode, never dereference, so
+    // it is valid on every thread and for ever. They own nothing: `clone` copies the number and
+    // `drop` has nothing to release. `wake` may run on any thread at any time: it uses what
+    // `with_current` gives for its own thread, or else the registry of inboxes behind its lock.
+    unsafe { Waker::new(data, &VTABLE) }
+}
+
+fn clone(data: *const ()) -> RawWaker {
+    RawWaker::new(data, &VTABLE)
+}
+
+fn wake(data: *const ()) {
+    let word = data.addr();
+    let (number, key) = (word >> KEY_BITS, Key::unpack(word));
+    let here = with_current(|core| {
+        let here = core.number() == number;
+        if here {
+            core.schedule(key);
+        }
+        here
+    });
+    if here != Some(true) {
+        inbox::wake(number, key);
+    }
+}
