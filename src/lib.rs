@@ -3,6 +3,7 @@ pub mod concurrent;
 pub mod coroutine;
 mod error;
 mod ioloop;
+pub mod net;
 mod report;
 mod wait_queue;
 

@@ -278,7 +278,7 @@ impl IoLoop {
         let registration = handler.registration();
         // Before the fd is closed; it may be closed already, or even be somebody else's.
         let _ = core.registry(|registry| registry.deregister(&mut SourceFd(&registration.fd)));
-        core.forget_source(registration.source);
+        drop(core.take_source(registration.source));
         drop(core.remove(registration.slot.get()));
         true
     }

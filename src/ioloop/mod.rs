@@ -688,9 +688,7 @@ impl IoLoop {
             match item {
                 Item::Wake(key) => core.schedule(key),
                 Item::Call(call) => core.call(Callback { call, location: Location::caller() }),
-                Item::ForgetSource(key) => {
-                    self.guarded("waker", None, || core.forget_source(key));
-                }
+                Item::ForgetSource(key) => self.wake_all(core.take_source(key)),
                 Item::ForgetTimer(key) => {
                     let timer = core.remove_timer(key);
                     self.guarded("destructor", None, || drop(timer));
@@ -1013,13 +1011,12 @@ impl Core {
         registered.map(|()| key)
     }
 
-    /// Forgets a socket whose fd is closed, or about to be, which is why epoll is not told.
-    pub(crate) fn forget_source(&self, key: Key) {
+    /// Forgets a socket whose fd is closed, or about to be, which is why epoll is not told. Who waited
+    /// for it is for the caller to wake, to find it gone.
+    pub(crate) fn take_source(&self, key: Key) -> Vec<Waker> {
         let mut woken = Vec::new();
         self.readiness.borrow_mut().remove(key, &mut woken);
-        for waker in woken {
-            waker.wake();
-        }
+        woken
     }
 
     pub(crate) fn readiness<R>(&self, ask: impl FnOnce(&mut Readiness) -> R) -> R {

@@ -1,0 +1,175 @@
+//! Addresses: what can be connected and bound to.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs as _};
+
+use crate::ioloop::IoLoop;
+
+/// Something that names one or more socket addresses.
+///
+/// Numeric addresses are used as they are. A name is looked up (`getaddrinfo`) on a thread of the
+/// loop's executor, so that the loop does not stand still. The counterpart of
+/// [`std::net::ToSocketAddrs`]; it cannot be implemented outside of this crate.
+pub trait ToSocketAddrs: sealed::Sealed {}
+
+mod sealed {
+    use super::SocketAddr;
+
+    pub trait Sealed {
+        fn target(&self) -> Target;
+    }
+
+    /// Addresses, or a name to look up.
+    #[derive(Debug)]
+    pub enum Target {
+        Addresses(Vec<SocketAddr>),
+        Name(String, u16),
+        /// `host:port` that cannot be taken apart.
+        Invalid(&'static str),
+    }
+}
+
+use sealed::{Sealed, Target};
+
+/// The addresses that `target` names, at least one.
+pub(crate) async fn resolve(target: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
+    let addresses = match target.target() {
+        Target::Addresses(addresses) => addresses,
+        Target::Name(host, port) => {
+            let look_up = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
+            IoLoop::current().run_in_executor(look_up).await?
+        }
+        Target::Invalid(message) => {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+    };
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no address to use"));
+    }
+    Ok(addresses)
+}
+
+fn host_and_port(host: &str, port: u16) -> Target {
+    match host.parse::<IpAddr>() {
+        Ok(ip) => Target::Addresses(vec![(ip, port).into()]),
+        Err(_) => Target::Name(host.to_owned(), port),
+    }
+}
+
+fn host_colon_port(text: &str) -> Target {
+    if let Ok(address) = text.parse() {
+        return Target::Addresses(vec![address]);
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Target::Invalid("an address has the form host:port");
+    };
+    match port.parse() {
+        Ok(port) => host_and_port(host, port),
+        Err(_) => Target::Invalid("the port of an address is a number up to 65535"),
+    }
+}
+
+impl Sealed for SocketAddr {
+    fn target(&self) -> Target {
+        Target::Addresses(vec![*self])
+    }
+}
+
+impl Sealed for SocketAddrV4 {
+    fn target(&self) -> Target {
+        Target::Addresses(vec![(*self).into()])
+    }
+}
+
+impl Sealed for SocketAddrV6 {
+    fn target(&self) -> Target {
+        Target::Addresses(vec![(*self).into()])
+    }
+}
+
+impl Sealed for (IpAddr, u16) {
+    fn target(&self) -> Target {
+        Target::Addresses(vec![(*self).into()])
+    }
+}
+
+impl Sealed for ([u8; 4], u16) {
+    fn target(&self) -> Target {
+        Target::Addresses(vec![(*self).into()])
+    }
+}
+
+impl Sealed for (&str, u16) {
+    fn target(&self) -> Target {
+        host_and_port(self.0, self.1)
+    }
+}
+
+impl Sealed for (String, u16) {
+    fn target(&self) -> Target {
+        host_and_port(&self.0, self.1)
+    }
+}
+
+impl Sealed for str {
+    fn target(&self) -> Target {
+        host_colon_port(self)
+    }
+}
+
+impl Sealed for String {
+    fn target(&self) -> Target {
+        host_colon_port(self)
+    }
+}
+
+impl Sealed for [SocketAddr] {
+    fn target(&self) -> Target {
+        Target::Addresses(self.to_vec())
+    }
+}
+
+impl Sealed for Vec<SocketAddr> {
+    fn target(&self) -> Target {
+        Target::Addresses(self.clone())
+    }
+}
+
+impl<T: Sealed + ?Sized> Sealed for &T {
+    fn target(&self) -> Target {
+        (**self).target()
+    }
+}
+
+impl<T: Sealed + ?Sized> ToSocketAddrs for T {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(target: impl ToSocketAddrs) -> String {
+        match target.target() {
+            Target::Addresses(addresses) => format!("{addresses:?}"),
+            Target::Name(host, port) => format!("look up {host} for {port}"),
+            Target::Invalid(message) => message.to_owned(),
+        }
+    }
+
+    #[test]
+    fn numeric_addresses_are_not_looked_up() {
+        assert_eq!(shown("127.0.0.1:80"), "[127.0.0.1:80]");
+        assert_eq!(shown("[::1]:80"), "[[::1]:80]");
+        assert_eq!(shown(("::1", 80)), "[[::1]:80]");
+        assert_eq!(shown(([127, 0, 0, 1], 80)), "[127.0.0.1:80]");
+        assert_eq!(shown(&"127.0.0.1:80".to_owned()), "[127.0.0.1:80]");
+    }
+
+    #[test]
+    fn names_are_looked_up_and_nonsense_is_refused() {
+        assert_eq!(shown("localhost:80"), "look up localhost for 80");
+        assert_eq!(shown(("localhost".to_owned(), 80)), "look up localhost for 80");
+        assert_eq!(shown("localhost"), "an address has the form host:port");
+        assert_eq!(shown("localhost:http"), "the port of an address is a number up to 65535");
+        assert_eq!(shown("localhost:65536"), "the port of an address is a number up to 65535");
+    }
+}

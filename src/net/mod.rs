@@ -1,0 +1,20 @@
+//! Sockets, pipes and other file descriptors on the loop.
+//!
+//! Every socket belongs to the loop that was current when it was made, and is used on that loop's
+//! thread. It is plain data, and so `Send`: it can be inside boxed `Send` trait objects, travel and
+//! be dropped anywhere; polled elsewhere it answers with an error that says so.
+//!
+//! All implement the traits of [`futures::io`] where they are byte streams, and have inherent
+//! methods of the same names, which take `&self`. A system call is tried before waiting; a socket
+//! is registered once, for its whole life.
+
+mod address;
+mod lent;
+mod source;
+mod split;
+mod tcp;
+
+pub use address::ToSocketAddrs;
+pub use lent::Lent;
+pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
+pub use tcp::{TcpListener, TcpStream};

@@ -1,0 +1,325 @@
+//! A socket is a number beside its mio source.
+//!
+//! [`Registered`] is under every socket of this module: the mio source, which owns the fd, and the
+//! [`Token`] that names the loop and the slot in its readiness table. It holds no pointer to the
+//! loop and looks the current one up when it is polled, so it is `Send` by itself. Polled on a loop
+//! that it does not belong to, it answers with an error that says so; dropped on another thread, it
+//! posts its slot to the owner's inbox.
+//!
+//! The slot is forgotten before the fd is closed, and epoll is not told: closing the fd does that.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::panic::Location;
+use std::task::{Context, Poll, Waker};
+
+use mio::Interest;
+use mio::event::Source;
+
+use super::lent::Lent;
+use crate::error::LoopClosed;
+use crate::ioloop::{
+    Core, Direction, Gone, IoLoop, Item, Key, LoopId, SHORT_IS_DRAINED, forget, with_current,
+};
+
+/// Names a slot in the readiness table of a loop, and gives it back.
+#[derive(Debug)]
+struct Token {
+    id: LoopId,
+    key: Key,
+}
+
+/// What a system call has proved of the socket's state.
+#[derive(Clone, Copy)]
+enum Proved {
+    Nothing,
+    Drained,
+    WouldBlock,
+}
+
+impl Token {
+    /// Is the socket ready for the direction, and may the current coroutine still do I/O in this
+    /// resumption? Otherwise the waker is woken when that is so.
+    fn poll_ready(&self, cx: &Context<'_>, direction: Direction) -> Poll<io::Result<()>> {
+        let ready = with_current(|core| {
+            if core.id() != self.id {
+                return Err(Some(core.id()));
+            }
+            match core.readiness(|readiness| readiness.poll_ready(self.key, direction, cx)) {
+                Ok(Poll::Ready(())) => Ok(core.poll_budget(cx)),
+                Ok(Poll::Pending) => Ok(Poll::Pending),
+                Err(Gone) => Err(None),
+            }
+        });
+        let message = match ready {
+            Some(Ok(ready)) => return ready.map(Ok),
+            Some(Err(None)) => return Poll::Ready(Err(LoopClosed.into())),
+            Some(Err(Some(here))) => format!(
+                "this socket belongs to {} and was polled on {here}: make it on the loop that uses it",
+                self.id
+            ),
+            None => {
+                format!("this socket belongs to {} and was polled outside of any loop", self.id)
+            }
+        };
+        Poll::Ready(Err(io::Error::other(message)))
+    }
+
+    /// After a system call.
+    fn tried(&self, direction: Direction, proved: Proved) {
+        with_current(|core| {
+            core.counting().io_calls.add(1);
+            match proved {
+                Proved::Nothing => {}
+                Proved::Drained => {
+                    core.readiness(|readiness| readiness.drained(self.key, direction));
+                }
+                Proved::WouldBlock => {
+                    core.counting().would_block.add(1);
+                    core.readiness(|readiness| readiness.would_block(self.key, direction));
+                }
+            }
+        });
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        let woken = with_current(|core| (core.id() == self.id).then(|| core.take_source(self.key)));
+        match woken.flatten() {
+            Some(woken) => woken.into_iter().for_each(Waker::wake),
+            None => forget(self.id, Item::ForgetSource(self.key)),
+        }
+    }
+}
+
+/// A mio source registered with a loop.
+#[derive(Debug)]
+pub(crate) struct Registered<S> {
+    /// Before the source, so that the slot goes before the fd.
+    token: Token,
+    source: S,
+}
+
+impl<S> Registered<S> {
+    pub(crate) fn source(&self) -> &S {
+        &self.source
+    }
+
+    /// Tries `operation` when the socket is ready, and again when it was not after all.
+    ///
+    /// `operation` may be foreign: nothing is borrowed while it runs.
+    pub(crate) fn poll_io<R>(
+        &self,
+        cx: &Context<'_>,
+        direction: Direction,
+        operation: impl FnMut(&S) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        self.poll_proving(cx, direction, operation, |_| Proved::Nothing)
+    }
+
+    /// [`poll_io`](Registered::poll_io) for byte streams: moving less than `asked` proves something.
+    pub(crate) fn poll_transfer(
+        &self,
+        cx: &Context<'_>,
+        direction: Direction,
+        asked: usize,
+        operation: impl FnMut(&S) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_proving(cx, direction, operation, |&moved| {
+            // Nothing at all is the end of the stream, which stays readable.
+            let short = SHORT_IS_DRAINED && 0 < moved && moved < asked;
+            if short { Proved::Drained } else { Proved::Nothing }
+        })
+    }
+
+    fn poll_proving<R>(
+        &self,
+        cx: &Context<'_>,
+        direction: Direction,
+        mut operation: impl FnMut(&S) -> io::Result<R>,
+        proved: impl Fn(&R) -> Proved,
+    ) -> Poll<io::Result<R>> {
+        loop {
+            match self.token.poll_ready(cx, direction) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+            match operation(&self.source) {
+                Ok(result) => {
+                    self.token.tried(direction, proved(&result));
+                    return Poll::Ready(Ok(result));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Around again, to wait.
+                    self.token.tried(direction, Proved::WouldBlock);
+                }
+                Err(error) => {
+                    self.token.tried(direction, Proved::Nothing);
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Poll::Ready(Err(error));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tries `operation` once, whether or not the socket is known to be ready.
+    pub(crate) fn try_io<R>(
+        &self,
+        direction: Direction,
+        operation: impl FnOnce(&S) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let result = operation(&self.source);
+        let would_block =
+            matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        self.token.tried(direction, if would_block { Proved::WouldBlock } else { Proved::Nothing });
+        result
+    }
+
+    /// The future of [`poll_io`](Registered::poll_io); `place` is where its user awaits.
+    pub(crate) fn io<R>(
+        &self,
+        direction: Direction,
+        place: &'static Location<'static>,
+        mut operation: impl FnMut(&S) -> io::Result<R>,
+    ) -> impl Future<Output = io::Result<R>> {
+        waiting_at(place, move |cx| self.poll_io(cx, direction, &mut operation))
+    }
+
+    /// Waits until the socket is ready, or seems so.
+    pub(crate) fn ready(
+        &self,
+        direction: Direction,
+        place: &'static Location<'static>,
+    ) -> impl Future<Output = io::Result<()>> {
+        waiting_at(place, move |cx| self.token.poll_ready(cx, direction))
+    }
+}
+
+/// A future from a poll function, which tells its coroutine where it waits.
+pub(crate) fn waiting_at<T>(
+    place: &'static Location<'static>,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> impl Future<Output = T> {
+    poll_fn(move |cx| {
+        let polled = poll(cx);
+        if polled.is_pending() {
+            with_current(|core| core.waits_at(place));
+        }
+        polled
+    })
+}
+
+impl<S: Source> Registered<S> {
+    /// Registers a source with the current loop, for both directions. What is in `ready` is tried
+    /// first rather than waited for.
+    #[track_caller]
+    pub(crate) fn new(source: S, ready: &[Direction]) -> io::Result<Registered<S>> {
+        Registered::with_interest(source, Interest::READABLE | Interest::WRITABLE, ready)
+    }
+
+    /// For sources that have one direction only.
+    #[track_caller]
+    pub(crate) fn with_interest(
+        mut source: S,
+        interest: Interest,
+        ready: &[Direction],
+    ) -> io::Result<Registered<S>> {
+        let mut register = |core: &Core| {
+            let key = core.add_source(&mut source, interest, ready)?;
+            Ok(Token { id: core.id(), key })
+        };
+        let token = match with_current(&mut register) {
+            Some(token) => token,
+            None => register(IoLoop::current().core()),
+        };
+        token.map(|token| Registered { token, source })
+    }
+
+    /// Takes the source back; it is registered with no loop any more.
+    ///
+    /// # Errors
+    ///
+    /// If the socket's loop, which has to be told, is not the current one.
+    pub(crate) fn into_source(self) -> io::Result<S> {
+        let Registered { token, mut source } = self;
+        let deregistered = with_current(|core| {
+            (core.id() == token.id)
+                .then(|| core.registry(|registry| registry.deregister(&mut source)))
+        });
+        match deregistered.flatten() {
+            // poll(2) in mio forgets by itself what has hung up.
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Some(_) => Ok(source),
+            None => Err(io::Error::other(format!(
+                "this socket belongs to {}, which is not the current loop",
+                token.id
+            ))),
+        }
+    }
+}
+
+impl<S> Registered<S>
+where
+    for<'a> &'a S: Read,
+{
+    pub(crate) fn poll_read(&self, cx: &Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_transfer(cx, Direction::Read, buf.len(), |mut source| source.read(buf))
+    }
+
+    pub(crate) fn poll_read_vectored(
+        &self,
+        cx: &Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let asked = bufs.iter().map(|buf| buf.len()).sum();
+        self.poll_transfer(cx, Direction::Read, asked, |mut source| source.read_vectored(bufs))
+    }
+
+    /// Reads into a buffer that the loop lends when there is something to read.
+    pub(crate) fn poll_read_lent(&self, cx: &Context<'_>) -> Poll<io::Result<Lent>> {
+        let mut lent = None;
+        let polled = self.poll_transfer(cx, Direction::Read, Lent::SIZE, |mut source| {
+            source.read(lent.get_or_insert_with(Lent::borrow).whole())
+        });
+        polled.map_ok(|len| lent.unwrap_or_else(Lent::borrow).filled(len))
+    }
+}
+
+impl<S> Registered<S>
+where
+    for<'a> &'a S: Write,
+{
+    pub(crate) fn poll_write(&self, cx: &Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_transfer(cx, Direction::Write, buf.len(), |mut source| source.write(buf))
+    }
+
+    pub(crate) fn poll_write_vectored(
+        &self,
+        cx: &Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let asked = bufs.iter().map(|buf| buf.len()).sum();
+        self.poll_transfer(cx, Direction::Write, asked, |mut source| source.write_vectored(bufs))
+    }
+
+    /// Writes all of `buf`; `written` says how far it has come.
+    pub(crate) fn poll_write_all(
+        &self,
+        cx: &Context<'_>,
+        buf: &[u8],
+        written: &mut usize,
+    ) -> Poll<io::Result<()>> {
+        while *written < buf.len() {
+            match self.poll_write(cx, &buf[*written..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => *written += n,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

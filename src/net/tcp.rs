@@ -1,0 +1,643 @@
+//! TCP: `TcpListener` and `TcpStream`.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{self, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::io::{AsyncRead, AsyncWrite};
+use futures::stream::Stream;
+use socket2::SockRef;
+
+use super::address::{ToSocketAddrs, resolve};
+use super::lent::Lent;
+use super::source::{Registered, waiting_at};
+use super::split::{HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split};
+use crate::ioloop::Direction;
+
+/// How many connections may wait to be accepted, unless the socket was made elsewhere. Tornado's
+/// is 128, tokio's and std's at most that; more costs nothing until it is used.
+const BACKLOG: i32 = 1024;
+
+/// A TCP socket that accepts connections.
+///
+/// Dropping it closes it. Several coroutines may accept from one listener.
+///
+/// ```
+/// use waterspout::{IoLoop, coroutine, net::{TcpListener, TcpStream}};
+///
+/// # IoLoop::new()?.run_sync(|| async {
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let client = coroutine::start(TcpStream::connect(listener.local_addr()?));
+/// let (server, _peer) = listener.accept().await?;
+/// client.await?.write_all(b"hello").await?;
+/// let mut hello = [0; 5];
+/// server.read_exact(&mut hello).await?;
+/// assert_eq!(&hello, b"hello");
+/// # Ok::<(), std::io::Error>(())
+/// # })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct TcpListener {
+    registered: Registered<mio::net::TcpListener>,
+}
+
+impl TcpListener {
+    /// Listens on the first of the addresses that can be bound; port 0 takes a free one.
+    ///
+    /// With `SO_REUSEADDR`, and room for 1,024 connections that wait. Belongs to the current loop.
+    ///
+    /// # Errors
+    ///
+    /// Of the last address: `AddrInUse`, `PermissionDenied` and the like.
+    pub async fn bind(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
+        let mut last = None;
+        for address in resolve(address).await? {
+            match TcpListener::bind_to(address) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| io::ErrorKind::InvalidInput.into()))
+    }
+
+    fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    }
+
+    /// Takes over a listener made elsewhere, for the current loop.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of setting it non-blocking and of watching it.
+    pub fn from_std(listener: net::TcpListener) -> io::Result<TcpListener> {
+        listener.set_nonblocking(true)?;
+        let listener = mio::net::TcpListener::from_std(listener);
+        Ok(TcpListener { registered: Registered::new(listener, &[Direction::Read])? })
+    }
+
+    /// Gives the socket up, in blocking mode as std's are.
+    ///
+    /// # Errors
+    ///
+    /// If it does not belong to the current loop; it is closed then.
+    pub fn into_std(self) -> io::Result<net::TcpListener> {
+        let listener = net::TcpListener::from(self.registered.into_source()?);
+        listener.set_nonblocking(false)?;
+        Ok(listener)
+    }
+
+    /// Waits for a connection. The stream belongs to the current loop.
+    ///
+    /// Cancel safe: a connection is not lost.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; a connection that was given up again by its client (`ECONNABORTED`) is
+    /// skipped. `EMFILE` and `ENFILE` leave the connection waiting: accept again after a pause.
+    #[track_caller]
+    pub fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> {
+        let place = Location::caller();
+        waiting_at(place, move |cx| self.poll_accept(cx))
+    }
+
+    /// [`accept`](TcpListener::accept) as a poll function.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        loop {
+            match self.registered.poll_io(cx, Direction::Read, |listener| listener.accept()) {
+                Poll::Ready(Ok((stream, peer))) => {
+                    return Poll::Ready(TcpStream::accepted(stream).map(|stream| (stream, peer)));
+                }
+                Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Accepts a connection if one is waiting, else `WouldBlock`.
+    ///
+    /// # Errors
+    ///
+    /// As [`accept`](TcpListener::accept).
+    pub fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let accepted = self.registered.try_io(Direction::Read, |listener| listener.accept());
+        let (stream, peer) = accepted?;
+        Ok((TcpStream::accepted(stream)?, peer))
+    }
+
+    /// Connections as a stream, which never ends.
+    pub fn incoming(&self) -> impl Stream<Item = io::Result<TcpStream>> {
+        futures::stream::poll_fn(|cx| {
+            self.poll_accept(cx).map(|accepted| Some(accepted.map(|(stream, _)| stream)))
+        })
+    }
+
+    /// The address that it listens on, with the port that was taken for 0.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.registered.source().local_addr()
+    }
+}
+
+impl fmt::Debug for TcpListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.registered.source().fmt(f)
+    }
+}
+
+impl AsFd for TcpListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.registered.source().as_fd()
+    }
+}
+
+impl AsRawFd for TcpListener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.registered.source().as_raw_fd()
+    }
+}
+
+/// A TCP connection.
+///
+/// Its methods take `&self`, so one coroutine may read while another writes, through an
+/// [`Rc`](std::rc::Rc) or the halves of [`split`](TcpStream::split). Two that read at once each
+/// get some of the bytes. It implements the [`futures::io`] traits, also for `&TcpStream`.
+///
+/// Dropping it closes it at once; what was written is still sent.
+pub struct TcpStream {
+    registered: Registered<mio::net::TcpStream>,
+}
+
+impl TcpStream {
+    /// Connects to the first of the addresses that answers, trying one after the other.
+    ///
+    /// Cancel safe: dropping it closes the attempt.
+    ///
+    /// # Errors
+    ///
+    /// Of the last address, or of looking up its name.
+    pub async fn connect(address: impl ToSocketAddrs) -> io::Result<TcpStream> {
+        let mut last = None;
+        for address in resolve(address).await? {
+            match TcpStream::connect_to(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| io::ErrorKind::InvalidInput.into()))
+    }
+
+    async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
+        let stream = mio::net::TcpStream::connect(address)?;
+        let stream = TcpStream { registered: Registered::new(stream, &[])? };
+        stream.connected().await?;
+        Ok(stream)
+    }
+
+    /// Waits until a connection attempt has succeeded or failed.
+    async fn connected(&self) -> io::Result<()> {
+        let established = |stream: &mio::net::TcpStream| {
+            if let Some(error) = stream.take_error()? {
+                return Err(error);
+            }
+            match stream.peer_addr() {
+                // Woken too early.
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                result => result.map(drop),
+            }
+        };
+        poll_fn(|cx| self.registered.poll_io(cx, Direction::Write, established)).await
+    }
+
+    /// What a listener has accepted: it is tried first, for the client has often sent already.
+    fn accepted(stream: mio::net::TcpStream) -> io::Result<TcpStream> {
+        let ready = [Direction::Read, Direction::Write];
+        Ok(TcpStream { registered: Registered::new(stream, &ready)? })
+    }
+
+    /// Takes over a connection made elsewhere, for the current loop.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of setting it non-blocking and of watching it.
+    pub fn from_std(stream: net::TcpStream) -> io::Result<TcpStream> {
+        stream.set_nonblocking(true)?;
+        TcpStream::accepted(mio::net::TcpStream::from_std(stream))
+    }
+
+    /// Gives the socket up, in blocking mode as std's are.
+    ///
+    /// # Errors
+    ///
+    /// If it does not belong to the current loop; it is closed then.
+    pub fn into_std(self) -> io::Result<net::TcpStream> {
+        let stream = net::TcpStream::from(self.registered.into_source()?);
+        stream.set_nonblocking(false)?;
+        Ok(stream)
+    }
+
+    /// Reads what is there, at most as much as fits; 0 is the end of the stream.
+    ///
+    /// Cancel safe: no byte is lost.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `ConnectionReset` and the like.
+    #[track_caller]
+    pub fn read(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        waiting_at(Location::caller(), move |cx| self.registered.poll_read(cx, buf))
+    }
+
+    /// Reads until `buf` is full.
+    ///
+    /// Not cancel safe: what was read into `buf` by then is known only to this future.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` if the stream ends before; what the system says.
+    #[track_caller]
+    pub fn read_exact(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<()>> {
+        let mut filled = 0;
+        waiting_at(Location::caller(), move |cx| {
+            while filled < buf.len() {
+                match self.registered.poll_read(cx, &mut buf[filled..]) {
+                    Poll::Ready(Ok(0)) => {
+                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                    Poll::Ready(Ok(n)) => filled += n,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// Reads what is there into several buffers at once.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](TcpStream::read).
+    #[track_caller]
+    pub fn read_vectored(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> impl Future<Output = io::Result<usize>> {
+        waiting_at(Location::caller(), move |cx| self.registered.poll_read_vectored(cx, bufs))
+    }
+
+    /// Reads what is there into a buffer that the loop lends for it, so that a connection that
+    /// waits owns no buffer. Empty at the end of the stream.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](TcpStream::read).
+    ///
+    /// ```
+    /// # use waterspout::{coroutine, net::TcpStream};
+    /// # #[cfg(feature = "macros")]
+    /// #[coroutine]
+    /// async fn echo(stream: TcpStream) -> std::io::Result<()> {
+    ///     loop {
+    ///         let bytes = stream.read_lent().await?;
+    ///         if bytes.is_empty() {
+    ///             return Ok(());
+    ///         }
+    ///         stream.write_all(&bytes).await?;
+    ///     }
+    /// }
+    /// ```
+    #[track_caller]
+    pub fn read_lent(&self) -> impl Future<Output = io::Result<Lent>> {
+        waiting_at(Location::caller(), move |cx| self.registered.poll_read_lent(cx))
+    }
+
+    /// Reads without taking what was read from the stream.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](TcpStream::read).
+    #[track_caller]
+    pub fn peek(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        self.registered.io(Direction::Read, Location::caller(), move |stream| stream.peek(buf))
+    }
+
+    /// Writes as much as there is room for.
+    ///
+    /// Cancel safe: if it is dropped before it is done, nothing was written.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `BrokenPipe`, `ConnectionReset` and the like.
+    #[track_caller]
+    pub fn write(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> {
+        waiting_at(Location::caller(), move |cx| self.registered.poll_write(cx, buf))
+    }
+
+    /// Writes all of `buf`.
+    ///
+    /// Not cancel safe: how much was written by then is known only to this future.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](TcpStream::write).
+    #[track_caller]
+    pub fn write_all(&self, buf: &[u8]) -> impl Future<Output = io::Result<()>> {
+        let mut written = 0;
+        waiting_at(Location::caller(), move |cx| {
+            self.registered.poll_write_all(cx, buf, &mut written)
+        })
+    }
+
+    /// Writes from several buffers at once.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](TcpStream::write).
+    #[track_caller]
+    pub fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> impl Future<Output = io::Result<usize>> {
+        waiting_at(Location::caller(), move |cx| self.registered.poll_write_vectored(cx, bufs))
+    }
+
+    /// Waits until there may be something to read; then use [`try_read`](TcpStream::try_read).
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If the stream belongs to another loop.
+    #[track_caller]
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        self.registered.ready(Direction::Read, Location::caller())
+    }
+
+    /// Waits until there may be room to write; then use [`try_write`](TcpStream::try_write).
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If the stream belongs to another loop.
+    #[track_caller]
+    pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+        self.registered.ready(Direction::Write, Location::caller())
+    }
+
+    /// Reads if there is something, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is nothing; as [`read`](TcpStream::read).
+    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.registered.try_io(Direction::Read, |mut stream| stream.read(buf))
+    }
+
+    /// Writes if there is room, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is none; as [`write`](TcpStream::write).
+    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        self.registered.try_io(Direction::Write, |mut stream| stream.write(buf))
+    }
+
+    /// Closes one direction or both.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `NotConnected` if the other side has gone.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.registered.source().shutdown(how)
+    }
+
+    /// This side's address.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.registered.source().local_addr()
+    }
+
+    /// The other side's address.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `NotConnected` if the other side has gone.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.registered.source().peer_addr()
+    }
+
+    /// Whether small writes are sent at once (`TCP_NODELAY`).
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        self.registered.source().nodelay()
+    }
+
+    /// Sends small writes at once, or gathers them (Nagle's algorithm). Tornado: `set_nodelay`.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        self.registered.source().set_nodelay(nodelay)
+    }
+
+    /// How many hops a packet may take (`IP_TTL`).
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn ttl(&self) -> io::Result<u32> {
+        self.registered.source().ttl()
+    }
+
+    /// Sets how many hops a packet may take.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        self.registered.source().set_ttl(ttl)
+    }
+
+    /// How long closing waits for what was written (`SO_LINGER`); `None` is not at all.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn linger(&self) -> io::Result<Option<Duration>> {
+        SockRef::from(self).linger()
+    }
+
+    /// Sets how long closing waits for what was written. Zero makes closing reset the connection.
+    ///
+    /// A time above zero makes the *drop* block for up to as long: use it with care on a loop.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        SockRef::from(self).set_linger(linger)
+    }
+
+    /// The error that the socket has kept, if any (`SO_ERROR`).
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.registered.source().take_error()
+    }
+
+    /// The two directions, for two parts of one coroutine.
+    pub fn split(&mut self) -> (ReadHalf<'_, TcpStream>, WriteHalf<'_, TcpStream>) {
+        (ReadHalf(self), WriteHalf(self))
+    }
+
+    /// The two directions, for two coroutines. Dropping the write half ends the stream for the other
+    /// side; dropping both closes it.
+    pub fn into_split(self) -> (OwnedReadHalf<TcpStream>, OwnedWriteHalf<TcpStream>) {
+        into_split(self)
+    }
+}
+
+impl HalfClose for TcpStream {
+    fn close_write(&self) {
+        // If the other side has gone, there is nobody to tell.
+        let _ = self.shutdown(Shutdown::Write);
+    }
+}
+
+impl AsyncRead for &TcpStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.registered.poll_read(cx, buf)
+    }
+
+    fn poll_read_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.registered.poll_read_vectored(cx, bufs)
+    }
+}
+
+impl AsyncWrite for &TcpStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.registered.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.registered.poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shutdown(Shutdown::Write))
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self).poll_read(cx, buf)
+    }
+
+    fn poll_read_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self).poll_read_vectored(cx, bufs)
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut &*self).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut &*self).poll_close(cx)
+    }
+}
+
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.registered.source().fmt(f)
+    }
+}
+
+impl AsFd for TcpStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.registered.source().as_fd()
+    }
+}
+
+impl AsRawFd for TcpStream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.registered.source().as_raw_fd()
+    }
+}
