@@ -4,8 +4,8 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::IoLoop;
 use super::clock::Clock;
+use super::{Core, IoLoop};
 use crate::report::{Exception, Handler};
 
 /// Makes an [`IoLoop`] that is not the default one. From [`IoLoop::builder`].
@@ -84,7 +84,7 @@ impl Builder {
     /// If the system refuses a selector or an eventfd (too many open files), or as many loops are
     /// open as the process can have (65,535).
     pub fn build(self) -> io::Result<IoLoop> {
-        IoLoop::build(self)
+        Ok(IoLoop { core: Rc::new(Core::new(self)?) })
     }
 
     pub(super) fn clock(&self) -> Clock {

@@ -1,0 +1,348 @@
+//! The state of a loop, and what the rest of the crate asks of it.
+//!
+//! Every field is borrowed for a moment only, inside the methods of [`Core`]; what they take out
+//! and the caller has to drop or wake, they return.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::alarm::Alarm;
+use super::clock::Clock;
+use super::handlers::Handler;
+use super::inbox::{Inbox, LoopId};
+use super::introspect::{CoroutineInfo, Counting};
+use super::readiness::{Direction, Readiness};
+use super::ready::{Callback, Resume, Scheduler};
+use super::slots::{Full, Key};
+use super::timers::Timers;
+use super::turn::POLL_INTERVAL;
+use super::{Builder, Deadline, with_current};
+use crate::concurrent::Executor;
+use crate::error::{ExcInfo, LoopClosed};
+use crate::report;
+
+/// The token of the inbox's eventfd; no slot packs to it.
+pub(super) const INBOX: mio::Token = mio::Token(usize::MAX);
+/// The token of the timerfd.
+pub(super) const ALARM: mio::Token = mio::Token(usize::MAX - 1);
+
+/// How much I/O one resumption may do before it has to let the others run. (tokio's is 128.)
+const BUDGET: u32 = 128;
+
+/// What a loop is doing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Open,
+    Running,
+    Closed,
+}
+
+/// What fires when a timer is due.
+pub(crate) enum Timer {
+    Wake(Waker),
+    Call(Callback),
+}
+
+/// The state of a loop; every field is borrowed for a moment only.
+pub(crate) struct Core {
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) id: LoopId,
+    pub(super) clock: Clock,
+    pub(super) scheduler: RefCell<Scheduler>,
+    pub(super) timers: RefCell<Timers<Timer>>,
+    pub(super) readiness: RefCell<Readiness>,
+    pub(super) handlers: RefCell<HashMap<RawFd, Rc<dyn Handler>>>,
+    pub(super) poll: RefCell<mio::Poll>,
+    pub(super) alarm: RefCell<Alarm>,
+    pub(super) state: Cell<State>,
+    pub(super) stop: Cell<bool>,
+    /// Made by [`IoLoop::current`]: closed with its thread.
+    pub(super) of_thread: Cell<bool>,
+
+    /// The slot that is being resumed, what it may still do, and where it says it waits.
+    pub(super) current: Cell<Key>,
+    pub(super) budget: Cell<u32>,
+    pub(super) waiting_at: Cell<Option<&'static Location<'static>>>,
+    /// The main future of `run_sync` was resumed.
+    pub(super) main_resumed: Cell<bool>,
+    /// Wakers of resumptions that ran out of budget, woken when these have ended.
+    pub(super) deferred: RefCell<Vec<Waker>>,
+    /// Executor jobs under way: while there are any, virtual time stands still.
+    pub(super) outside: Rc<Cell<usize>>,
+
+    /// Entries run since the selector was polled, when that was, and how many may run until then.
+    pub(super) entries: Cell<u32>,
+    pub(super) polled_at: Cell<u64>,
+    pub(super) interval: Cell<u32>,
+
+    /// Buffers between uses: events, due timers, wakers to wake, what sockets borrow to read.
+    pub(super) events: Cell<Option<mio::Events>>,
+    pub(super) due: Cell<Vec<Key>>,
+    pub(super) woken: Cell<Vec<Waker>>,
+    pub(crate) lent: RefCell<Vec<Box<[u8]>>>,
+    pub(crate) executor: RefCell<Option<Executor>>,
+
+    pub(super) on_exception: report::Handler,
+    pub(super) slow_callback: Option<Duration>,
+    pub(super) counting: Counting,
+}
+impl Core {
+    pub(super) fn new(builder: Builder) -> io::Result<Core> {
+        let poll = mio::Poll::new()?;
+        let inbox = Inbox::register(mio::Waker::new(poll.registry(), INBOX)?)?;
+        let clock = builder.clock();
+        Ok(Core {
+            id: inbox.id(),
+            inbox,
+            clock,
+            scheduler: RefCell::new(Scheduler::new()),
+            timers: RefCell::new(Timers::new()),
+            readiness: RefCell::new(Readiness::new()),
+            handlers: RefCell::new(HashMap::new()),
+            poll: RefCell::new(poll),
+            alarm: RefCell::new(Alarm::new()),
+            state: Cell::new(State::Open),
+            stop: Cell::new(false),
+            of_thread: Cell::new(false),
+            current: Cell::new(Key::NONE),
+            budget: Cell::new(BUDGET),
+            waiting_at: Cell::new(None),
+            main_resumed: Cell::new(false),
+            deferred: RefCell::new(Vec::new()),
+            outside: Rc::new(Cell::new(0)),
+            entries: Cell::new(0),
+            polled_at: Cell::new(0),
+            interval: Cell::new(POLL_INTERVAL),
+            events: Cell::new(Some(mio::Events::with_capacity(builder.event_capacity))),
+            due: Cell::new(Vec::new()),
+            woken: Cell::new(Vec::new()),
+            lent: RefCell::new(Vec::new()),
+            executor: RefCell::new(None),
+            on_exception: guarding(builder.on_exception),
+            slow_callback: builder.slow_callback,
+            counting: Counting::default(),
+        })
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        self.id.number()
+    }
+
+    pub(crate) fn id(&self) -> LoopId {
+        self.id
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.get() == State::Closed
+    }
+
+    /// A slot for `resume`.
+    #[track_caller]
+    pub(crate) fn insert(&self, resume: Rc<dyn Resume>) -> Key {
+        match self.scheduler.borrow_mut().insert(resume) {
+            Ok(key) => key,
+            Err(Full) => panic!("{} has as many live coroutines as it can hold", self.id),
+        }
+    }
+
+    /// Gives a slot back; the caller drops what was in it when it holds no borrow.
+    #[must_use]
+    pub(crate) fn remove(&self, key: Key) -> Option<Rc<dyn Resume>> {
+        self.scheduler.borrow_mut().remove(key)
+    }
+
+    pub(crate) fn schedule(&self, key: Key) {
+        self.scheduler.borrow_mut().schedule(key);
+    }
+
+    /// Queues a callback, unless the loop is closed.
+    pub(crate) fn call(&self, callback: Callback) {
+        if self.is_closed() {
+            return;
+        }
+        self.scheduler.borrow_mut().call(callback);
+    }
+
+    /// Enters a slot: it is the current one, with a fresh budget, until the scope ends.
+    pub(crate) fn scope(&self, key: Key) -> Scope<'_> {
+        Scope {
+            core: self,
+            current: self.current.replace(key),
+            budget: self.budget.replace(BUDGET),
+            waiting_at: self.waiting_at.replace(None),
+        }
+    }
+
+    /// Says that something outside is under way, for which virtual time has to wait.
+    pub(crate) fn outside(&self) -> Outside {
+        self.outside.set(self.outside.get() + 1);
+        Outside(self.outside.clone())
+    }
+
+    pub(crate) fn turns(&self) -> u64 {
+        self.counting.turns.get()
+    }
+
+    /// The coroutine that is being resumed.
+    pub(crate) fn current(&self) -> Option<CoroutineInfo> {
+        self.scheduler.borrow().info(self.current.get())
+    }
+
+    /// Notes where the coroutine that is being resumed is about to wait.
+    pub(crate) fn waits_at(&self, place: &'static Location<'static>) {
+        self.waiting_at.set(Some(place));
+    }
+
+    /// Spends one unit of the current resumption's budget. If none is left, the task is woken when
+    /// its resumption has ended: not before, or a combinator that polls again whatever was woken
+    /// would spin.
+    pub(crate) fn poll_budget(&self, cx: &Context<'_>) -> Poll<()> {
+        match self.budget.get() {
+            0 => {
+                self.deferred.borrow_mut().push(cx.waker().clone());
+                Poll::Pending
+            }
+            left => {
+                self.budget.set(left - 1);
+                Poll::Ready(())
+            }
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn add_timer(&self, deadline: u64, timer: Timer) -> Key {
+        match self.timers.borrow_mut().insert(deadline, timer) {
+            Ok(key) => key,
+            Err(Full) => panic!("{} has as many timers as it can hold", self.id),
+        }
+    }
+
+    /// Takes a timer out; the caller drops it when it holds no borrow.
+    #[must_use]
+    pub(crate) fn remove_timer(&self, key: Key) -> Option<Timer> {
+        self.timers.borrow_mut().remove(key)
+    }
+
+    /// Is the timer still pending? Then `waker` is the one to be woken.
+    pub(crate) fn poll_timer(&self, key: Key, waker: &Waker) -> bool {
+        match self.timers.borrow_mut().get_mut(key) {
+            Some(Timer::Wake(known)) => {
+                known.clone_from(waker);
+                true
+            }
+            Some(Timer::Call(_)) => true,
+            None => false,
+        }
+    }
+
+    pub(crate) fn deadline(&self, deadline: Deadline) -> u64 {
+        match deadline {
+            Deadline::At(when) => self.at(when),
+            Deadline::After(delay) => self.after(delay),
+        }
+    }
+
+    pub(crate) fn after(&self, delay: Duration) -> u64 {
+        self.clock.after(delay)
+    }
+
+    pub(crate) fn at(&self, when: Instant) -> u64 {
+        self.clock.at(when)
+    }
+
+    /// Registers a socket for both directions; what is in `ready` is tried first, not waited for.
+    pub(crate) fn add_source(
+        &self,
+        source: &mut impl mio::event::Source,
+        interest: mio::Interest,
+        ready: &[Direction],
+    ) -> io::Result<Key> {
+        if self.is_closed() {
+            return Err(LoopClosed.into());
+        }
+        let key = self.readiness.borrow_mut().insert(ready);
+        let key = key.map_err(|Full| {
+            io::Error::other(format!("{} has as many sockets as it can hold", self.id))
+        })?;
+        let registered =
+            self.poll.borrow().registry().register(source, mio::Token(key.pack()), interest);
+        if registered.is_err() {
+            self.readiness.borrow_mut().remove(key, &mut Vec::new());
+        }
+        registered.map(|()| key)
+    }
+
+    /// Forgets a socket whose fd is closed, or about to be, which is why epoll is not told. Who waited
+    /// for it is for the caller to wake, to find it gone.
+    pub(crate) fn take_source(&self, key: Key) -> Vec<Waker> {
+        let mut woken = Vec::new();
+        self.readiness.borrow_mut().remove(key, &mut woken);
+        woken
+    }
+
+    pub(crate) fn readiness<R>(&self, ask: impl FnOnce(&mut Readiness) -> R) -> R {
+        ask(&mut self.readiness.borrow_mut())
+    }
+
+    pub(crate) fn registry<R>(&self, ask: impl FnOnce(&mio::Registry) -> R) -> R {
+        ask(self.poll.borrow().registry())
+    }
+
+    pub(crate) fn counting(&self) -> &Counting {
+        &self.counting
+    }
+}
+
+/// The user's handler, or the log, made safe to call: it counts, and its own panic ends there.
+fn guarding(user: Option<report::Handler>) -> report::Handler {
+    Rc::new(move |exception| {
+        with_current(|core| core.counting.exceptions.add(1));
+        let Some(user) = &user else {
+            log::error!(target: "waterspout", "{exception}");
+            return;
+        };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| user(exception))) {
+            let info = ExcInfo::from_panic(&*panic);
+            log::error!(target: "waterspout", "on_exception, given {exception}: {info}");
+        }
+    })
+}
+
+/// Something outside of the loop that it is waiting for; see [`Core::outside`].
+pub(crate) struct Outside(Rc<Cell<usize>>);
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// The slot that is being resumed; the one before is restored at the end, also on unwinding.
+pub(crate) struct Scope<'a> {
+    core: &'a Core,
+    current: Key,
+    budget: u32,
+    waiting_at: Option<&'static Location<'static>>,
+}
+
+impl Scope<'_> {
+    /// Ends it and tells where the slot said it waits.
+    pub(crate) fn end(self) -> Option<&'static Location<'static>> {
+        self.core.waiting_at.get()
+    }
+}
+
+impl Drop for Scope<'_> {
+    fn drop(&mut self) {
+        self.core.current.set(self.current);
+        self.core.budget.set(self.budget);
+        self.core.waiting_at.set(self.waiting_at);
+    }
+}

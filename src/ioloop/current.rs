@@ -1,0 +1,141 @@
+//! Which loop a thread has.
+
+use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
+
+use super::core::{Core, State};
+use super::{IoLoop, LoopHandle};
+use crate::report;
+
+/// Holds the thread's loop; closes it with the thread if [`IoLoop::current`] has made it.
+struct Current(RefCell<Option<IoLoop>>);
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        if let Some(io_loop) = self.0.take() {
+            if io_loop.core.of_thread.get() {
+                io_loop.close();
+            }
+        }
+    }
+}
+
+thread_local! {
+    static CURRENT: Current = const { Current(RefCell::new(None)) };
+}
+
+/// Asks this thread's current loop, if there is one. `ask` runs no foreign code and does not change
+/// which loop is current.
+pub(crate) fn with_current<R>(ask: impl FnOnce(&Core) -> R) -> Option<R> {
+    CURRENT
+        .try_with(|current| current.0.borrow().as_ref().map(|io_loop| ask(&io_loop.core)))
+        .ok()
+        .flatten()
+}
+
+/// Makes `io_loop` the thread's current one, with its exception handler, and returns the one before.
+fn replace_current(io_loop: Option<IoLoop>) -> Option<IoLoop> {
+    report::install(io_loop.as_ref().map(|io_loop| io_loop.core.on_exception.clone()));
+    CURRENT.try_with(|current| current.0.replace(io_loop)).ok().flatten()
+}
+
+/// Restores the loop that was current before, also on unwinding.
+pub(super) struct Entered(Option<IoLoop>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        drop(replace_current(self.0.take()));
+    }
+}
+
+impl IoLoop {
+    pub(super) fn enter(&self) -> Entered {
+        Entered(replace_current(Some(self.clone())))
+    }
+
+    /// This thread's current loop, made if there is none. Tornado: `IOLoop.current()`.
+    ///
+    /// It is never another thread's. A loop made here is closed with its thread.
+    ///
+    /// # Panics
+    ///
+    /// If a loop has to be made and the system refuses (too many open files), or if the thread is
+    /// ending and its thread-locals are gone. [`try_current`](IoLoop::try_current) does not panic.
+    #[track_caller]
+    pub fn current() -> IoLoop {
+        if let Some(io_loop) = IoLoop::try_current() {
+            return io_loop;
+        }
+        let io_loop = match IoLoop::new() {
+            Ok(io_loop) => io_loop,
+            Err(error) => panic!("cannot make this thread's IoLoop: {error}"),
+        };
+        io_loop.core.of_thread.set(true);
+        io_loop.make_current();
+        assert!(IoLoop::try_current().is_some(), "this thread is ending, it cannot have an IoLoop");
+        io_loop
+    }
+
+    /// This thread's current loop, if it has one. Tornado: `IOLoop.current(instance=False)`.
+    pub fn try_current() -> Option<IoLoop> {
+        CURRENT.try_with(|current| current.0.borrow().clone()).ok().flatten()
+    }
+
+    /// The loop that runs on this thread, if one does.
+    pub(crate) fn running() -> Option<IoLoop> {
+        IoLoop::try_current().filter(|io_loop| io_loop.core.state.get() == State::Running)
+    }
+
+    /// Makes this loop the thread's current one, until another is. Tornado: `make_current`.
+    ///
+    /// # Panics
+    ///
+    /// If another loop is running on this thread: everything in it counts on being current.
+    #[track_caller]
+    pub fn make_current(&self) {
+        self.refuse_in_another_running_loop("make_current");
+        drop(replace_current(Some(self.clone())));
+    }
+
+    /// Leaves the thread without a current loop. Nothing happens if it has none. Tornado:
+    /// `clear_current`.
+    ///
+    /// # Panics
+    ///
+    /// If a loop is running on this thread.
+    #[track_caller]
+    pub fn clear_current() {
+        if let Some(running) = IoLoop::running() {
+            panic!("clear_current: {running:?} is running, it stays current until it stops");
+        }
+        drop(replace_current(None));
+    }
+
+    #[track_caller]
+    fn refuse_in_another_running_loop(&self, what: &str) {
+        match IoLoop::running() {
+            Some(running) if running != *self => {
+                panic!("{what}: {running:?} is running, it stays current until it stops")
+            }
+            _ => {}
+        }
+    }
+
+    /// The handle of the process's loop, the same for every thread. Tornado: `IOLoop.instance()`.
+    ///
+    /// The first thread to ask lends its current loop; however many race, one wins. When that loop
+    /// is closed, the next thread to ask lends its own.
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`] does.
+    #[track_caller]
+    pub fn instance() -> LoopHandle {
+        static INSTANCE: Mutex<Option<LoopHandle>> = Mutex::new(None);
+        let mut instance = INSTANCE.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*instance {
+            Some(handle) if !handle.is_closed() => handle.clone(),
+            _ => instance.insert(IoLoop::current().handle()).clone(),
+        }
+    }
+}

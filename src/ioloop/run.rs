@@ -1,0 +1,281 @@
+//! Starting, stopping and closing a loop.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::core::{Core, State, Timer};
+use super::current::Entered;
+use super::introspect::CoroutineInfo;
+use super::readiness::Readiness;
+use super::ready::{Callback, Resume};
+use super::slots::Key;
+use super::{IoLoop, waker};
+use crate::error::{RunError, StartError};
+
+impl IoLoop {
+    /// Runs the loop until [`stop`](IoLoop::stop).
+    ///
+    /// The loop is current meanwhile; the one before is restored after, also on unwinding. It can
+    /// be started again: what had not run by then is still queued.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if this thread runs a loop already, or this one is closed.
+    ///
+    /// # Panics
+    ///
+    /// If the selector fails, for which there is no reason but a closed or foreign fd in its place.
+    pub fn start(&self) -> Result<(), StartError> {
+        let _running = self.begin()?;
+        while !self.core.stop.get() {
+            self.turn(&mut || ());
+        }
+        Ok(())
+    }
+
+    /// Asks the loop to end [`start`](IoLoop::start) or [`run_sync`](IoLoop::run_sync).
+    ///
+    /// The rest of the current turn still runs. Called before `start`, it makes `start` return at
+    /// once. From another thread: [`LoopHandle::stop`].
+    pub fn stop(&self) {
+        self.core.stop.set(true);
+    }
+
+    fn begin(&self) -> Result<Running<'_>, StartError> {
+        if let Some(running) = IoLoop::running() {
+            let (asked, running) = (format!("{self:?}"), format!("{running:?}"));
+            return Err(StartError::Nested { asked, running });
+        }
+        if self.core.state.get() == State::Closed {
+            return Err(StartError::Closed);
+        }
+        let entered = self.enter();
+        self.core.state.set(State::Running);
+        Ok(Running { core: &self.core, _entered: entered })
+    }
+
+    /// Runs the loop until the future that `make` returns has finished, and gives its output.
+    ///
+    /// `make` is called inside the running loop. Neither it nor its future need be `'static` or
+    /// `Send`. Coroutines that are still unfinished then stay alive, and go on when the loop runs
+    /// again. Tornado: `run_sync`.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Start`] as for [`start`](IoLoop::start), [`RunError::Stopped`] if the loop was
+    /// stopped before the future finished. The future is dropped then.
+    ///
+    /// # Panics
+    ///
+    /// With the panic of `make` or of its future.
+    ///
+    /// ```
+    /// # use waterspout::IoLoop;
+    /// let words = vec!["a", "loop"];
+    /// let total = IoLoop::new()?.run_sync(|| async { words.iter().map(|w| w.len()).sum::<usize>() })?;
+    /// assert_eq!(total, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn run_sync<M, F>(&self, make: M) -> Result<F::Output, RunError>
+    where
+        M: FnOnce() -> F,
+        F: IntoFuture,
+    {
+        self.run(None, make, Location::caller())
+    }
+
+    /// [`run_sync`](IoLoop::run_sync) with a time limit.
+    ///
+    /// # Errors
+    ///
+    /// Also [`RunError::TimedOut`] after `timeout`, which lists what was suspended then. The future
+    /// is dropped; coroutines that it was waiting for stay alive.
+    ///
+    /// # Panics
+    ///
+    /// As [`run_sync`](IoLoop::run_sync).
+    #[track_caller]
+    pub fn run_sync_timeout<M, F>(&self, timeout: Duration, make: M) -> Result<F::Output, RunError>
+    where
+        M: FnOnce() -> F,
+        F: IntoFuture,
+    {
+        self.run(Some(timeout), make, Location::caller())
+    }
+
+    fn run<M, F>(
+        &self,
+        timeout: Option<Duration>,
+        make: M,
+        location: &'static Location<'static>,
+    ) -> Result<F::Output, RunError>
+    where
+        M: FnOnce() -> F,
+        F: IntoFuture,
+    {
+        let core = &*self.core;
+        let _running = self.begin()?;
+        let main = Rc::new(Main { location, waiting_at: Cell::new(None) });
+        let slot = MainSlot { core, key: core.insert(main.clone()), timeout: Cell::new(None) };
+        core.schedule(slot.key);
+        let timed_out = Rc::new(Cell::new(false));
+        if let Some(timeout) = timeout {
+            let (timed_out, io_loop) = (timed_out.clone(), self.clone());
+            let up = move || {
+                timed_out.set(true);
+                io_loop.stop();
+            };
+            let call = Callback { call: Box::new(up), location };
+            slot.timeout.set(Some(core.add_timer(core.clock.after(timeout), Timer::Call(call))));
+        }
+
+        let mut future = pin!(None);
+        let mut make = Some(make);
+        let mut outcome = None;
+        let mut stuck = Vec::new();
+        while outcome.is_none() && !core.stop.get() {
+            self.turn(&mut || {
+                let scope = core.scope(slot.key);
+                let polled = catch_unwind(AssertUnwindSafe(|| {
+                    if let Some(make) = make.take() {
+                        future.set(Some(make().into_future()));
+                    }
+                    let waker = waker(core.number(), slot.key);
+                    match future.as_mut().as_pin_mut() {
+                        Some(future) => future.poll(&mut Context::from_waker(&waker)),
+                        None => Poll::Pending,
+                    }
+                }));
+                main.waiting_at.set(scope.end());
+                match polled {
+                    Ok(Poll::Pending) => {}
+                    Ok(Poll::Ready(output)) => outcome = Some(Ok(output)),
+                    Err(panic) => outcome = Some(Err(panic)),
+                }
+                if outcome.is_some() {
+                    core.stop.set(true);
+                }
+            });
+            if timed_out.get() {
+                stuck = self.coroutines();
+            }
+        }
+        match outcome {
+            Some(Ok(output)) => Ok(output),
+            Some(Err(panic)) => resume_unwind(panic),
+            None if timed_out.get() => {
+                Err(RunError::TimedOut { after: timeout.unwrap_or_default(), stuck })
+            }
+            None => Err(RunError::Stopped),
+        }
+    }
+
+    /// Drops everything that the loop holds: suspended coroutines, callbacks, timers, handlers.
+    ///
+    /// Their destructors run here, with this loop as the current one, and may call it; what they
+    /// add is dropped. Handles answer `LoopClosed` from here on, and joining a coroutine of the
+    /// loop gives a `JoinError`. Objects that were handed to
+    /// [`add_handler`](IoLoop::add_handler) are dropped, which closes them if they own their fd:
+    /// Tornado's `close(all_fds=True)`. Closing twice does nothing.
+    ///
+    /// # Panics
+    ///
+    /// If the loop is running: [`stop`](IoLoop::stop) it first.
+    #[track_caller]
+    pub fn close(&self) {
+        let core = &*self.core;
+        match core.state.get() {
+            State::Closed => return,
+            State::Running => panic!("close: {self:?} is running, stop it first"),
+            State::Open => core.state.set(State::Closed),
+        }
+        let _entered = self.enter();
+        let mut posted = core.inbox.close();
+        while let Some(item) = posted.pop_front() {
+            self.guarded("destructor", None, || drop(item));
+        }
+        let slots = core.scheduler.borrow().keys();
+        for slot in slots.into_iter().filter_map(|key| core.remove(key)) {
+            self.guarded("destructor of a coroutine", None, || slot.close(self));
+        }
+        loop {
+            let next = core.scheduler.borrow_mut().next();
+            let timer = core.timers.borrow_mut().pop_any();
+            let deferred = core.deferred.borrow_mut().pop();
+            if next.is_none() && timer.is_none() && deferred.is_none() {
+                break;
+            }
+            self.guarded("destructor", None, || drop((next, timer, deferred)));
+        }
+        let handlers = core.handlers.take();
+        self.guarded("destructor", None, || drop(handlers));
+        let readiness = core.readiness.replace(Readiness::new());
+        self.guarded("destructor", None, || drop(readiness));
+        core.lent.borrow_mut().clear();
+    }
+}
+
+impl Drop for IoLoop {
+    fn drop(&mut self) {
+        if Rc::strong_count(&self.core) == 1 && self.core.state.get() == State::Open {
+            self.close();
+        }
+    }
+}
+
+/// The loop runs: it is current, and stops being either also on unwinding.
+struct Running<'a> {
+    core: &'a Core,
+    _entered: Entered,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.core.state.set(State::Open);
+        self.core.stop.set(false);
+    }
+}
+
+/// The slot of `run_sync`'s future, which lives on the stack of `run_sync`.
+struct Main {
+    location: &'static Location<'static>,
+    waiting_at: Cell<Option<&'static Location<'static>>>,
+}
+
+impl Resume for Main {
+    fn resume(self: Rc<Self>, io_loop: &IoLoop) {
+        io_loop.core.main_resumed.set(true);
+    }
+
+    fn close(self: Rc<Self>, _: &IoLoop) {}
+
+    fn info(&self) -> Option<CoroutineInfo> {
+        Some(CoroutineInfo {
+            name: "run_sync",
+            started_at: self.location,
+            waiting_at: self.waiting_at.get(),
+        })
+    }
+}
+
+/// Gives the slot and the timer of `run_sync` back.
+struct MainSlot<'a> {
+    core: &'a Core,
+    key: Key,
+    timeout: Cell<Option<Key>>,
+}
+
+impl Drop for MainSlot<'_> {
+    fn drop(&mut self) {
+        drop(self.core.remove(self.key));
+        if let Some(timeout) = self.timeout.get() {
+            drop(self.core.remove_timer(timeout));
+        }
+        self.core.main_resumed.set(false);
+    }
+}

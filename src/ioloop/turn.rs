@@ -1,0 +1,260 @@
+//! The turn: the one function that orders the phases.
+//!
+//! 1. Take what other threads have posted.
+//! 2. Note how much is ready, and collect the timers that are due.
+//! 3. Run that much, first in first out, then those timers.
+//! 4. Ask the selector who can go on; sleep there only if nothing is ready.
+//!
+//! Whatever is scheduled during a phase waits for the next turn, so callbacks that add callbacks
+//! and timers that set timers cannot keep the loop from its sockets. While more is ready, the
+//! selector is asked not every turn but every 64 entries, or about every 100 µs if entries take
+//! long. The clock is read when the selector has been asked and somebody waits for a deadline, so
+//! at most once a turn, and not at all without timers.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::IoLoop;
+use super::core::{ALARM, Core, INBOX, Timer};
+use super::inbox::Item;
+use super::ready::{Callback, Next};
+use super::slots::Key;
+use crate::error::ExcInfo;
+use crate::report::{self, Exception};
+
+/// While entries are ready, the selector is polled after at most so many of them. (tokio's default
+/// is 61.)
+pub(super) const POLL_INTERVAL: u32 = 64;
+/// Or after about this long, in nanoseconds, going by how long entries took lately.
+const POLL_LATENCY: u64 = 100_000;
+/// The selector sleeps at most this long at a time, like Tornado's.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+impl IoLoop {
+    /// One turn; `main` polls the future of `run_sync` when that was resumed.
+    pub(super) fn turn(&self, main: &mut dyn FnMut()) {
+        let core = &*self.core;
+        core.counting.turns.add(1);
+        self.take_inbox();
+
+        let ready = core.scheduler.borrow().ready();
+        let mut due = core.due.take();
+        core.timers.borrow_mut().collect_due(core.clock.last(), &mut due);
+
+        for _ in 0..ready {
+            self.run_next();
+            if core.main_resumed.take() {
+                main();
+            }
+        }
+        for key in due.drain(..) {
+            self.fire(key);
+        }
+        core.due.set(due);
+        let deferred = core.deferred.take();
+        if !deferred.is_empty() {
+            self.wake_all(deferred);
+        }
+
+        core.entries.set(core.entries.get().saturating_add(ready.max(1) as u32));
+        if !core.stop.get() {
+            self.poll();
+        }
+    }
+
+    /// Phase 1: what other threads have posted.
+    fn take_inbox(&self) {
+        let core = &*self.core;
+        if !core.inbox.is_pending() {
+            return;
+        }
+        let items = core.inbox.take();
+        core.counting.messages.add(items.len() as u64);
+        for item in items {
+            match item {
+                Item::Wake(key) => core.schedule(key),
+                Item::Call(call) => core.call(Callback { call, location: Location::caller() }),
+                Item::ForgetSource(key) => self.wake_all(core.take_source(key)),
+                Item::ForgetTimer(key) => {
+                    let timer = core.remove_timer(key);
+                    self.guarded("destructor", None, || drop(timer));
+                }
+                Item::Stop => self.stop(),
+            }
+        }
+    }
+
+    /// Phase 3: one entry of the run queue.
+    fn run_next(&self) {
+        let core = &*self.core;
+        let next = core.scheduler.borrow_mut().next();
+        match next {
+            Some(Next::Resume(resume)) => {
+                core.counting.resumes.add(1);
+                let info = || resume.info().map_or("a handler".into(), |info| info.to_string());
+                self.guarded("handler", None, || self.timed(info, || resume.clone().resume(self)));
+            }
+            Some(Next::Call(callback)) => self.run_callback(callback),
+            Some(Next::Stale) | None => {}
+        }
+    }
+
+    fn run_callback(&self, callback: Callback) {
+        self.core.counting.callbacks.add(1);
+        let location = callback.location;
+        let what = || format!("the callback added at {location}");
+        self.guarded("callback", Some(location), || self.timed(what, callback.call));
+    }
+
+    /// Phase 3: one timer that was due when the turn began, unless it was removed meanwhile.
+    fn fire(&self, key: Key) {
+        let core = &*self.core;
+        match core.remove_timer(key) {
+            Some(Timer::Wake(waker)) => {
+                core.counting.timers.add(1);
+                self.guarded("waker", None, || waker.wake());
+            }
+            Some(Timer::Call(callback)) => {
+                core.counting.timers.add(1);
+                self.run_callback(callback);
+            }
+            None => {}
+        }
+    }
+
+    /// Runs foreign code; its panic is reported and goes no further.
+    pub(super) fn guarded(
+        &self,
+        what: &'static str,
+        location: Option<&'static Location<'static>>,
+        run: impl FnOnce(),
+    ) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+            let info = ExcInfo::from_panic(&*panic);
+            // The payload is foreign, too, and its destructor might panic.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
+            report::report(Exception { what, name: None, location, info });
+        }
+    }
+
+    /// Runs something and warns if it took longer than the threshold, if there is one.
+    fn timed(&self, what: impl FnOnce() -> String, run: impl FnOnce()) {
+        let Some(threshold) = self.core.slow_callback else { return run() };
+        let waiting = self.core.scheduler.borrow().ready();
+        let what = what();
+        let start = Instant::now();
+        run();
+        let took = start.elapsed();
+        if took > threshold {
+            log::warn!(
+                target: "waterspout",
+                "{what} took {took:?}, more than {threshold:?}, while {waiting} others were waiting"
+            );
+        }
+    }
+
+    /// Phase 4: asks the selector who can go on, and sleeps there if nobody can.
+    fn poll(&self) {
+        let core = &*self.core;
+        let busy = core.scheduler.borrow().ready() > 0;
+        if busy && core.entries.get() < core.interval.get() {
+            return;
+        }
+        let sleep = if busy { Sleep::Not } else { core.sleep() };
+        let asleep = sleep != Sleep::Not && core.inbox.fall_asleep();
+        let timeout = match sleep {
+            Sleep::AtMost(time) if asleep => Some(time),
+            Sleep::Forever if asleep => None,
+            _ => Some(Duration::ZERO),
+        };
+        let Some(mut events) = core.events.take() else { return };
+        let polled = core.poll.borrow_mut().poll(&mut events, timeout);
+        if asleep {
+            core.inbox.wake_up();
+        }
+        core.counting.polls.add(1);
+        match polled {
+            Ok(()) => self.dispatch(&events),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => panic!("{self:?}: the selector failed: {error}"),
+        }
+        let quiet = events.is_empty();
+        core.events.set(Some(events));
+        core.after_poll(busy, quiet);
+    }
+
+    fn dispatch(&self, events: &mio::Events) {
+        let core = &*self.core;
+        let mut woken = core.woken.take();
+        let mut readiness = core.readiness.borrow_mut();
+        let mut count = 0;
+        for event in events.iter().filter(|event| ![INBOX, ALARM].contains(&event.token())) {
+            readiness.on_event(event, &mut woken);
+            count += 1;
+        }
+        drop(readiness);
+        core.counting.events.add(count);
+        self.wake_all(woken);
+    }
+
+    /// Wakes all, also those after one whose waker panics, and keeps the buffer.
+    fn wake_all(&self, mut woken: Vec<Waker>) {
+        let mut wakers = woken.drain(..);
+        while wakers.len() > 0 {
+            self.guarded("waker", None, || wakers.by_ref().for_each(Waker::wake));
+        }
+        drop(wakers);
+        self.core.woken.set(woken);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sleep {
+    Not,
+    AtMost(Duration),
+    Forever,
+}
+
+impl Core {
+    /// How long the selector may sleep, since nothing is ready.
+    fn sleep(&self) -> Sleep {
+        let Some(deadline) = self.timers.borrow_mut().next_deadline() else {
+            return Sleep::Forever;
+        };
+        if self.clock.is_virtual() {
+            // Looks once; if there is nothing, `after_poll` moves the clock instead of sleeping.
+            return if self.outside.get() > 0 { Sleep::Forever } else { Sleep::Not };
+        }
+        let left = Duration::from_nanos(deadline.saturating_sub(self.clock.read()));
+        let poll = self.poll.borrow();
+        let armed = self.alarm.borrow_mut().arm(poll.registry(), ALARM, deadline, left);
+        // Without a timerfd (too many open files), deadlines are kept to the next millisecond.
+        match armed.unwrap_or(Duration::from_millis(1)).min(LONGEST_SLEEP) {
+            Duration::ZERO => Sleep::Not,
+            time => Sleep::AtMost(time),
+        }
+    }
+
+    /// Brings the clock up to date, if there is anyone to whom it matters.
+    fn after_poll(&self, busy: bool, quiet: bool) {
+        let mut timers = self.timers.borrow_mut();
+        if self.clock.is_virtual() {
+            let idle = !busy && quiet && self.outside.get() == 0 && !self.inbox.is_pending();
+            if let (true, Some(deadline)) = (idle, timers.next_deadline()) {
+                self.clock.advance_to(deadline);
+            }
+        } else if busy || !timers.is_empty() {
+            let now = self.clock.read();
+            if busy {
+                let spent = now.saturating_sub(self.polled_at.get());
+                let each = (spent / u64::from(self.entries.get().max(1))).max(1);
+                let interval = (POLL_LATENCY / each).clamp(1, POLL_INTERVAL.into());
+                self.interval.set(interval as u32);
+            }
+            self.polled_at.set(now);
+        }
+        self.entries.set(0);
+    }
+}
