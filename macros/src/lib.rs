@@ -1,1 +1,161 @@
-//! x
+//! The attributes of [`waterspout`](https://docs.rs/waterspout): `#[coroutine]`, `#[engine]`,
+//! `#[main]` and `#[test]`.
+//!
+//! Each takes an `async fn` and hands its body, as one future, to the loop. The attributes decide
+//! nothing at run time: what a coroutine is, when it starts and who hears of its errors is written
+//! in `waterspout` itself, and what stands here only rearranges tokens. Use them through
+//! `waterspout`, which re-exports them; the code they emit names `::waterspout`.
+//!
+//! `expand` writes the new function. It has `args` to read what stands in an attribute's parentheses,
+//! `function` to read the function under it, `capture` to move the arguments into the coroutine and
+//! `refuse` to say what cannot be.
+
+use proc_macro::TokenStream;
+
+mod args;
+mod capture;
+mod expand;
+mod function;
+mod refuse;
+
+/// Makes a function a coroutine: calling it runs its body at once, up to the first suspension.
+///
+/// `async fn f(..) -> T` becomes `fn f(..) -> Coroutine<T>`. The caller may await the
+/// `Coroutine<T>` for the result, now or later, or drop it; the coroutine runs on either way.
+///
+/// ```ignore
+/// use futures::{AsyncReadExt, AsyncWriteExt};
+/// use waterspout::net::TcpStream;
+///
+/// #[waterspout::coroutine]
+/// async fn echo(mut stream: TcpStream) -> std::io::Result<()> {
+///     let mut buf = vec![0; 4096];
+///     loop {
+///         let n = stream.read(&mut buf).await?;
+///         if n == 0 {
+///             return Ok(());
+///         }
+///         stream.write_all(&buf[..n]).await?;
+///     }
+/// }
+///
+/// // In another coroutine: `echo(stream);` and it runs.
+/// ```
+///
+/// It is written with its path, as Tornado's `@gen.coroutine` is: the compiler keeps the bare word
+/// `coroutine` for an unstable attribute of its own, and calls it ambiguous where both are in reach.
+///
+/// Where no `async` is wanted in the source, a plain `fn` whose body awaits does as well. A
+/// function that never returns, `-> !`, becomes a `Coroutine<Infallible>`.
+///
+/// # Methods
+///
+/// A method takes `self` in any form that owns: `self`, `mut self`, `self: Rc<Self>`. In a trait
+/// the attribute goes on the declaration too, or the declaration spells `Coroutine<T>`; the trait
+/// stays usable as `dyn Trait`.
+///
+/// ```ignore
+/// use std::rc::Rc;
+///
+/// trait Store {
+///     #[waterspout::coroutine]
+///     async fn load(self: Rc<Self>, key: String) -> Option<Vec<u8>>;
+/// }
+///
+/// struct Nothing;
+///
+/// impl Store for Nothing {
+///     #[waterspout::coroutine]
+///     async fn load(self: Rc<Self>, _key: String) -> Option<Vec<u8>> {
+///         None
+///     }
+/// }
+/// ```
+///
+/// # Arguments
+///
+/// A coroutine outlives the call that started it, so its arguments are owned or `'static`; a
+/// borrowed one is refused with a message that says what to write instead, and a type parameter
+/// needs the bound `'static`. As in an `async fn`, every argument lives until the coroutine ends,
+/// used or not, and the last is dropped first. Unlike in an `async fn`, arguments that are plain
+/// names are kept once, not twice, in the coroutine's memory.
+///
+/// # Its name
+///
+/// Logs and snapshots call the coroutine `module::path::function`;
+/// `#[waterspout::coroutine(name = "session")]` gives it another name.
+#[proc_macro_attribute]
+pub fn coroutine(args: TokenStream, item: TokenStream) -> TokenStream {
+    expand::coroutine(args.into(), item.into()).into()
+}
+
+/// Makes a function a coroutine that nobody awaits: calling it runs its body and returns `()`.
+///
+/// It is `#[coroutine]` without the handle, and takes the same arguments. The function returns
+/// `()`, `!` or `Result<(), E>` with an `E` that is `Debug`: nobody awaits the error, so it goes to
+/// the loop's exception handler, as a panic does.
+///
+/// ```ignore
+/// use std::{rc::Rc, time::Duration};
+/// use waterspout::coroutine::sleep;
+///
+/// #[waterspout::engine(name = "heartbeat")]
+/// async fn beat(peer: Rc<Peer>) -> std::io::Result<()> {
+///     loop {
+///         peer.ping().await?;
+///         sleep(Duration::from_secs(30)).await;
+///     }
+/// }
+/// ```
+#[proc_macro_attribute]
+pub fn engine(args: TokenStream, item: TokenStream) -> TokenStream {
+    expand::engine(args.into(), item.into()).into()
+}
+
+/// Makes an `async fn main` the program: runs it on this thread's loop and returns what it returns.
+///
+/// ```ignore
+/// use std::time::Duration;
+///
+/// #[waterspout::main]
+/// async fn main() -> std::io::Result<()> {
+///     waterspout::coroutine::sleep(Duration::from_millis(10)).await;
+///     Ok(())
+/// }
+/// ```
+///
+/// The function takes no arguments and has no generics. Its name is free: on another function the
+/// attribute makes a plain `fn` that blocks until the body is done.
+#[proc_macro_attribute]
+pub fn main(args: TokenStream, item: TokenStream) -> TokenStream {
+    expand::main(args.into(), item.into()).into()
+}
+
+/// Makes an `async fn` a test that runs on a loop of its own.
+///
+/// ```ignore
+/// use std::time::Duration;
+/// use waterspout::coroutine::sleep;
+///
+/// #[waterspout::test]
+/// async fn sleeping_takes_a_while() {
+///     sleep(Duration::from_millis(1)).await;
+/// }
+///
+/// // An hour, in no time at all.
+/// #[waterspout::test(virtual_time)]
+/// async fn sleeping_takes_an_hour() {
+///     sleep(Duration::from_secs(3600)).await;
+/// }
+/// ```
+///
+/// * `timeout = 10.0`: fails the test after so many seconds.
+/// * `virtual_time`: the loop's clock stands still while anything can run, then jumps to the next
+///   timer.
+///
+/// The test may return `()` or a `Result`, and keeps its other attributes: `#[should_panic]`,
+/// `#[ignore]`.
+#[proc_macro_attribute]
+pub fn test(args: TokenStream, item: TokenStream) -> TokenStream {
+    expand::test(args.into(), item.into()).into()
+}

@@ -1,0 +1,228 @@
+//! What stands in an attribute's parentheses.
+//!
+//! An argument is `word` or `word = literal`. Each is known by its word, given at most once, and
+//! refused at its own tokens with a sentence that says what the attribute takes.
+
+use std::time::Duration;
+
+use proc_macro2::TokenStream;
+use syn::{Expr, ExprLit, Lit, LitStr, Meta, Result, Token, parse::Parser, punctuated::Punctuated};
+
+/// The arguments of `#[coroutine]` and `#[engine]`.
+#[derive(Default)]
+pub(crate) struct WrapperArgs {
+    /// The name in logs and snapshots, where the function's path will not do.
+    pub(crate) name: Option<LitStr>,
+}
+
+impl WrapperArgs {
+    pub(crate) fn parse(attribute: &str, tokens: TokenStream) -> Result<WrapperArgs> {
+        let mut args = WrapperArgs::default();
+        each_argument(attribute, "takes `name = \"...\"`", tokens, |word, meta| {
+            match word {
+                "name" => args.name = Some(name(meta)?),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(args)
+    }
+}
+
+/// The arguments of `#[test]`.
+#[derive(Default)]
+pub(crate) struct TestArgs {
+    /// Seconds after which the test has failed.
+    pub(crate) timeout: Option<f64>,
+    /// Whether the loop's clock jumps from timer to timer.
+    pub(crate) virtual_time: bool,
+}
+
+impl TestArgs {
+    pub(crate) fn parse(attribute: &str, tokens: TokenStream) -> Result<TestArgs> {
+        let mut args = TestArgs::default();
+        let takes = "takes `timeout = SECONDS` and `virtual_time`";
+        each_argument(attribute, takes, tokens, |word, meta| {
+            match word {
+                "timeout" => args.timeout = Some(seconds(meta)?),
+                "virtual_time" => {
+                    flag(meta)?;
+                    args.virtual_time = true;
+                }
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(args)
+    }
+}
+
+/// `#[main]` takes none.
+pub(crate) fn parse_none(attribute: &str, tokens: TokenStream) -> Result<()> {
+    each_argument(attribute, "takes no arguments", tokens, |_, _| Ok(false))
+}
+
+/// Calls `accept` with each argument; `false` from it means that it knows no such word.
+fn each_argument(
+    attribute: &str,
+    takes: &str,
+    tokens: TokenStream,
+    mut accept: impl FnMut(&str, &Meta) -> Result<bool>,
+) -> Result<()> {
+    let arguments = Punctuated::<Meta, Token![,]>::parse_terminated
+        .parse2(tokens)
+        // syn would say what its grammar expected; what is wanted here is simpler to say.
+        .map_err(|error| syn::Error::new(error.span(), format!("`{attribute}` {takes}")))?;
+    let mut seen = Vec::new();
+    for meta in &arguments {
+        let word = meta.path().get_ident().map(ToString::to_string).unwrap_or_default();
+        if seen.contains(&word) {
+            return Err(syn::Error::new_spanned(meta, format!("`{word}` is given twice")));
+        }
+        if !accept(&word, meta)? {
+            let message = format!("unknown argument: `{attribute}` {takes}");
+            return Err(syn::Error::new_spanned(meta.path(), message));
+        }
+        seen.push(word);
+    }
+    Ok(())
+}
+
+/// The literal after the `=`, also where it comes out of a `macro_rules!` in invisible brackets.
+fn literal(meta: &Meta) -> Option<&Lit> {
+    let Meta::NameValue(pair) = meta else { return None };
+    let mut value = &pair.value;
+    while let Expr::Group(group) = value {
+        value = &group.expr;
+    }
+    match value {
+        Expr::Lit(ExprLit { lit, .. }) => Some(lit),
+        _ => None,
+    }
+}
+
+/// The value where there is one, so that an error does not point at the word that was right.
+fn refuse<T>(meta: &Meta, message: &str) -> Result<T> {
+    Err(match meta {
+        Meta::NameValue(pair) => syn::Error::new_spanned(&pair.value, message),
+        _ => syn::Error::new_spanned(meta, message),
+    })
+}
+
+fn name(meta: &Meta) -> Result<LitStr> {
+    match literal(meta) {
+        Some(Lit::Str(name)) => Ok(name.clone()),
+        _ => refuse(meta, "`name` is a string literal, as in `name = \"session\"`"),
+    }
+}
+
+fn seconds(meta: &Meta) -> Result<f64> {
+    let seconds = match literal(meta) {
+        Some(Lit::Int(number)) if number.suffix().is_empty() => number.base10_parse().ok(),
+        Some(Lit::Float(number)) if number.suffix().is_empty() => number.base10_parse().ok(),
+        _ => None,
+    };
+    // Through `Duration`, so that what it cannot hold is found here and not in the running test.
+    let fits = |seconds: &f64| {
+        Duration::try_from_secs_f64(*seconds).is_ok_and(|duration| !duration.is_zero())
+    };
+    match seconds.filter(fits) {
+        Some(seconds) => Ok(seconds),
+        None => refuse(meta, "`timeout` is a number of seconds above zero, as in `timeout = 10.0`"),
+    }
+}
+
+fn flag(meta: &Meta) -> Result<()> {
+    match meta {
+        Meta::Path(_) => Ok(()),
+        _ => refuse(meta, "`virtual_time` is a flag and takes no value"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quote::quote;
+
+    use super::*;
+
+    fn wrapper_error(tokens: TokenStream) -> String {
+        WrapperArgs::parse("#[coroutine]", tokens).err().expect("refused").to_string()
+    }
+
+    fn test_error(tokens: TokenStream) -> String {
+        TestArgs::parse("#[test]", tokens).err().expect("refused").to_string()
+    }
+
+    #[test]
+    fn nothing_is_a_good_argument_list() {
+        assert!(WrapperArgs::parse("#[coroutine]", quote!()).unwrap().name.is_none());
+        let args = TestArgs::parse("#[test]", quote!()).unwrap();
+        assert_eq!((args.timeout, args.virtual_time), (None, false));
+        assert!(parse_none("#[main]", quote!()).is_ok());
+    }
+
+    #[test]
+    fn a_name_is_a_string_literal() {
+        let args = WrapperArgs::parse("#[coroutine]", quote!(name = "session",)).unwrap();
+        assert_eq!(args.name.unwrap().value(), "session");
+
+        let wanted = "`name` is a string literal, as in `name = \"session\"`";
+        assert_eq!(wrapper_error(quote!(name = 5)), wanted);
+        assert_eq!(wrapper_error(quote!(name = session)), wanted);
+        assert_eq!(wrapper_error(quote!(name("session"))), wanted);
+        assert_eq!(wrapper_error(quote!(name)), wanted);
+    }
+
+    #[test]
+    fn a_timeout_is_a_number_of_seconds() {
+        let timeout = |tokens| TestArgs::parse("#[test]", tokens).unwrap().timeout;
+        assert_eq!(timeout(quote!(timeout = 10)), Some(10.0));
+        assert_eq!(timeout(quote!(timeout = 0.25)), Some(0.25));
+        assert_eq!(timeout(quote!(timeout = 1e3)), Some(1000.0));
+    }
+
+    #[test]
+    fn a_timeout_that_no_clock_can_wait_for_is_refused() {
+        let wanted = "`timeout` is a number of seconds above zero, as in `timeout = 10.0`";
+        for tokens in [
+            quote!(timeout = 0),
+            quote!(timeout = 0.0),
+            quote!(timeout = -1),
+            quote!(timeout = 1e-12),
+            quote!(timeout = 1e300),
+            quote!(timeout = 1e999),
+            quote!(timeout = 5u8),
+            quote!(timeout = "5"),
+            quote!(timeout = FIVE),
+            quote!(timeout),
+        ] {
+            assert_eq!(test_error(tokens.clone()), wanted, "{tokens}");
+        }
+    }
+
+    #[test]
+    fn virtual_time_is_a_flag() {
+        let args = TestArgs::parse("#[test]", quote!(virtual_time, timeout = 1)).unwrap();
+        assert_eq!((args.timeout, args.virtual_time), (Some(1.0), true));
+        let wanted = "`virtual_time` is a flag and takes no value";
+        assert_eq!(test_error(quote!(virtual_time = true)), wanted);
+    }
+
+    #[test]
+    fn an_unknown_argument_is_told_what_there_is() {
+        let wanted = "unknown argument: `#[coroutine]` takes `name = \"...\"`";
+        assert_eq!(wrapper_error(quote!(label = "x")), wanted);
+        assert_eq!(wrapper_error(quote!(some::path = "x")), wanted);
+        assert_eq!(wrapper_error(quote!("x")), "`#[coroutine]` takes `name = \"...\"`");
+        assert_eq!(
+            parse_none("#[main]", quote!(workers = 4)).unwrap_err().to_string(),
+            "unknown argument: `#[main]` takes no arguments",
+        );
+    }
+
+    #[test]
+    fn an_argument_given_twice_is_refused() {
+        assert_eq!(wrapper_error(quote!(name = "a", name = "b")), "`name` is given twice");
+        assert_eq!(test_error(quote!(virtual_time, virtual_time)), "`virtual_time` is given twice");
+    }
+}

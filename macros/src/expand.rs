@@ -1,0 +1,505 @@
+//! A function in, a function out.
+//!
+//! The four attributes do one thing: they take a function's body, make it an `async move` block
+//! that owns the function's arguments, and hand that block to the loop. What differs is who gets
+//! the block and what the emitted function returns. `#[coroutine]` and `#[engine]` go through
+//! [`wrapper`], Tornado's `_make_coroutine_wrapper`; `#[main]` and `#[test]` through [`blocking`].
+//!
+//! Three promises shape the rest:
+//!
+//! * **The body is the user's.** It is never parsed, only moved, so that its spans, and what an
+//!   editor makes of half-written code, stay as they were.
+//! * **Arguments behave as in an `async fn`.** All of them move in, used or not, and are dropped
+//!   after the locals, the last one first. See [`capture`](crate::capture).
+//! * **A refusal still leaves an item.** It has the signature that was asked for, so the one error
+//!   on the screen is the one that explains.
+
+use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::{ReturnType, Safety, Signature, ext::IdentExt, spanned::Spanned};
+
+use crate::{
+    args::{TestArgs, WrapperArgs, parse_none},
+    capture::Arguments,
+    function::{Function, Output},
+    refuse::{Refusals, refuse_borrows, refuse_qualifiers},
+};
+
+pub(crate) fn coroutine(args: TokenStream, item: TokenStream) -> TokenStream {
+    wrapper(Handle::Returned, args, item)
+}
+
+pub(crate) fn engine(args: TokenStream, item: TokenStream) -> TokenStream {
+    wrapper(Handle::Dropped, args, item)
+}
+
+/// What becomes of the coroutine's handle; the one difference between the two wrappers.
+#[derive(Clone, Copy, PartialEq)]
+enum Handle {
+    /// `#[coroutine]`: the caller gets it.
+    Returned,
+    /// `#[engine]`: nobody does.
+    Dropped,
+}
+
+/// `fn f(..) -> T` to `fn f(..) -> Coroutine<T>`, or to `fn f(..)`.
+fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream {
+    let attribute = match handle {
+        Handle::Returned => "#[waterspout::coroutine]",
+        Handle::Dropped => "#[waterspout::engine]",
+    };
+    let function = match Function::parse(attribute, item) {
+        Ok(function) => function,
+        Err(tokens) => return tokens,
+    };
+    let output = Output::of(&function.sig);
+
+    let mut refusals = Refusals::default();
+    let args = refusals.unless_ok(WrapperArgs::parse(attribute, args)).unwrap_or_default();
+    if let (Some(name), None) = (&args.name, &function.body) {
+        refusals.push(name, "a declaration runs nothing: the name goes on its implementations");
+    }
+    let misused = refusals.len();
+    refuse_qualifiers(attribute, &function.sig, &mut refusals);
+    refuse_borrows(&function.sig, &mut refusals);
+    if handle == Handle::Dropped && output.is_opaque {
+        let message = "an engine cannot return `impl Trait`: nobody would ever see the value";
+        refusals.push(&output.ty, message);
+    }
+    let refused = refusals.len() > misused;
+
+    let Function { attrs, vis, sig, body } = &function;
+    let arguments = Arguments::of(sig, body.as_ref(), refused);
+    let mut emitted = Signature {
+        constness: None,
+        asyncness: None,
+        abi: None,
+        variadic: None,
+        inputs: arguments.inputs,
+        ..sig.clone()
+    };
+    emitted.output = match handle {
+        Handle::Returned => output.wrapped(),
+        Handle::Dropped => ReturnType::Default,
+    };
+
+    let body = match body {
+        None => quote!(;),
+        Some(_) if refused => stand_in(),
+        Some(body) => {
+            let name = name_of(sig, args.name.as_ref());
+            let report = output.report();
+            let future = future(&output, &arguments.bindings, body);
+            // On the function's name: what is wrong with the whole coroutine is said there.
+            let at = Span::mixed_site().located_at(sig.ident.span());
+            let start = quote_spanned!(at=> ::waterspout::__private::start);
+            let started = quote_spanned!(at=> #start(#name, #report, #future));
+            match handle {
+                Handle::Returned => quote!({ #started }),
+                Handle::Dropped => {
+                    let ty = &output.ty;
+                    let check = quote_spanned! {ty.span()=>
+                        ::waterspout::__private::check_engine_output::<#ty>();
+                    };
+                    quote!({ #check ::core::mem::drop(#started); })
+                }
+            }
+        }
+    };
+    // A coroutine's location is its caller's.
+    let track_caller = (!attrs.iter().any(|attr| attr.path().is_ident("track_caller")))
+        .then(|| quote!(#[track_caller]));
+    let unused = refused.then(allow_unused);
+    let item = quote!(#(#attrs)* #track_caller #unused #vis #emitted #body);
+    refusals.beside(item, refused && output.is_opaque)
+}
+
+pub(crate) fn main(args: TokenStream, item: TokenStream) -> TokenStream {
+    let attribute = "#[waterspout::main]";
+    let function = match Function::parse(attribute, item) {
+        Ok(function) => function,
+        Err(tokens) => return tokens,
+    };
+    let mut refusals = Refusals::default();
+    refusals.unless_ok(parse_none(attribute, args));
+    blocking(
+        attribute,
+        &function,
+        refusals,
+        TokenStream::new(),
+        |future| quote!(::waterspout::__private::run_main(#future)),
+    )
+}
+
+pub(crate) fn test(args: TokenStream, item: TokenStream) -> TokenStream {
+    let attribute = "#[waterspout::test]";
+    let mut function = match Function::parse(attribute, item) {
+        Ok(function) => function,
+        Err(tokens) => return tokens,
+    };
+    let mut refusals = Refusals::default();
+    let args = refusals.unless_ok(TestArgs::parse(attribute, args)).unwrap_or_default();
+    // One that stands above ours never gets here: the compiler's own `#[test]` refuses `async`.
+    function.attrs.retain(|attr| {
+        let is_second = attr.path().segments.last().is_some_and(|last| last.ident == "test");
+        if is_second {
+            let message =
+                "one test attribute is enough: `#[waterspout::test]` makes the test itself";
+            refusals.push(attr, message);
+        }
+        !is_second
+    });
+
+    let name = name_of(&function.sig, None);
+    let timeout = match args.timeout.map(Literal::f64_unsuffixed) {
+        Some(seconds) => quote!(::core::option::Option::Some(#seconds)),
+        None => quote!(::core::option::Option::None),
+    };
+    let virtual_time = args.virtual_time;
+    let options = quote!(::waterspout::__private::TestOptions {
+        name: #name,
+        timeout: #timeout,
+        virtual_time: #virtual_time,
+    });
+    // By its full path: plain `test` may well be ours.
+    let marker = quote!(#[::core::prelude::v1::test]);
+    blocking(
+        attribute,
+        &function,
+        refusals,
+        marker,
+        |future| quote!(::waterspout::__private::run_test(#options, || #future)),
+    )
+}
+
+/// `async fn f() -> T` to a `fn f() -> T` that blocks on the body.
+fn blocking(
+    attribute: &str,
+    function: &Function,
+    mut refusals: Refusals,
+    marker: TokenStream,
+    run: impl FnOnce(TokenStream) -> TokenStream,
+) -> TokenStream {
+    let Function { attrs, vis, sig, body } = function;
+    let misused = refusals.len();
+    if sig.asyncness.is_none() {
+        let message = format!("`{}` must be `async`: write `async fn {0}`", sig.ident);
+        refusals.push(sig.fn_token, message);
+    }
+    if !sig.inputs.is_empty() {
+        let message = format!("a `{attribute}` function takes no arguments");
+        refusals.push(&sig.inputs, message);
+    }
+    if !sig.generics.params.is_empty() {
+        refusals.push(&sig.generics, format!("a `{attribute}` function has no generics"));
+    }
+    if let Safety::Unsafe(token) = &sig.safety {
+        refusals.push(token, format!("a `{attribute}` function cannot be `unsafe`"));
+    }
+    if body.is_none() {
+        refusals.push(&sig.ident, format!("a `{attribute}` function needs a body"));
+    }
+    refuse_qualifiers(attribute, sig, &mut refusals);
+    let refused = refusals.len() > misused;
+
+    let emitted = Signature {
+        constness: None,
+        asyncness: None,
+        safety: Safety::Default,
+        abi: None,
+        variadic: None,
+        generics: Default::default(),
+        inputs: Default::default(),
+        ..sig.clone()
+    };
+    let output = Output::of(sig);
+    let body = match body {
+        Some(body) if !refused => {
+            let run = run(future(&output, &[], body));
+            if output.is_never { quote!({ match #run {} }) } else { quote!({ #run }) }
+        }
+        _ => stand_in(),
+    };
+    let item = quote!(#marker #(#attrs)* #vis #emitted #body);
+    refusals.beside(item, refused && output.is_opaque)
+}
+
+/// The coroutine itself: the body, owning its arguments, with its result's type made known.
+///
+/// An `async` block has no place to write its type, so the type is written twice. The first line
+/// says it for every `return` and `?` in the body, which would otherwise have to guess, and the
+/// `let` says it for the block's last expression, which may coerce to it.
+///
+/// The block as such has the body's span. In a block that comes out of another crate's macro the
+/// compiler calls no variable by its name: it says "use of moved value" and not of which.
+fn future(output: &Output, bindings: &[TokenStream], body: &Group) -> TokenStream {
+    let at = body.span();
+    let result = Ident::new("__result", Span::mixed_site());
+    let (known, ty) = match &output.ty {
+        _ if output.is_opaque => (None, None),
+        ty => {
+            // Located at the type: a mismatch points here, to show what was expected.
+            let mut expected = result.clone();
+            expected.set_span(result.span().located_at(ty.span()));
+            let returned = quote_spanned!(expected.span()=> return #expected);
+            let known = quote! {
+                if let ::core::option::Option::Some(#result) = ::core::option::Option::None::<#ty> {
+                    #returned;
+                }
+            };
+            (Some(known), Some(quote!(: #ty)))
+        }
+    };
+    let mut block = Group::new(
+        Delimiter::Brace,
+        quote! {
+            #known
+            // The inner braces are the user's, and no reason to remove them. A body that never ends
+            // is no mistake either.
+            #[allow(unused_braces, clippy::diverging_sub_expression)]
+            let #result #ty = { #(#bindings)* #body };
+            #[allow(unreachable_code)]
+            #result
+        },
+    );
+    block.set_span(at);
+    let opening = quote_spanned!(at=> async move);
+    quote!(#opening #block)
+}
+
+/// The given name, or `module::path::function`.
+fn name_of(sig: &Signature, given: Option<&syn::LitStr>) -> TokenStream {
+    match given {
+        Some(name) => quote!(#name),
+        None => {
+            let function = sig.ident.unraw().to_string();
+            quote!(::core::concat!(::core::module_path!(), "::", #function))
+        }
+    }
+}
+
+/// The body of a refused function: it fits every type.
+fn stand_in() -> TokenStream {
+    quote!({ ::core::unimplemented!() })
+}
+
+/// A stand-in uses nothing, which is not the user's doing.
+fn allow_unused() -> TokenStream {
+    quote!(#[allow(unused_variables, unused_mut)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tokens compare by their text; spans are the business of `tests/ui`.
+    #[track_caller]
+    fn assert_tokens(left: TokenStream, right: TokenStream) {
+        assert_eq!(left.to_string(), right.to_string());
+    }
+
+    /// The messages in an expansion's `compile_error!`s.
+    fn errors(expansion: TokenStream) -> Vec<String> {
+        let file: syn::File = syn::parse2(expansion).expect("an expansion parses");
+        file.items
+            .iter()
+            .filter_map(|item| match item {
+                syn::Item::Macro(call) => {
+                    Some(call.mac.parse_body::<syn::LitStr>().expect("a message").value())
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_coroutine_is_started_with_its_name_its_report_and_its_body() {
+        assert_tokens(
+            coroutine(
+                quote!(),
+                quote! {
+                    /// Documented.
+                    pub async fn f(mut a: A, (b, c): B) -> Outcome { a.run(b, c).await }
+                },
+            ),
+            quote! {
+                /// Documented.
+                #[track_caller]
+                pub fn f(mut a: A, __arg1: B) -> ::waterspout::Coroutine<Outcome> {
+                    ::waterspout::__private::start(
+                        ::core::concat!(::core::module_path!(), "::", "f"),
+                        {
+                            #[allow(unused_imports)]
+                            use ::waterspout::__private::{ReportErr as _, ReportNothing as _};
+                            (&::waterspout::__private::Probe::<Outcome>::new()).report()
+                        },
+                        async move {
+                            if let ::core::option::Option::Some(__result) =
+                                ::core::option::Option::None::<Outcome>
+                            {
+                                return __result;
+                            }
+                            #[allow(unused_braces, clippy::diverging_sub_expression)]
+                            let __result: Outcome = {
+                                let _ = &a;
+                                let __arg1 = __arg1;
+                                let (b, c) = __arg1;
+                                { a.run(b, c).await }
+                            };
+                            #[allow(unreachable_code)]
+                            __result
+                        }
+                    )
+                }
+            },
+        );
+    }
+
+    #[test]
+    fn an_engine_is_a_coroutine_whose_handle_is_dropped() {
+        let expansion = engine(
+            quote!(name = "beat"),
+            quote!(
+                async fn f() {}
+            ),
+        )
+        .to_string();
+        let start = "# [track_caller] fn f () { \
+            :: waterspout :: __private :: check_engine_output :: < () > () ; \
+            :: core :: mem :: drop (:: waterspout :: __private :: start (\"beat\" ,";
+        assert!(expansion.starts_with(start), "{expansion}");
+    }
+
+    #[test]
+    fn a_test_says_what_it_is_and_how_long_it_may_take() {
+        let arguments = quote!(timeout = 10, virtual_time);
+        let expansion = test(
+            arguments,
+            quote!(
+                #[ignore]
+                async fn f() {}
+            ),
+        )
+        .to_string();
+        let start = quote! {
+            #[::core::prelude::v1::test]
+            #[ignore]
+            fn f() {
+                ::waterspout::__private::run_test(
+                    ::waterspout::__private::TestOptions {
+                        name: ::core::concat!(::core::module_path!(), "::", "f"),
+                        timeout: ::core::option::Option::Some(10.0),
+                        virtual_time: true,
+                    },
+                    || async move
+                )
+            }
+        };
+        let start = start.to_string();
+        assert!(expansion.starts_with(start.trim_end_matches([' ', ')', '}'])), "{expansion}");
+    }
+
+    #[test]
+    fn a_declaration_stays_one() {
+        assert_tokens(
+            coroutine(
+                quote!(),
+                quote!(
+                    async fn f(self: Rc<Self>) -> u8;
+                ),
+            ),
+            quote!(
+                #[track_caller]
+                fn f(self: Rc<Self>) -> ::waterspout::Coroutine<u8>;
+            ),
+        );
+    }
+
+    #[test]
+    fn the_contract_of_an_unsafe_function_stays_its_callers() {
+        let expansion = coroutine(
+            quote!(),
+            quote!(
+                async unsafe fn f() {}
+            ),
+        )
+        .to_string();
+        assert!(expansion.starts_with("# [track_caller] unsafe fn f ()"), "{expansion}");
+    }
+
+    #[test]
+    fn track_caller_is_not_given_twice() {
+        let expansion = coroutine(
+            quote!(),
+            quote!(
+                #[track_caller]
+                async fn f() {}
+            ),
+        )
+        .to_string();
+        assert_eq!(expansion.matches("track_caller").count(), 1);
+    }
+
+    #[test]
+    fn a_refused_function_keeps_the_signature_it_would_have_had() {
+        let expansion = coroutine(
+            quote!(),
+            quote!(
+                pub async fn f(x: &u8, (a, b): T) -> u8 {
+                    a + b
+                }
+            ),
+        );
+        let item = quote! {
+            #[track_caller]
+            #[allow(unused_variables, unused_mut)]
+            pub fn f(x: &u8, __arg1: T) -> ::waterspout::Coroutine<u8> {
+                ::core::unimplemented!()
+            }
+        };
+        assert!(expansion.to_string().ends_with(&item.to_string()), "{expansion}");
+    }
+
+    #[test]
+    fn a_wrong_argument_of_the_attribute_costs_only_itself() {
+        let item = quote!(
+            async fn f(x: u8) -> u8 {
+                x
+            }
+        );
+        let wrong = coroutine(quote!(label = "x"), item.clone());
+        assert_eq!(errors(wrong.clone()).len(), 1);
+        let right = coroutine(quote!(), item);
+        assert!(wrong.to_string().ends_with(&right.to_string()));
+    }
+
+    #[test]
+    fn what_is_no_function_stays_as_it_was() {
+        for item in [
+            quote!(
+                struct S;
+            ),
+            quote!(
+                const F: fn() = f;
+            ),
+            quote!(
+                extern "C" {
+                    fn f();
+                }
+            ),
+            quote!(
+                unsafe impl Send for S {}
+            ),
+        ] {
+            let expansion = main(quote!(), item.clone());
+            assert_eq!(errors(expansion.clone()), ["`#[waterspout::main]` goes on a function"]);
+            assert!(expansion.to_string().ends_with(&item.to_string()));
+        }
+    }
+
+    #[test]
+    fn a_body_may_be_half_written() {
+        let expansion = coroutine(quote!(), quote!(async fn f(x: u8) { x. let = }));
+        assert!(expansion.to_string().contains("{ x . let = }"), "{expansion}");
+    }
+}

@@ -1,0 +1,8 @@
+#[waterspout::coroutine]
+async fn greet(name: &str) -> usize {
+    name.len()
+}
+
+fn main() {
+    greet("world");
+}

@@ -1,0 +1,8 @@
+#[waterspout::coroutine]
+const fn answer() -> u8 {
+    42
+}
+
+fn main() {
+    answer();
+}

@@ -1,0 +1,8 @@
+#[waterspout::engine]
+async fn log(line: &str) {
+    println!("{line}");
+}
+
+fn main() {
+    let () = log("hello");
+}

@@ -1,0 +1,2 @@
+#[waterspout::main]
+async fn main<T>() {}

@@ -1,0 +1,4 @@
+#[waterspout::main]
+fn main() -> std::io::Result<()> {
+    Ok(())
+}

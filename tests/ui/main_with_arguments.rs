@@ -1,0 +1,4 @@
+#[waterspout::main]
+async fn main(args: Vec<String>) {
+    println!("{args:?}");
+}

@@ -1,0 +1,2 @@
+#[waterspout::main(threads = 4)]
+async fn main() {}

@@ -1,0 +1,5 @@
+#[waterspout::test]
+#[test]
+async fn runs() {}
+
+fn main() {}
