@@ -1,6 +1,12 @@
 //! What the attributes' expansions call. Not for people: it changes with the macros, without notice.
 
-use std::{convert::Infallible, fmt::Debug, marker::PhantomData};
+use std::fmt::Debug;
+use std::marker::PhantomData;
+use std::panic::Location;
+
+use crate::coroutine::{self, Coroutine, Kind, Outcome};
+use crate::ioloop::IoLoop;
+pub use crate::testing::{TestOptions, run_test};
 
 /// Finds, at compile time, how to report a coroutine's result when nobody awaited it.
 ///
@@ -66,21 +72,27 @@ pub fn report_nothing<T>(_: &T) -> Option<String> {
     None
 }
 
-/// What an engine may return. Nobody ever sees its result, so a value would be lost without a
-/// trace, and an error has to be one that can be written down.
-#[diagnostic::on_unimplemented(
-    message = "an engine cannot return `{Self}`: nobody awaits it",
-    label = "nobody would ever see this",
-    note = "an engine returns `()`, or `Result<(), E>` where `E: Debug`; a coroutine can return anything"
-)]
-pub trait EngineOutput {}
+/// Holds an engine's declared return type to [`Outcome`].
+pub const fn check_engine_output<T: Outcome>() {}
 
-impl EngineOutput for () {}
-impl EngineOutput for Infallible {}
-impl<E: Debug> EngineOutput for Result<(), E> {}
+/// What `#[coroutine]` and `#[engine]` make of a call.
+#[track_caller]
+pub fn start<F: Future + 'static>(
+    name: &'static str,
+    report: fn(&F::Output) -> Option<String>,
+    future: F,
+) -> Coroutine<F::Output> {
+    coroutine::start_as(Kind { name, report }, future)
+}
 
-/// Holds an engine's declared return type to [`EngineOutput`].
-pub const fn check_engine_output<T: EngineOutput>() {}
+/// What `#[main]` makes of `main`: a loop runs it, and is closed after.
+#[track_caller]
+pub fn run_main<F: Future>(future: F) -> F::Output {
+    let io_loop = IoLoop::new().unwrap_or_else(|error| panic!("cannot make main's loop: {error}"));
+    let output = io_loop.run_named("main", None, || future, Location::caller());
+    io_loop.close();
+    output.unwrap_or_else(|error| panic!("main has no result: {error}"))
+}
 
 #[cfg(test)]
 mod tests {

@@ -56,7 +56,17 @@ pub(crate) fn report(exception: Exception) {
     let handler = HANDLER.try_with(|current| current.borrow().clone()).ok().flatten();
     match handler {
         Some(handler) => handler(&exception),
-        None => log::error!(target: "waterspout", "{exception}"),
+        None => log(&exception),
+    }
+}
+
+/// What happens by default: a line in the log. Without a logger it goes to standard error, as
+/// Python's last resort does, for failures must not vanish.
+pub(crate) fn log(exception: &Exception) {
+    if log::log_enabled!(target: "waterspout", log::Level::Error) {
+        log::error!(target: "waterspout", "{exception}");
+    } else if log::max_level() == log::LevelFilter::Off {
+        eprintln!("waterspout: {exception}");
     }
 }
 

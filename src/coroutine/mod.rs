@@ -15,11 +15,11 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use waterspout::{IoLoop, coroutine, coroutine::sleep};
+//! use waterspout::{IoLoop, coroutine::sleep};
 //!
 //! # #[cfg(feature = "macros")]
 //! # {
-//! #[coroutine]
+//! #[waterspout::coroutine]
 //! async fn fetch(n: u64) -> u64 {
 //!     sleep(Duration::from_secs(n)).await;
 //!     n
@@ -54,6 +54,7 @@ mod in_executor;
 mod runner;
 mod sleep;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::panic::Location;
 use std::pin::Pin;
@@ -69,7 +70,8 @@ pub use sleep::{Moment, Sleep, moment, sleep, sleep_until};
 use crate::concurrent::Future as Slot;
 use crate::error::LoopClosed;
 use crate::ioloop::{Callback, CoroutineInfo, IoLoop, LoopHandle, PeriodicCallback, with_current};
-use runner::{Join, Kind, Runner};
+pub(crate) use runner::Kind;
+use runner::{Join, Runner};
 
 /// A coroutine that has been started. Await it for its result; dropping it lets the coroutine run
 /// on by itself.
@@ -355,13 +357,25 @@ impl IoLoop {
     }
 }
 
-/// How a fire-and-forget callback can end: with nothing, or with an error to report.
+/// How something that nobody awaits can end: with nothing, or with an error to report.
+#[diagnostic::on_unimplemented(
+    message = "what nobody awaits cannot return `{Self}`",
+    label = "nobody would ever see this",
+    note = "an engine or a spawned callback returns `()`, or `Result<(), E>` where `E: Debug`; \
+            a coroutine can return anything"
+)]
 pub trait Outcome {
     /// The error, as text.
     fn error(&self) -> Option<String>;
 }
 
 impl Outcome for () {
+    fn error(&self) -> Option<String> {
+        None
+    }
+}
+
+impl Outcome for Infallible {
     fn error(&self) -> Option<String> {
         None
     }

@@ -305,8 +305,7 @@ fn guarding(user: Option<report::Handler>) -> report::Handler {
     Rc::new(move |exception| {
         with_current(|core| core.counting.exceptions.add(1));
         let Some(user) = &user else {
-            log::error!(target: "waterspout", "{exception}");
-            return;
+            return report::log(exception);
         };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| user(exception))) {
             let info = ExcInfo::from_panic(&*panic);

@@ -297,10 +297,11 @@ impl LoopHandle {
     /// let io_loop = IoLoop::new()?;
     /// let handle = io_loop.handle();
     /// let thread = std::thread::spawn(move || {
-    ///     let answer = handle.spawn(|| async { *Rc::new(42) }).unwrap();
-    ///     let answer = futures::executor::block_on(answer).unwrap();
+    ///     // Any runtime could await this; here it is another loop.
+    ///     let other = IoLoop::new().unwrap();
+    ///     let answer = other.run_sync(|| handle.spawn(|| async { *Rc::new(42) }).unwrap());
     ///     handle.stop().unwrap();
-    ///     answer
+    ///     answer.unwrap().unwrap()
     /// });
     /// io_loop.start()?;
     /// assert_eq!(thread.join().unwrap(), 42);

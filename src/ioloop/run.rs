@@ -86,7 +86,7 @@ impl IoLoop {
         M: FnOnce() -> F,
         F: IntoFuture,
     {
-        self.run(None, make, Location::caller())
+        self.run_named("run_sync", None, make, Location::caller())
     }
 
     /// [`run_sync`](IoLoop::run_sync) with a time limit.
@@ -105,11 +105,13 @@ impl IoLoop {
         M: FnOnce() -> F,
         F: IntoFuture,
     {
-        self.run(Some(timeout), make, Location::caller())
+        self.run_named("run_sync", Some(timeout), make, Location::caller())
     }
 
-    fn run<M, F>(
+    /// `run_sync` under a name, for those who list coroutines.
+    pub(crate) fn run_named<M, F>(
         &self,
+        name: &'static str,
         timeout: Option<Duration>,
         make: M,
         location: &'static Location<'static>,
@@ -120,7 +122,7 @@ impl IoLoop {
     {
         let core = &*self.core;
         let _running = self.begin()?;
-        let main = Rc::new(Main { location, waiting_at: Cell::new(None) });
+        let main = Rc::new(Main { name, location, waiting_at: Cell::new(None) });
         let slot = MainSlot { core, key: core.insert(main.clone()), timeout: Cell::new(None) };
         core.schedule(slot.key);
         let timed_out = Rc::new(Cell::new(false));
@@ -243,6 +245,7 @@ impl Drop for Running<'_> {
 
 /// The slot of `run_sync`'s future, which lives on the stack of `run_sync`.
 struct Main {
+    name: &'static str,
     location: &'static Location<'static>,
     waiting_at: Cell<Option<&'static Location<'static>>>,
 }
@@ -256,7 +259,7 @@ impl Resume for Main {
 
     fn info(&self) -> Option<CoroutineInfo> {
         Some(CoroutineInfo {
-            name: "run_sync",
+            name: self.name,
             started_at: self.location,
             waiting_at: self.waiting_at.get(),
         })

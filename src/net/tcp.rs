@@ -314,9 +314,9 @@ impl TcpStream {
     /// As [`read`](TcpStream::read).
     ///
     /// ```
-    /// # use waterspout::{coroutine, net::TcpStream};
+    /// # use waterspout::net::TcpStream;
     /// # #[cfg(feature = "macros")]
-    /// #[coroutine]
+    /// #[waterspout::coroutine]
     /// async fn echo(stream: TcpStream) -> std::io::Result<()> {
     ///     loop {
     ///         let bytes = stream.read_lent().await?;
