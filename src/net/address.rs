@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(shown("[::1]:80"), "[[::1]:80]");
         assert_eq!(shown(("::1", 80)), "[[::1]:80]");
         assert_eq!(shown(([127, 0, 0, 1], 80)), "[127.0.0.1:80]");
-        assert_eq!(shown(&"127.0.0.1:80".to_owned()), "[127.0.0.1:80]");
+        assert_eq!(shown("127.0.0.1:80".to_owned()), "[127.0.0.1:80]");
     }
 
     #[test]
