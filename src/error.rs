@@ -101,6 +101,24 @@ impl From<LoopClosed> for std::io::Error {
     }
 }
 
+/// The time was up first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedOut;
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the time was up")
+    }
+}
+
+impl Error for TimedOut {}
+
+impl From<TimedOut> for std::io::Error {
+    fn from(error: TimedOut) -> std::io::Error {
+        std::io::Error::new(std::io::ErrorKind::TimedOut, error)
+    }
+}
+
 /// A loop could not be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -51,8 +51,11 @@
 //! operations; a computation does so with [`moment`].
 
 mod in_executor;
+mod multi;
 mod runner;
 mod sleep;
+mod timeout;
+mod wait_iterator;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -64,8 +67,11 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 
-pub use crate::error::JoinError;
+pub use crate::error::{JoinError, TimedOut};
+pub use multi::{Children, multi, multi_quiet, try_multi};
 pub use sleep::{Moment, Sleep, moment, sleep, sleep_until};
+pub use timeout::{Timeout, with_timeout};
+pub use wait_iterator::WaitIterator;
 
 use crate::concurrent::Future as Slot;
 use crate::error::LoopClosed;
@@ -133,6 +139,22 @@ impl<T> Coroutine<T> {
         JoinHandle { coroutine: self }
     }
 
+    /// Ties it to the value that this returns: dropping that cancels it, instead of detaching it.
+    ///
+    /// ```
+    /// use waterspout::{IoLoop, coroutine};
+    ///
+    /// let io_loop = IoLoop::new()?;
+    /// io_loop.run_sync(|| async {
+    ///     drop(coroutine::spawn(std::future::pending::<()>()).cancel_on_drop());
+    /// })?;
+    /// assert!(io_loop.coroutines().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cancel_on_drop(self) -> CancelOnDrop<T> {
+        CancelOnDrop { coroutine: self }
+    }
+
     /// Calls `callback` in the loop's turn after it is done, in the order in which callbacks were
     /// added, also if it is done already. Tornado: `Future.add_done_callback`.
     ///
@@ -192,6 +214,28 @@ impl<T> std::future::Future for JoinHandle<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.coroutine.runner.poll_join(cx)
+    }
+}
+
+/// A coroutine that is cancelled when this is dropped; from [`Coroutine::cancel_on_drop`]. Awaiting
+/// it is awaiting the coroutine.
+#[must_use = "dropping it cancels the coroutine"]
+#[derive(Debug)]
+pub struct CancelOnDrop<T> {
+    coroutine: Coroutine<T>,
+}
+
+impl<T> std::future::Future for CancelOnDrop<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        Pin::new(&mut self.coroutine).poll(cx)
+    }
+}
+
+impl<T> Drop for CancelOnDrop<T> {
+    fn drop(&mut self) {
+        self.coroutine.cancel();
     }
 }
 

@@ -29,13 +29,13 @@ use crate::ioloop::{Deadline, IoLoop, Item, Key, LoopId, Timer, forget, with_cur
 /// ```
 #[track_caller]
 pub fn sleep(duration: Duration) -> Sleep {
-    Sleep::new(Deadline::After(duration), Location::caller())
+    Sleep::until(Deadline::After(duration))
 }
 
 /// Waits until `when`; one turn of the loop if that has passed. See [`sleep`].
 #[track_caller]
 pub fn sleep_until(when: Instant) -> Sleep {
-    Sleep::new(Deadline::At(when), Location::caller())
+    Sleep::until(Deadline::At(when))
 }
 
 /// Waits for a deadline; from [`sleep`] and [`sleep_until`].
@@ -57,6 +57,11 @@ enum Timing {
 }
 
 impl Sleep {
+    #[track_caller]
+    pub(super) fn until(deadline: Deadline) -> Sleep {
+        Sleep::new(deadline, Location::caller())
+    }
+
     fn new(deadline: Deadline, location: &'static Location<'static>) -> Sleep {
         let made = with_current(|core| (core.id(), core.deadline(deadline)));
         let (id, deadline) = made.unwrap_or_else(|| {

@@ -1,0 +1,234 @@
+//! `multi`: awaiting many at once.
+//!
+//! What is awaited are results: one error makes an error of the whole, as an exception does in
+//! Tornado. Futures that cannot fail are [`futures::future::join_all`]'s and
+//! [`futures::join!`]'s affair.
+//!
+//! Children wake their own place in a [`WaitIterator`], so the cost is linear in their number
+//! however many they are.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+use std::hash::{BuildHasher, Hash};
+use std::panic::Location;
+
+use super::{Coroutine, WaitIterator};
+
+/// What [`multi`] awaits: a vector, an array, a map or a tuple of futures that give results.
+pub trait Children {
+    /// The same shape of values, or the first error.
+    type Output;
+
+    /// Awaits all.
+    #[doc(hidden)]
+    fn settle(self, others: Others) -> impl Future<Output = Self::Output>;
+}
+
+/// What happens to the errors after the first.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub enum Others {
+    Log(&'static Location<'static>),
+    Ignore,
+}
+
+impl Others {
+    fn tell(self, error: &impl Debug) {
+        if let Others::Log(location) = self {
+            log::error!(target: "waterspout", "one more error of multi at {location}: {error:?}");
+        }
+    }
+}
+
+/// Awaits all children at once and gives their values in the same shape and order. Tornado:
+/// `gen.multi`, or yielding a list or a dict.
+///
+/// It waits for *all* of them, also after an error, and then gives the first error in the order of
+/// the input; the others are logged. Nothing to wait for is done at once. Dropping it drops the
+/// children, which detaches those that are [`Coroutine`]s: it is as cancel safe as they are.
+///
+/// ```
+/// use waterspout::{IoLoop, coroutine::multi};
+///
+/// async fn half(n: u32) -> Result<u32, String> {
+///     if n % 2 == 0 { Ok(n / 2) } else { Err(format!("{n} is odd")) }
+/// }
+///
+/// let io_loop = IoLoop::new()?;
+/// io_loop.run_sync(|| async {
+///     assert_eq!(multi([half(4), half(2)]).await, Ok(vec![2, 1]));
+///     assert_eq!(multi((half(4), async { Ok("x") })).await, Ok((2, "x")));
+///     assert_eq!(multi(vec![half(4), half(3), half(1)]).await, Err("3 is odd".to_owned()));
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[track_caller]
+pub fn multi<C: Children>(children: C) -> impl Future<Output = C::Output> {
+    children.settle(Others::Log(Location::caller()))
+}
+
+/// [`multi`] that does not log the errors after the first. Tornado: `quiet_exceptions`.
+pub fn multi_quiet<C: Children>(children: C) -> impl Future<Output = C::Output> {
+    children.settle(Others::Ignore)
+}
+
+/// Awaits coroutines until one gives an error; the rest is cancelled then, and when this is dropped.
+///
+/// Gives their values in order, or the error that came first in time.
+///
+/// ```
+/// use std::time::Duration;
+/// use waterspout::{IoLoop, coroutine::{sleep, start, try_multi}};
+///
+/// let io_loop = IoLoop::builder().virtual_time().build()?;
+/// let result = io_loop.run_sync(|| {
+///     try_multi((1..4u64).map(|n| {
+///         start(async move {
+///             sleep(Duration::from_secs(n)).await;
+///             if n == 2 { Err(n) } else { Ok(n) }
+///         })
+///     }))
+/// })?;
+/// assert_eq!(result, Err(2));
+/// assert!(io_loop.coroutines().is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn try_multi<T, E>(
+    children: impl IntoIterator<Item = Coroutine<Result<T, E>>>,
+) -> impl Future<Output = Result<Vec<T>, E>> {
+    let mut running = WaitIterator::new(children.into_iter().map(Coroutine::cancel_on_drop));
+    async move {
+        let mut values: Vec<Option<T>> = running.places().collect();
+        while let Some(result) = running.next().await {
+            put(&mut values, &running, result?);
+        }
+        Ok(values.into_iter().flatten().collect())
+    }
+}
+
+/// Keeps what a child has given in its place.
+fn put<T, F: Future>(values: &mut [Option<T>], children: &WaitIterator<F>, value: T) {
+    if let Some(index) = children.current_index() {
+        values[index] = Some(value);
+    }
+}
+
+/// Awaits all and keeps the values, or the first error in order.
+async fn settle_all<F, T, E>(futures: impl Iterator<Item = F>, others: Others) -> Result<Vec<T>, E>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Debug,
+{
+    let mut running = WaitIterator::new(futures);
+    let mut results: Vec<Option<Result<T, E>>> = running.places().collect();
+    while let Some(result) = running.next().await {
+        put(&mut results, &running, result);
+    }
+    let mut values = Vec::with_capacity(results.len());
+    let mut first = None;
+    for result in results.into_iter().flatten() {
+        match result {
+            Ok(value) => values.push(value),
+            Err(error) if first.is_none() => first = Some(error),
+            Err(error) => others.tell(&error),
+        }
+    }
+    first.map_or(Ok(values), Err)
+}
+
+impl<F, T, E> Children for Vec<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Debug,
+{
+    type Output = Result<Vec<T>, E>;
+
+    fn settle(self, others: Others) -> impl Future<Output = Self::Output> {
+        settle_all(self.into_iter(), others)
+    }
+}
+
+impl<F, T, E, const N: usize> Children for [F; N]
+where
+    F: Future<Output = Result<T, E>>,
+    E: Debug,
+{
+    type Output = Result<Vec<T>, E>;
+
+    fn settle(self, others: Others) -> impl Future<Output = Self::Output> {
+        settle_all(self.into_iter(), others)
+    }
+}
+
+impl<K, F, T, E, S> Children for HashMap<K, F, S>
+where
+    K: Eq + Hash,
+    F: Future<Output = Result<T, E>>,
+    E: Debug,
+    S: BuildHasher + Default,
+{
+    type Output = Result<HashMap<K, T, S>, E>;
+
+    async fn settle(self, others: Others) -> Self::Output {
+        let (keys, futures): (Vec<K>, Vec<F>) = self.into_iter().unzip();
+        let values = settle_all(futures.into_iter(), others).await?;
+        Ok(keys.into_iter().zip(values).collect())
+    }
+}
+
+impl<K, F, T, E> Children for BTreeMap<K, F>
+where
+    K: Ord,
+    F: Future<Output = Result<T, E>>,
+    E: Debug,
+{
+    type Output = Result<BTreeMap<K, T>, E>;
+
+    async fn settle(self, others: Others) -> Self::Output {
+        let (keys, futures): (Vec<K>, Vec<F>) = self.into_iter().unzip();
+        let values = settle_all(futures.into_iter(), others).await?;
+        Ok(keys.into_iter().zip(values).collect())
+    }
+}
+
+/// Tuples of futures of different kinds, with one type of error.
+macro_rules! tuple {
+    ($($F:ident $T:ident $f:ident),*) => {
+        impl<$($F, $T,)* E> Children for ($($F,)*)
+        where
+            $($F: Future<Output = Result<$T, E>>,)*
+            E: Debug,
+        {
+            type Output = Result<($($T,)*), E>;
+
+            async fn settle(self, others: Others) -> Self::Output {
+                let ($($f,)*) = self;
+                let ($($f,)*) = futures::join!($($f),*);
+                let mut first = None;
+                $(
+                    let $f = match $f {
+                        Ok(value) => Some(value),
+                        Err(error) => {
+                            match &first {
+                                None => first = Some(error),
+                                Some(_) => others.tell(&error),
+                            }
+                            None
+                        }
+                    };
+                )*
+                match (first, $($f),*) {
+                    (None, $(Some($f)),*) => Ok(($($f,)*)),
+                    (Some(error), ..) => Err(error),
+                    _ => unreachable!("without an error, every child has given a value"),
+                }
+            }
+        }
+    };
+}
+
+tuple!(A TA a, B TB b);
+tuple!(A TA a, B TB b, C TC c);
+tuple!(A TA a, B TB b, C TC c, D TD d);
+tuple!(A TA a, B TB b, C TC c, D TD d, F TF f);
+tuple!(A TA a, B TB b, C TC c, D TD d, F TF f, G TG g);

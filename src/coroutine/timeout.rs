@@ -1,0 +1,74 @@
+//! `with_timeout`: a time limit on anything that is awaited.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+
+use super::sleep::Sleep;
+use crate::error::TimedOut;
+use crate::ioloop::Deadline;
+
+pin_project! {
+    /// A future with a time limit; from [`with_timeout`].
+    #[must_use = "futures do nothing unless awaited"]
+    #[derive(Debug)]
+    pub struct Timeout<F> {
+        #[pin]
+        future: F,
+        sleep: Sleep,
+    }
+}
+
+/// Awaits `future`, but no longer than until `deadline`: an [`Instant`](std::time::Instant), or a
+/// [`Duration`](std::time::Duration) from this call. Tornado: `gen.with_timeout`.
+///
+/// A future that is ready wins over a deadline that has passed. When the time is up, `future` is
+/// dropped: that ends an `async` block or a read, and detaches a
+/// [`Coroutine`](crate::Coroutine), which goes on as Tornado's do;
+/// [`cancel_on_drop`](crate::Coroutine::cancel_on_drop) ends that, too. Dropping it before takes the
+/// timer back and drops `future`: as cancel safe as that.
+///
+/// # Errors
+///
+/// [`TimedOut`].
+///
+/// # Panics
+///
+/// As [`sleep`](super::sleep()).
+///
+/// ```
+/// use std::time::Duration;
+/// use waterspout::{IoLoop, coroutine::{sleep, with_timeout}};
+///
+/// let io_loop = IoLoop::builder().virtual_time().build()?;
+/// let result = io_loop.run_sync(|| async {
+///     let limit = Duration::from_secs(1);
+///     assert_eq!(with_timeout(limit, async { 5 }).await, Ok(5));
+///     with_timeout(limit, sleep(Duration::from_secs(2))).await
+/// })?;
+/// assert!(result.is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[track_caller]
+pub fn with_timeout<F: IntoFuture>(
+    deadline: impl Into<Deadline>,
+    future: F,
+) -> Timeout<F::IntoFuture> {
+    Timeout { future: future.into_future(), sleep: Sleep::until(deadline.into()) }
+}
+
+impl<F: Future> Future for Timeout<F> {
+    type Output = Result<F::Output, TimedOut>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        // The timer first, so that it is the future that says where it waits.
+        let time_is_up = Pin::new(this.sleep).poll(cx).is_ready();
+        match this.future.poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending if time_is_up => Poll::Ready(Err(TimedOut)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

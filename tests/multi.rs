@@ -1,0 +1,217 @@
+//! Waiting for several: `multi`, `try_multi`, `WaitIterator`, `with_timeout`.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use futures::{FutureExt, StreamExt};
+use waterspout::concurrent::promise;
+use waterspout::coroutine::{
+    self, WaitIterator, moment, multi, multi_quiet, sleep, spawn, try_multi, with_timeout,
+};
+use waterspout::{Coroutine, IoLoop};
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// Finishes after `delay` seconds with `result`.
+#[waterspout::coroutine]
+async fn after<T: 'static, E: std::fmt::Debug + 'static>(
+    delay: u64,
+    result: Result<T, E>,
+) -> Result<T, E> {
+    sleep(seconds(delay)).await;
+    result
+}
+
+fn ok(delay: u64) -> Coroutine<Result<u64, String>> {
+    after(delay, Ok(delay))
+}
+
+#[waterspout::test(virtual_time)]
+async fn multi_gives_values_in_the_order_of_the_input_whatever_finishes_first() {
+    let begun = IoLoop::current().time();
+    assert_eq!(multi(vec![ok(3), ok(1), ok(2)]).await, Ok(vec![3, 1, 2]));
+    assert_eq!(IoLoop::current().time() - begun, seconds(3));
+}
+
+#[waterspout::test(virtual_time)]
+async fn multi_keeps_the_shape_of_maps_and_tuples() {
+    let map = HashMap::from([("a", ok(2)), ("b", ok(1))]);
+    assert_eq!(multi(map).await, Ok(HashMap::from([("a", 2), ("b", 1)])));
+    let tree = BTreeMap::from([(1, ok(2)), (2, ok(1))]);
+    assert_eq!(multi(tree).await, Ok(BTreeMap::from([(1, 2), (2, 1)])));
+    let tuple = (ok(1), after(2, Ok("two")), async { Ok(3.0) });
+    assert_eq!(multi(tuple).await, Ok((1, "two", 3.0)));
+}
+
+#[waterspout::test(virtual_time)]
+async fn multi_waits_for_all_after_an_error_and_gives_the_first_in_input_order() {
+    let begun = IoLoop::current().time();
+    let children = vec![ok(1), after(3, Err("late".into())), after(2, Err("early".into())), ok(4)];
+    assert_eq!(multi_quiet(children).await, Err("late".to_owned()));
+    assert_eq!(IoLoop::current().time() - begun, seconds(4));
+    let tuple =
+        (ok(1), after::<(), _>(3, Err("late".into())), after::<(), _>(2, Err("early".into())));
+    assert_eq!(multi_quiet(tuple).await.unwrap_err(), "late");
+}
+
+#[test]
+fn multi_of_nothing_is_done_at_once() {
+    let nothing: Vec<Coroutine<Result<(), ()>>> = Vec::new();
+    assert_eq!(multi(nothing).now_or_never(), Some(Ok(vec![])));
+    let nothing: HashMap<u8, Coroutine<Result<(), ()>>> = HashMap::new();
+    assert_eq!(multi(nothing).now_or_never(), Some(Ok(HashMap::new())));
+}
+
+#[waterspout::test]
+async fn multi_of_a_hundred_thousand_children_polls_each_a_few_times() {
+    let polls = Rc::new(Cell::new(0u64));
+    let children: Vec<_> = (0..100_000u32)
+        .map(|n| {
+            let polls = polls.clone();
+            let mut child = Box::pin(async move {
+                moment().await;
+                Ok::<_, ()>(n)
+            });
+            std::future::poll_fn(move |cx| {
+                polls.set(polls.get() + 1);
+                child.as_mut().poll(cx)
+            })
+        })
+        .collect();
+    let values = multi(children).await.unwrap();
+    assert!(values.into_iter().eq(0..100_000));
+    assert!(polls.get() <= 400_000, "{} polls", polls.get());
+}
+
+#[waterspout::test(virtual_time)]
+async fn one_future_may_be_awaited_by_several_children() {
+    let (promise, future) = promise();
+    let children = vec![future.clone(), future.clone(), future];
+    let all = spawn(async { multi(children).await.unwrap() });
+    moment().await;
+    promise.set_result(7);
+    assert_eq!(all.await, [7, 7, 7]);
+}
+
+#[waterspout::test(virtual_time)]
+async fn dropping_multi_detaches_its_coroutines() {
+    let done = Rc::new(Cell::new(false));
+    let child = {
+        let done = done.clone();
+        spawn(async move {
+            sleep(seconds(1)).await;
+            done.set(true);
+            Ok::<_, ()>(())
+        })
+    };
+    assert!(multi(vec![child]).now_or_never().is_none());
+    sleep(seconds(2)).await;
+    assert!(done.get());
+}
+
+#[waterspout::test(virtual_time)]
+async fn try_multi_stops_at_the_first_error_and_cancels_the_rest() {
+    let begun = IoLoop::current().time();
+    let children = [ok(1), after(3, Err("late".into())), after(2, Err("early".into())), ok(9)];
+    assert_eq!(try_multi(children).await, Err("early".to_owned()));
+    assert_eq!(IoLoop::current().time() - begun, seconds(2));
+    let names: Vec<_> = IoLoop::current().coroutines().iter().map(|info| info.name).collect();
+    assert!(names.iter().all(|name| !name.ends_with("after")), "{names:?}");
+    assert_eq!(try_multi([ok(2), ok(1)]).await, Ok(vec![2, 1]));
+}
+
+#[waterspout::test(virtual_time)]
+async fn dropping_try_multi_cancels_its_coroutines() {
+    let pending = spawn(std::future::pending::<Result<(), ()>>());
+    let weak = Rc::new(());
+    let held = weak.clone();
+    let holding = spawn(async move {
+        let _held = held;
+        std::future::pending::<Result<(), ()>>().await
+    });
+    moment().await;
+    assert_eq!(Rc::strong_count(&weak), 2);
+    assert!(try_multi([pending, holding]).now_or_never().is_none());
+    assert_eq!(Rc::strong_count(&weak), 1);
+}
+
+#[waterspout::test(virtual_time)]
+async fn wait_iterator_gives_what_is_done_first_in_argument_order() {
+    let mut waits =
+        WaitIterator::new([ok(2), spawn(async { Ok(7) }), ok(1), spawn(async { Ok(8) })]);
+    assert_eq!((waits.current_index(), waits.done()), (None, false));
+    moment().await; // both spawned ones have run
+    let mut seen = Vec::new();
+    while let Some(result) = waits.next().await {
+        seen.push((waits.current_index().unwrap(), result.unwrap()));
+    }
+    assert_eq!(seen, [(1, 7), (3, 8), (2, 1), (0, 2)]);
+    assert_eq!((waits.current_index(), waits.done()), (None, true));
+}
+
+#[waterspout::test(virtual_time)]
+async fn wait_iterator_goes_on_after_an_error() {
+    let waits = WaitIterator::new([ok(1), after(2, Err("no".into())), ok(3)]);
+    let results: Vec<_> = waits.collect().await;
+    assert_eq!(results, [Ok(1), Err("no".to_owned()), Ok(3)]);
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_dropped_next_of_a_wait_iterator_loses_nothing() {
+    let mut waits = WaitIterator::new([ok(1), ok(2)]);
+    assert!(with_timeout(seconds(0), waits.next()).await.is_err());
+    assert_eq!(waits.next().await, Some(Ok(1)));
+    assert_eq!(waits.next().await, Some(Ok(2)));
+    assert_eq!(waits.next().await, None);
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_finished_future_wins_over_a_deadline_in_the_past() {
+    let past = IoLoop::current().time();
+    sleep(seconds(1)).await;
+    assert_eq!(with_timeout(past, async { 5 }).await, Ok(5));
+    assert!(with_timeout(past, std::future::pending::<()>()).await.is_err());
+    assert!(with_timeout(Duration::ZERO, std::future::pending::<()>()).await.is_err());
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_future_that_finishes_at_the_deadline_wins() {
+    assert_eq!(with_timeout(seconds(1), sleep(seconds(1))).await, Ok(()));
+    assert_eq!(with_timeout(seconds(1), ok(1)).await, Ok(Ok(1)));
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_coroutine_goes_on_after_its_time_out() {
+    let done = Rc::new(Cell::new(false));
+    let inside = done.clone();
+    let coroutine = coroutine::start(async move {
+        sleep(seconds(2)).await;
+        inside.set(true);
+    });
+    assert!(with_timeout(seconds(1), coroutine).await.is_err());
+    assert!(!done.get());
+    sleep(seconds(2)).await;
+    assert!(done.get());
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_time_limit_takes_its_timer_back() {
+    let io_loop = IoLoop::current();
+    let before = io_loop.counters().pending_timers;
+    with_timeout(seconds(60), moment()).await.unwrap();
+    drop(with_timeout(seconds(60), moment()));
+    assert!(with_timeout(seconds(60), std::future::pending::<()>()).now_or_never().is_none());
+    assert_eq!(io_loop.counters().pending_timers, before);
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_time_limit_without_end_never_ends() {
+    let result = with_timeout(Duration::MAX, sleep(seconds(60 * 60 * 24))).await;
+    assert_eq!(result, Ok(()));
+    let far = Instant::now() + Duration::from_secs(1 << 31);
+    assert_eq!(with_timeout(far, sleep(seconds(1))).await, Ok(()));
+}
