@@ -1,5 +1,63 @@
-//! Tornado's event loop and coroutines in native Rust.
-#![doc = "TODO"]
+//! Tornado's event loop and coroutines in native Rust: one [`IoLoop`] per thread, `!Send`
+//! coroutines on it.
+//!
+//! ```no_run
+//! use waterspout::net::{TcpListener, TcpStream};
+//!
+//! # #[cfg(feature = "macros")]
+//! #[waterspout::coroutine]
+//! async fn echo(stream: TcpStream) -> std::io::Result<()> {
+//!     let mut buf = vec![0; 4096];
+//!     loop {
+//!         let n = stream.read(&mut buf).await?;
+//!         if n == 0 {
+//!             return Ok(());
+//!         }
+//!         stream.write_all(&buf[..n]).await?;
+//!     }
+//! }
+//!
+//! # #[cfg(feature = "macros")]
+//! #[waterspout::main]
+//! async fn main() -> std::io::Result<()> {
+//!     let listener = TcpListener::bind("127.0.0.1:8888").await?;
+//!     loop {
+//!         let (stream, _peer) = listener.accept().await?;
+//!         echo(stream); // it runs from here on
+//!     }
+//! }
+//! # #[cfg(not(feature = "macros"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Where to look
+//!
+//! | for | see |
+//! | --- | --- |
+//! | functions that wait | [`coroutine`](mod@coroutine), [`#[coroutine]`](macro@coroutine), [`Coroutine`] |
+//! | running them | [`IoLoop::run_sync`], [`#[main]`](macro@main), [`#[test]`](macro@test) |
+//! | time | [`coroutine::sleep()`], [`coroutine::with_timeout()`], [`IoLoop::call_later`], [`PeriodicCallback`] |
+//! | several at once | [`coroutine::multi`], [`coroutine::WaitIterator`] |
+//! | sockets and fds | [`net`], [`IoLoop::add_handler`] |
+//! | a result that comes later | [`concurrent::promise`] |
+//! | other threads | [`LoopHandle`], [`IoLoop::run_in_executor`] |
+//! | what went wrong | [`Builder::on_exception`], [`IoLoop::coroutines`], [`IoLoop::counters`] |
+//!
+//! # The word list
+//!
+//! Tornado's `gen` module is [`coroutine`](mod@coroutine) here, since `gen` is a reserved word.
+//! Tornado's `Future` is [`concurrent::Future`]; the trait of that name is [`std::future::Future`].
+//! `set_exception` takes any error; a number of seconds is a [`Duration`](std::time::Duration), a
+//! point in time an [`Instant`](std::time::Instant). `add_callback` from another thread is
+//! [`LoopHandle::add_callback`].
+//!
+//! # Features
+//!
+//! | feature | default | what |
+//! | --- | --- | --- |
+//! | `macros` | yes | `#[coroutine]`, `#[engine]`, `#[main]`, `#[test]` |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[doc(hidden)]
 #[path = "private.rs"]
@@ -14,11 +72,16 @@ mod testing;
 mod wait_queue;
 
 pub use coroutine::Coroutine;
-pub use error::{JoinError, LoopClosed, RunError, StartError};
+pub use error::{JoinError, LoopClosed, RunError, StartError, TimedOut};
 pub use ioloop::{
-    Answer, Builder, CoroutineInfo, Counters, Deadline, Interest, IoLoop, LoopHandle,
-    PeriodicCallback, Timeout,
+    Builder, CoroutineInfo, Counters, Deadline, Interest, IoLoop, LoopHandle, PeriodicCallback,
+    Timeout,
 };
 pub use report::Exception;
 #[cfg(feature = "macros")]
 pub use waterspout_macros::{coroutine, engine, main, test};
+
+/// The README's program compiles.
+#[cfg(all(doctest, feature = "macros"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

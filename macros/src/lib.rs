@@ -23,7 +23,7 @@ mod refuse;
 /// `async fn f(..) -> T` becomes `fn f(..) -> Coroutine<T>`. The caller may await the
 /// `Coroutine<T>` for the result, now or later, or drop it; the coroutine runs on either way.
 ///
-/// ```ignore
+/// ```
 /// use futures::{AsyncReadExt, AsyncWriteExt};
 /// use waterspout::net::TcpStream;
 ///
@@ -54,7 +54,7 @@ mod refuse;
 /// the attribute goes on the declaration too, or the declaration spells `Coroutine<T>`; the trait
 /// stays usable as `dyn Trait`.
 ///
-/// ```ignore
+/// ```
 /// use std::rc::Rc;
 ///
 /// trait Store {
@@ -95,9 +95,11 @@ pub fn coroutine(args: TokenStream, item: TokenStream) -> TokenStream {
 /// `()`, `!` or `Result<(), E>` with an `E` that is `Debug`: nobody awaits the error, so it goes to
 /// the loop's exception handler, as a panic does.
 ///
-/// ```ignore
+/// ```
 /// use std::{rc::Rc, time::Duration};
 /// use waterspout::coroutine::sleep;
+/// # struct Peer;
+/// # impl Peer { async fn ping(&self) -> std::io::Result<()> { Ok(()) } }
 ///
 /// #[waterspout::engine(name = "heartbeat")]
 /// async fn beat(peer: Rc<Peer>) -> std::io::Result<()> {
@@ -114,7 +116,7 @@ pub fn engine(args: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Makes an `async fn main` the program: runs it on this thread's loop and returns what it returns.
 ///
-/// ```ignore
+/// ```
 /// use std::time::Duration;
 ///
 /// #[waterspout::main]
@@ -133,7 +135,7 @@ pub fn main(args: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Makes an `async fn` a test that runs on a loop of its own.
 ///
-/// ```ignore
+/// ```
 /// use std::time::Duration;
 /// use waterspout::coroutine::sleep;
 ///

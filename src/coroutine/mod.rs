@@ -52,6 +52,7 @@
 
 mod in_executor;
 mod multi;
+mod remote;
 mod runner;
 mod sleep;
 mod timeout;
@@ -65,17 +66,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::channel::oneshot;
-
 pub use crate::error::{JoinError, TimedOut};
 pub use multi::{Children, multi, multi_quiet, try_multi};
+pub use remote::Answer;
 pub use sleep::{Moment, Sleep, moment, sleep, sleep_until};
 pub use timeout::{Timeout, with_timeout};
 pub use wait_iterator::WaitIterator;
 
 use crate::concurrent::Future as Slot;
-use crate::error::LoopClosed;
-use crate::ioloop::{Callback, CoroutineInfo, IoLoop, LoopHandle, PeriodicCallback, with_current};
+use crate::ioloop::{Callback, CoroutineInfo, IoLoop, PeriodicCallback, with_current};
 pub(crate) use runner::Kind;
 use runner::{Join, Runner};
 
@@ -319,31 +318,6 @@ fn queue<F: Future + 'static>(
     let runner = Runner::new(io_loop, future, kind, location);
     runner.schedule(io_loop);
     Coroutine { runner }
-}
-
-/// Starts what `make` makes on the loop of `handle`, and sends home how it ended.
-#[track_caller]
-pub(crate) fn start_remote<M, F>(
-    handle: &LoopHandle,
-    make: M,
-    answer: oneshot::Sender<Result<F::Output, JoinError>>,
-) -> Result<(), LoopClosed>
-where
-    M: FnOnce() -> F + Send + 'static,
-    F: Future + 'static,
-    F::Output: Send + 'static,
-{
-    let location = Location::caller();
-    handle.add_callback(move || {
-        let kind = Kind { name: std::any::type_name::<F>(), report: |_| None };
-        let io_loop = IoLoop::current();
-        let made = queue(&io_loop, kind, async move { make().await }, location);
-        let kind = Kind { name: "the answer of a LoopHandle", report: |_| None };
-        let answering = async move {
-            let _ = answer.send(made.join().await);
-        };
-        drop(queue(&io_loop, kind, answering, location));
-    })
 }
 
 impl IoLoop {

@@ -14,18 +14,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::pin::pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::task::{Context, Poll};
-use std::thread;
 
-use futures::channel::oneshot;
-
-use super::IoLoop;
 use super::slots::Key;
 use super::waker::MAX_LOOPS;
-use crate::error::{JoinError, LoopClosed};
+use crate::error::LoopClosed;
 
 /// What can be asked of a loop from another thread.
 pub(crate) enum Item {
@@ -228,7 +222,8 @@ pub(crate) fn forget(id: LoopId, item: Item) {
 
 /// What other threads may do with a loop: `Send`, `Sync`, and cheap to clone.
 ///
-/// From [`IoLoop::handle`] or [`IoLoop::instance`]. It does not keep the loop alive: once the loop
+/// From [`IoLoop::handle`](crate::IoLoop::handle) or
+/// [`IoLoop::instance`](crate::IoLoop::instance). It does not keep the loop alive: once the loop
 /// is closed, every method answers [`LoopClosed`]. A call that got `Ok` is sure to run, or to be
 /// dropped with the loop.
 ///
@@ -267,7 +262,7 @@ impl LoopHandle {
         self.inbox.post(Item::Call(Box::new(callback)))
     }
 
-    /// Asks the loop to stop, as [`IoLoop::stop`] does; in order with callbacks.
+    /// Asks the loop to stop, as [`IoLoop::stop`](crate::IoLoop::stop) does; in order with callbacks.
     ///
     /// # Errors
     ///
@@ -280,133 +275,10 @@ impl LoopHandle {
     pub fn is_closed(&self) -> bool {
         self.inbox.is_closed()
     }
-
-    /// Starts a coroutine on the loop from any thread.
-    ///
-    /// `make` travels, so it is `Send`; the future that it makes stays on the loop and need not be.
-    /// The [`Answer`] can be awaited in any runtime, and may be dropped: the coroutine goes on.
-    ///
-    /// # Errors
-    ///
-    /// [`LoopClosed`] if the loop is closed.
-    ///
-    /// ```
-    /// use std::rc::Rc;
-    /// use waterspout::IoLoop;
-    ///
-    /// let io_loop = IoLoop::new()?;
-    /// let handle = io_loop.handle();
-    /// let thread = std::thread::spawn(move || {
-    ///     // Any runtime could await this; here it is another loop.
-    ///     let other = IoLoop::new().unwrap();
-    ///     let answer = other.run_sync(|| handle.spawn(|| async { *Rc::new(42) }).unwrap());
-    ///     handle.stop().unwrap();
-    ///     answer.unwrap().unwrap()
-    /// });
-    /// io_loop.start()?;
-    /// assert_eq!(thread.join().unwrap(), 42);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[track_caller]
-    pub fn spawn<M, F>(&self, make: M) -> Result<Answer<F::Output>, LoopClosed>
-    where
-        M: FnOnce() -> F + Send + 'static,
-        F: Future + 'static,
-        F::Output: Send + 'static,
-    {
-        let (sender, receiver) = oneshot::channel();
-        let name = std::any::type_name::<F>();
-        crate::coroutine::start_remote(self, make, sender)?;
-        Ok(Answer { receiver, name })
-    }
-
-    /// Runs a coroutine on the loop and blocks this thread until it is done.
-    ///
-    /// For threads that run no loop. Tornado has no such call; asyncio's is
-    /// `run_coroutine_threadsafe(...).result()`.
-    ///
-    /// # Errors
-    ///
-    /// [`JoinError`] if the coroutine panicked, or was cancelled because the loop was closed.
-    ///
-    /// # Panics
-    ///
-    /// If this thread runs a loop, which would stand still meanwhile: await [`spawn`] there.
-    ///
-    /// [`spawn`]: LoopHandle::spawn
-    ///
-    /// ```
-    /// # use waterspout::IoLoop;
-    /// let io_loop = IoLoop::new()?;
-    /// let handle = io_loop.handle();
-    /// let thread = std::thread::spawn(move || {
-    ///     let sum = handle.run_sync(|| async { 1 + 1 }).unwrap();
-    ///     handle.stop().unwrap();
-    ///     sum
-    /// });
-    /// io_loop.start()?;
-    /// assert_eq!(thread.join().unwrap(), 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[track_caller]
-    pub fn run_sync<M, F>(&self, make: M) -> Result<F::Output, JoinError>
-    where
-        M: FnOnce() -> F + Send + 'static,
-        F: Future + 'static,
-        F::Output: Send + 'static,
-    {
-        if let Some(running) = IoLoop::running() {
-            panic!(
-                "LoopHandle::run_sync would block the thread of {running:?}: \
-                 `handle.spawn(..)?.await` does not"
-            );
-        }
-        let name = std::any::type_name::<F>();
-        match self.spawn(make) {
-            Ok(answer) => block_on(answer),
-            Err(LoopClosed) => Err(JoinError::new(name, crate::error::Failure::Cancelled)),
-        }
-    }
 }
 
 impl fmt::Debug for LoopHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "LoopHandle({})", self.inbox.id)
-    }
-}
-
-/// Blocks a thread that is no loop on a future, parking it in between.
-fn block_on<F: Future>(future: F) -> F::Output {
-    let thread = thread::current();
-    let waker = waker_fn::waker_fn(move || thread.unpark());
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
-}
-
-/// The result of a coroutine on another loop's thread: a future for any runtime.
-///
-/// Gives [`JoinError`] if the coroutine panicked or was cancelled. Dropping it detaches the
-/// coroutine. Cancel safe.
-#[must_use = "the coroutine runs anyway; await the answer, or drop it explicitly"]
-#[derive(Debug)]
-pub struct Answer<T> {
-    receiver: oneshot::Receiver<Result<T, JoinError>>,
-    name: &'static str,
-}
-
-impl<T> Future for Answer<T> {
-    type Output = Result<T, JoinError>;
-
-    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let name = self.name;
-        std::pin::Pin::new(&mut self.receiver).poll(cx).map(|answer| {
-            answer.unwrap_or_else(|_| Err(JoinError::new(name, crate::error::Failure::Cancelled)))
-        })
     }
 }

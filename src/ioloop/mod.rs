@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 pub use builder::Builder;
 pub use handlers::Interest;
-pub use inbox::{Answer, LoopHandle};
+pub use inbox::LoopHandle;
 pub use introspect::{CoroutineInfo, Counters};
 pub use periodic::PeriodicCallback;
 
