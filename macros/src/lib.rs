@@ -24,11 +24,10 @@ mod refuse;
 /// `Coroutine<T>` for the result, now or later, or drop it; the coroutine runs on either way.
 ///
 /// ```
-/// use futures::{AsyncReadExt, AsyncWriteExt};
 /// use waterspout::net::TcpStream;
 ///
 /// #[waterspout::coroutine]
-/// async fn echo(mut stream: TcpStream) -> std::io::Result<()> {
+/// async fn echo(stream: TcpStream) -> std::io::Result<()> {
 ///     let mut buf = vec![0; 4096];
 ///     loop {
 ///         let n = stream.read(&mut buf).await?;
