@@ -62,11 +62,14 @@
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
+mod budget;
 pub mod concurrent;
 pub mod coroutine;
 mod error;
 mod ioloop;
+pub mod locks;
 pub mod net;
+pub mod queues;
 mod report;
 mod testing;
 mod wait_queue;

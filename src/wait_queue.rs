@@ -1,8 +1,11 @@
 //! `WaitQueue`: who waits, first in first out; the one queue under every lock, queue and promise.
 //!
-//! A waiter joins with [`Wait`], a future, and leaves when that is dropped. Whoever wakes takes the
-//! wakers out first and wakes when no borrow is held any more, because waking runs foreign code. A
-//! waiter that was taken is marked by its absence: its key has gone stale.
+//! A waiter joins at the end, with a value or without, and leaves from anywhere when it is dropped.
+//! Whoever has something for the first waiter *takes* it: exchanges the value, and gets the waker to
+//! wake when no borrow is held any more, because waking runs foreign code. A waiter that was taken
+//! has left the queue, but its place stays until it has come for its value. If it is dropped before
+//! that, [`leave`](WaitQueue::leave) gives the value back, and what was handed over can be handed on:
+//! nothing is lost with a waiter.
 //!
 //! Being single-threaded drops what makes such queues hard elsewhere: no lock, no atomic, no
 //! registering twice to close a race.
@@ -12,83 +15,112 @@ use std::task::{Context, Poll, Waker};
 
 use crate::ioloop::{Key, Slots};
 
-struct Waiter {
-    waker: Waker,
+struct Waiter<T> {
+    /// `None` once it was taken.
+    waker: Option<Waker>,
+    value: Option<T>,
     before: Key,
     after: Key,
 }
 
-struct Waiters {
-    slots: Slots<Waiter>,
+struct Waiters<T> {
+    slots: Slots<Waiter<T>>,
     first: Key,
     last: Key,
 }
 
-/// The queue.
-pub(crate) struct WaitQueue {
-    waiters: RefCell<Waiters>,
+/// The queue. `T` is what passes between a waiter and who takes it, if anything does.
+pub(crate) struct WaitQueue<T = ()> {
+    waiters: RefCell<Waiters<T>>,
 }
 
-/// A place in a queue; [`Key::NONE`] before joining.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// A waiter's place, as long as it has one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Place(Option<Key>);
 
-impl Place {
-    pub(crate) const NONE: Place = Place(None);
+/// How a waiter left.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Left<T> {
+    /// It had no place.
+    Outside,
+    /// It was waiting, with this value.
+    Waiting(Option<T>),
+    /// It had been taken, and this was for it.
+    Taken(Option<T>),
 }
 
-impl WaitQueue {
-    pub(crate) const fn new() -> WaitQueue {
+impl<T> WaitQueue<T> {
+    pub(crate) const fn new() -> WaitQueue<T> {
         let waiters = Waiters { slots: Slots::new(), first: Key::NONE, last: Key::NONE };
         WaitQueue { waiters: RefCell::new(waiters) }
     }
 
-    /// Waits in `place`: joins at the end if it is none, and is ready when the waiter was taken.
-    pub(crate) fn poll_wait(&self, place: &mut Place, cx: &Context<'_>) -> Poll<()> {
+    /// A place at the end, with a value for whoever takes it.
+    pub(crate) fn join(&self, cx: &Context<'_>, value: Option<T>) -> Place {
+        Place(Some(self.waiters.borrow_mut().join(cx.waker().clone(), value)))
+    }
+
+    /// Waits in a place. Ready when it was taken; gives what is in it then, and the place is none.
+    ///
+    /// Without a place it is ready with nothing: the waiter has come for its value already.
+    pub(crate) fn poll(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<T>> {
+        let Some(key) = place.0 else { return Poll::Ready(None) };
         let mut waiters = self.waiters.borrow_mut();
-        match place.0 {
-            None => {
-                place.0 = Some(waiters.join(cx.waker().clone()));
+        match waiters.slots.get_mut(key) {
+            Some(Waiter { waker: Some(waker), .. }) => {
+                waker.clone_from(cx.waker());
                 Poll::Pending
             }
-            Some(key) => match waiters.slots.get_mut(key) {
-                Some(waiter) => {
-                    waiter.waker.clone_from(cx.waker());
-                    Poll::Pending
-                }
-                None => Poll::Ready(()),
-            },
+            _ => {
+                place.0 = None;
+                Poll::Ready(waiters.slots.remove(key).and_then(|waiter| waiter.value))
+            }
         }
     }
 
-    /// Gives a place up; tells whether it had been taken, that is, woken.
-    pub(crate) fn leave(&self, place: &mut Place) -> bool {
-        let Some(key) = place.0.take() else { return false };
-        let waker = self.waiters.borrow_mut().remove(key);
-        waker.is_none()
+    /// Gives a place up, taken or not.
+    pub(crate) fn leave(&self, place: &mut Place) -> Left<T> {
+        let Some(key) = place.0.take() else { return Left::Outside };
+        let mut waiters = self.waiters.borrow_mut();
+        waiters.unlink(key);
+        match waiters.slots.remove(key) {
+            Some(Waiter { waker: Some(_), value, .. }) => Left::Waiting(value),
+            Some(Waiter { waker: None, value, .. }) => Left::Taken(value),
+            None => Left::Outside,
+        }
     }
 
-    /// Takes the first waiter out; the caller wakes it.
-    #[must_use]
-    pub(crate) fn take_first(&self) -> Option<Waker> {
+    /// Takes the first waiter, if there is one: `exchange` gets its value and leaves it another. The
+    /// caller wakes it. `exchange` runs under the queue's borrow: it moves values and no more.
+    #[must_use = "a waiter that was taken has to be woken"]
+    pub(crate) fn take_first(
+        &self,
+        exchange: impl FnOnce(Option<T>) -> Option<T>,
+    ) -> Option<Waker> {
         let mut waiters = self.waiters.borrow_mut();
         let first = waiters.first;
-        waiters.remove(first)
+        waiters.unlink(first);
+        let waiter = waiters.slots.get_mut(first)?;
+        waiter.value = exchange(waiter.value.take());
+        waiter.waker.take()
     }
 
-    /// Takes all waiters out and wakes them in order.
+    /// Takes all who wait now, then wakes them in order.
     pub(crate) fn wake_all(&self) {
-        let mut wakers = Vec::new();
-        while let Some(waker) = self.take_first() {
-            wakers.push(waker);
-        }
-        wakers.into_iter().for_each(Waker::wake);
+        let taken = std::iter::from_fn(|| self.take_first(|value| value));
+        taken.collect::<Vec<_>>().into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether nobody waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiters.borrow().first == Key::NONE
     }
 }
 
-impl Waiters {
-    fn join(&mut self, waker: Waker) -> Key {
-        let waiter = Waiter { waker, before: self.last, after: Key::NONE };
+impl<T> Waiters<T> {
+    fn join(&mut self, waker: Waker, value: Option<T>) -> Key {
+        let (before, after) = (self.last, Key::NONE);
+        let waiter = Waiter { waker: Some(waker), value, before, after };
         let Ok(key) = self.slots.insert(waiter) else {
             panic!("a wait queue has as many waiters as it can hold");
         };
@@ -100,8 +132,12 @@ impl Waiters {
         key
     }
 
-    fn remove(&mut self, key: Key) -> Option<Waker> {
-        let Waiter { waker, before, after } = self.slots.remove(key)?;
+    /// Takes a waiter out of the list, if it is still in it.
+    fn unlink(&mut self, key: Key) {
+        let Some(Waiter { waker: Some(_), before, after, .. }) = self.slots.get(key) else {
+            return;
+        };
+        let (before, after) = (*before, *after);
         match self.slots.get_mut(before) {
             Some(waiter) => waiter.after = after,
             None => self.first = after,
@@ -110,50 +146,83 @@ impl Waiters {
             Some(waiter) => waiter.before = before,
             None => self.last = before,
         }
-        Some(waker)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::rc::Rc;
     use std::sync::{Arc, Mutex};
 
-    fn waker(log: &Arc<Mutex<Vec<u32>>>, n: u32) -> Waker {
+    type Log = Arc<Mutex<Vec<u32>>>;
+
+    fn waker(log: &Log, n: u32) -> Waker {
         let log = log.clone();
         waker_fn::waker_fn(move || log.lock().unwrap().push(n))
     }
 
+    fn joined<T>(queue: &WaitQueue<T>, log: &Log, n: u32, value: Option<T>) -> Place {
+        queue.join(&Context::from_waker(&waker(log, n)), value)
+    }
+
+    fn poll<T>(queue: &WaitQueue<T>, place: &mut Place) -> Poll<Option<T>> {
+        queue.poll(place, &Context::from_waker(Waker::noop()))
+    }
+
     #[test]
     fn waiters_are_woken_first_in_first_out_and_leave_from_anywhere() {
-        let queue = Rc::new(WaitQueue::new());
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let mut places = [Place::NONE; 5];
-        for (n, place) in places.iter_mut().enumerate() {
-            let waker = waker(&log, n as u32);
-            assert!(queue.poll_wait(place, &Context::from_waker(&waker)).is_pending());
-        }
+        let (queue, log) = (WaitQueue::<()>::new(), Log::default());
+        let mut places: Vec<Place> = (0..5).map(|n| joined(&queue, &log, n, None)).collect();
         for n in [0, 2, 4] {
-            assert!(!queue.leave(&mut places[n]));
+            assert_eq!(queue.leave(&mut places[n]), Left::Waiting(None));
         }
         queue.wake_all();
         assert_eq!(*log.lock().unwrap(), [1, 3]);
-        assert!(queue.poll_wait(&mut places[1], &Context::from_waker(Waker::noop())).is_ready());
-        assert!(queue.leave(&mut places[3]));
-        assert!(queue.take_first().is_none());
+        assert_eq!(poll(&queue, &mut places[1]), Poll::Ready(None));
+        assert_eq!(queue.leave(&mut places[1]), Left::Outside);
+        assert_eq!(queue.leave(&mut places[3]), Left::Taken(None));
+        assert!(queue.is_empty());
     }
 
     #[test]
     fn polling_again_keeps_the_place_and_the_latest_waker() {
-        let queue = WaitQueue::new();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (mut a, mut b) = (Place::NONE, Place::NONE);
-        for (place, n) in [(&mut a, 1), (&mut b, 2)] {
-            assert!(queue.poll_wait(place, &Context::from_waker(&waker(&log, n))).is_pending());
-        }
-        assert!(queue.poll_wait(&mut a, &Context::from_waker(&waker(&log, 3))).is_pending());
+        let (queue, log) = (WaitQueue::<()>::new(), Log::default());
+        let mut first = joined(&queue, &log, 1, None);
+        let _second = joined(&queue, &log, 2, None);
+        assert!(queue.poll(&mut first, &Context::from_waker(&waker(&log, 3))).is_pending());
         queue.wake_all();
         assert_eq!(*log.lock().unwrap(), [3, 2]);
+    }
+
+    #[test]
+    fn taking_exchanges_values_with_the_first_waiter() {
+        let (queue, log) = (WaitQueue::new(), Log::default());
+        let mut getter = joined(&queue, &log, 1, None);
+        let mut putter = joined(&queue, &log, 2, Some("put"));
+        queue.take_first(|_| Some("given")).unwrap().wake();
+        let mut got = None;
+        queue
+            .take_first(|value| {
+                got = value;
+                None
+            })
+            .unwrap()
+            .wake();
+        assert_eq!((got, queue.is_empty()), (Some("put"), true));
+        assert!(queue.take_first(|value| value).is_none());
+        assert_eq!(poll(&queue, &mut getter), Poll::Ready(Some("given")));
+        assert_eq!(poll(&queue, &mut putter), Poll::Ready(None));
+        assert_eq!(*log.lock().unwrap(), [1, 2]);
+    }
+
+    #[test]
+    fn what_was_for_a_waiter_that_leaves_comes_back() {
+        let (queue, log) = (WaitQueue::new(), Log::default());
+        let mut place = joined(&queue, &log, 1, None);
+        drop(queue.take_first(|_| Some(7)));
+        assert_eq!(queue.leave(&mut place), Left::Taken(Some(7)));
+        let mut place = joined(&queue, &log, 1, Some(8));
+        assert_eq!(queue.leave(&mut place), Left::Waiting(Some(8)));
+        assert!(queue.is_empty());
     }
 }

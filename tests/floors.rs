@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 /// From the ground up: modules on one floor may import each other. `ioloop/slots` and
 /// `ioloop/timers` are plain data, and lie below the loop that they are part of.
 const FLOORS: &[&[&str]] = &[
-    &["ioloop::slots", "ioloop::timers", "error", "report", "concurrent::executor"],
+    &["ioloop::slots", "ioloop::timers", "budget", "error", "report", "concurrent::executor"],
     &["wait_queue"],
-    &["concurrent"],
+    &["concurrent", "locks"],
+    &["queues"],
     &["ioloop"],
     &["coroutine"],
     &["net"],

@@ -62,7 +62,7 @@ pub fn promise<T>() -> (Promise<T>, Future<T>) {
         waiters: WaitQueue::new(),
         looked_at: Cell::new(false),
     });
-    (Promise { shared: Some(shared.clone()) }, Future { shared, place: Place::NONE })
+    (Promise { shared: Some(shared.clone()) }, Future { shared, place: Place::default() })
 }
 
 /// The side that gives the result, once.
@@ -165,13 +165,16 @@ impl<T> Future<T> {
         if self.shared.is_done() {
             return Poll::Ready(());
         }
-        self.shared.waiters.poll_wait(&mut self.place, cx)
+        if self.place == Place::default() {
+            self.place = self.shared.waiters.join(cx, None);
+        }
+        self.shared.waiters.poll(&mut self.place, cx).map(drop)
     }
 }
 
 impl<T> Clone for Future<T> {
     fn clone(&self) -> Future<T> {
-        Future { shared: self.shared.clone(), place: Place::NONE }
+        Future { shared: self.shared.clone(), place: Place::default() }
     }
 }
 

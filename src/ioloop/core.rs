@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::alarm::Alarm;
@@ -24,6 +24,7 @@ use super::slots::{Full, Key};
 use super::timers::Timers;
 use super::turn::POLL_INTERVAL;
 use super::{Builder, Deadline, with_current};
+use crate::budget;
 use crate::concurrent::Executor;
 use crate::error::{ExcInfo, LoopClosed};
 use crate::report;
@@ -32,9 +33,6 @@ use crate::report;
 pub(super) const INBOX: mio::Token = mio::Token(usize::MAX);
 /// The token of the timerfd.
 pub(super) const ALARM: mio::Token = mio::Token(usize::MAX - 1);
-
-/// How much I/O one resumption may do before it has to let the others run. (tokio's is 128.)
-const BUDGET: u32 = 128;
 
 /// What a loop is doing.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,14 +64,11 @@ pub(crate) struct Core {
     /// Made by [`IoLoop::current`]: closed with its thread.
     pub(super) of_thread: Cell<bool>,
 
-    /// The slot that is being resumed, what it may still do, and where it says it waits.
+    /// The slot that is being resumed, and where it says it waits.
     pub(super) current: Cell<Key>,
-    pub(super) budget: Cell<u32>,
     pub(super) waiting_at: Cell<Option<&'static Location<'static>>>,
     /// The main future of `run_sync` was resumed.
     pub(super) main_resumed: Cell<bool>,
-    /// Wakers of resumptions that ran out of budget, woken when these have ended.
-    pub(super) deferred: RefCell<Vec<Waker>>,
     /// Executor jobs under way: while there are any, virtual time stands still.
     pub(super) outside: Rc<Cell<usize>>,
 
@@ -112,10 +107,8 @@ impl Core {
             stop: Cell::new(false),
             of_thread: Cell::new(false),
             current: Cell::new(Key::NONE),
-            budget: Cell::new(BUDGET),
             waiting_at: Cell::new(None),
             main_resumed: Cell::new(false),
-            deferred: RefCell::new(Vec::new()),
             outside: Rc::new(Cell::new(0)),
             entries: Cell::new(0),
             polled_at: Cell::new(0),
@@ -175,7 +168,7 @@ impl Core {
         Scope {
             core: self,
             current: self.current.replace(key),
-            budget: self.budget.replace(BUDGET),
+            _budget: budget::fresh(),
             waiting_at: self.waiting_at.replace(None),
         }
     }
@@ -198,22 +191,6 @@ impl Core {
     /// Notes where the coroutine that is being resumed is about to wait.
     pub(crate) fn waits_at(&self, place: &'static Location<'static>) {
         self.waiting_at.set(Some(place));
-    }
-
-    /// Spends one unit of the current resumption's budget. If none is left, the task is woken when
-    /// its resumption has ended: not before, or a combinator that polls again whatever was woken
-    /// would spin.
-    pub(crate) fn poll_budget(&self, cx: &Context<'_>) -> Poll<()> {
-        match self.budget.get() {
-            0 => {
-                self.deferred.borrow_mut().push(cx.waker().clone());
-                Poll::Pending
-            }
-            left => {
-                self.budget.set(left - 1);
-                Poll::Ready(())
-            }
-        }
     }
 
     #[track_caller]
@@ -327,7 +304,7 @@ impl Drop for Outside {
 pub(crate) struct Scope<'a> {
     core: &'a Core,
     current: Key,
-    budget: u32,
+    _budget: budget::Fresh,
     waiting_at: Option<&'static Location<'static>>,
 }
 
@@ -341,7 +318,6 @@ impl Scope<'_> {
 impl Drop for Scope<'_> {
     fn drop(&mut self) {
         self.core.current.set(self.current);
-        self.core.budget.set(self.budget);
         self.core.waiting_at.set(self.waiting_at);
     }
 }

@@ -208,11 +208,10 @@ impl IoLoop {
         loop {
             let next = core.scheduler.borrow_mut().next();
             let timer = core.timers.borrow_mut().pop_any();
-            let deferred = core.deferred.borrow_mut().pop();
-            if next.is_none() && timer.is_none() && deferred.is_none() {
+            if next.is_none() && timer.is_none() {
                 break;
             }
-            self.guarded("destructor", None, || drop((next, timer, deferred)));
+            self.guarded("destructor", None, || drop((next, timer)));
         }
         let handlers = core.handlers.take();
         self.guarded("destructor", None, || drop(handlers));

@@ -21,6 +21,7 @@ use super::core::{ALARM, Core, INBOX, Timer};
 use super::inbox::Item;
 use super::ready::{Callback, Next};
 use super::slots::Key;
+use crate::budget;
 use crate::error::ExcInfo;
 use crate::report::{self, Exception};
 
@@ -53,7 +54,7 @@ impl IoLoop {
             self.fire(key);
         }
         core.due.set(due);
-        let deferred = core.deferred.take();
+        let deferred = budget::take_deferred();
         if !deferred.is_empty() {
             self.wake_all(deferred);
         }

@@ -17,6 +17,7 @@ use mio::Interest;
 use mio::event::Source;
 
 use super::lent::Lent;
+use crate::budget;
 use crate::error::LoopClosed;
 use crate::ioloop::{
     Core, Direction, Gone, IoLoop, Item, Key, LoopId, SHORT_IS_DRAINED, forget, with_current,
@@ -46,7 +47,7 @@ impl Token {
                 return Err(Some(core.id()));
             }
             match core.readiness(|readiness| readiness.poll_ready(self.key, direction, cx)) {
-                Ok(Poll::Ready(())) => Ok(core.poll_budget(cx)),
+                Ok(Poll::Ready(())) => Ok(budget::poll_proceed(cx)),
                 Ok(Poll::Pending) => Ok(Poll::Pending),
                 Err(Gone) => Err(None),
             }

@@ -1,0 +1,95 @@
+//! `Condition`: something has changed, look again.
+
+use std::fmt;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use crate::wait_queue::{Left, Place, WaitQueue};
+
+/// Lets coroutines wait until they are notified. Tornado: `locks.Condition`.
+///
+/// There is no lock to hold, and a notification is not kept: it goes to those who wait now.
+///
+/// ```
+/// use waterspout::{IoLoop, coroutine, locks::Condition};
+///
+/// let io_loop = IoLoop::new()?;
+/// io_loop.run_sync(|| async {
+///     let condition = Condition::new();
+///     let waits = condition.clone();
+///     let waiter = coroutine::start(async move { waits.wait().await });
+///     condition.notify(1);
+///     waiter.await;
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Condition {
+    waiters: Rc<WaitQueue>,
+}
+
+impl Condition {
+    /// A condition that nobody waits for.
+    pub fn new() -> Condition {
+        Condition { waiters: Rc::new(WaitQueue::new()) }
+    }
+
+    /// Waits to be notified. It waits from its first poll on.
+    ///
+    /// Cancel safe: a notification that a dropped waiter had got goes to the next. Tornado's `False`
+    /// after a time-out is the error of [`with_timeout`](crate::coroutine::with_timeout).
+    pub fn wait(&self) -> impl Future<Output = ()> + use<> {
+        let mut waiting =
+            Waiting { waiters: self.waiters.clone(), place: Place::default(), polled: false };
+        std::future::poll_fn(move |cx| waiting.poll(cx))
+    }
+
+    /// Wakes up to `n` of those who have waited longest.
+    pub fn notify(&self, n: usize) {
+        let taken = (0..n).map_while(|_| self.waiters.take_first(|value| value));
+        taken.collect::<Vec<_>>().into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes all who wait.
+    pub fn notify_all(&self) {
+        self.waiters.wake_all();
+    }
+}
+
+impl Default for Condition {
+    fn default() -> Condition {
+        Condition::new()
+    }
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Condition").field("is_awaited", &!self.waiters.is_empty()).finish()
+    }
+}
+
+struct Waiting {
+    waiters: Rc<WaitQueue>,
+    place: Place,
+    polled: bool,
+}
+
+impl Waiting {
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if !self.polled {
+            self.polled = true;
+            self.place = self.waiters.join(cx, None);
+        }
+        self.waiters.poll(&mut self.place, cx).map(drop)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Left::Taken(_) = self.waiters.leave(&mut self.place) {
+            if let Some(next) = self.waiters.take_first(|value| value) {
+                next.wake();
+            }
+        }
+    }
+}

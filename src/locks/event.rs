@@ -1,0 +1,100 @@
+//! `Event`: something has happened, for good.
+
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use crate::budget;
+use crate::wait_queue::{Place, WaitQueue};
+
+/// Blocks those who wait until it is set. Tornado: `locks.Event`.
+///
+/// ```
+/// use waterspout::{IoLoop, coroutine, locks::Event};
+///
+/// let io_loop = IoLoop::new()?;
+/// io_loop.run_sync(|| async {
+///     let event = Event::new();
+///     let waits = event.clone();
+///     let waiter = coroutine::start(async move { waits.wait().await });
+///     assert!(!waiter.done());
+///     event.set();
+///     waiter.await;
+///     event.wait().await; // it stays set
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Event {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    is_set: Cell<bool>,
+    waiters: WaitQueue,
+}
+
+impl Default for Inner {
+    fn default() -> Inner {
+        Inner { is_set: Cell::new(false), waiters: WaitQueue::new() }
+    }
+}
+
+impl Event {
+    /// An event that is not set.
+    pub fn new() -> Event {
+        Event::default()
+    }
+
+    /// Whether it is set.
+    pub fn is_set(&self) -> bool {
+        self.inner.is_set.get()
+    }
+
+    /// Sets it and wakes all who wait, also if it is cleared before they run.
+    pub fn set(&self) {
+        self.inner.is_set.set(true);
+        self.inner.waiters.wake_all();
+    }
+
+    /// Clears it; who waits from now on waits for the next [`set`](Event::set).
+    pub fn clear(&self) {
+        self.inner.is_set.set(false);
+    }
+
+    /// Waits until it is set; ready at once if it is. Cancel safe.
+    pub fn wait(&self) -> impl Future<Output = ()> + use<> {
+        let mut waiting = Waiting { inner: self.inner.clone(), place: Place::default() };
+        std::future::poll_fn(move |cx| waiting.poll(cx))
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event").field("is_set", &self.is_set()).finish()
+    }
+}
+
+struct Waiting {
+    inner: Rc<Inner>,
+    place: Place,
+}
+
+impl Waiting {
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.place == Place::default() {
+            if self.inner.is_set.get() {
+                return budget::poll_proceed(cx);
+            }
+            self.place = self.inner.waiters.join(cx, None);
+        }
+        self.inner.waiters.poll(&mut self.place, cx).map(drop)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.inner.waiters.leave(&mut self.place);
+    }
+}

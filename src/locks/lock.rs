@@ -1,0 +1,129 @@
+//! `Lock`: one at a time, also across `.await`.
+
+use std::cell::Cell;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+
+use super::semaphore::{Permit, Semaphore};
+
+/// Lets one coroutine at a time at a value, first come first served. Tornado: `locks.Lock`.
+///
+/// Unlike a [`RefCell`](std::cell::RefCell)'s, its guard may be held across an `.await`. Without a
+/// value it is `Lock<()>`, Tornado's own.
+///
+/// ```
+/// use waterspout::{IoLoop, locks::Lock};
+///
+/// let io_loop = IoLoop::new()?;
+/// io_loop.run_sync(|| async {
+///     let balance = Lock::new(10);
+///     {
+///         let mut balance = balance.acquire().await;
+///         *balance += 5;
+///     }
+///     assert_eq!(*balance.acquire().await, 15);
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Lock<T = ()> {
+    inner: Rc<Inner<T>>,
+}
+
+struct Inner<T> {
+    semaphore: Semaphore,
+    /// Out with the guard while locked.
+    value: Cell<Option<T>>,
+}
+
+impl<T> Lock<T> {
+    /// An unlocked lock over a value.
+    pub fn new(value: T) -> Lock<T> {
+        let (semaphore, value) = (Semaphore::new(1), Cell::new(Some(value)));
+        Lock { inner: Rc::new(Inner { semaphore, value }) }
+    }
+
+    /// Waits for the lock, which is released when the guard is dropped, also by a panic. Cancel safe.
+    ///
+    /// A coroutine that holds it and waits for it again waits for ever.
+    pub fn acquire(&self) -> impl Future<Output = LockGuard<T>> + use<T> {
+        let lock = self.clone();
+        async move {
+            let permit = lock.inner.semaphore.acquire().await;
+            LockGuard::new(lock, permit)
+        }
+    }
+
+    /// The lock, if it is free.
+    pub fn try_acquire(&self) -> Option<LockGuard<T>> {
+        let permit = self.inner.semaphore.try_acquire()?;
+        Some(LockGuard::new(self.clone(), permit))
+    }
+
+    /// Whether somebody has it.
+    pub fn is_locked(&self) -> bool {
+        self.inner.semaphore.permits() == 0
+    }
+}
+
+impl<T: Default> Default for Lock<T> {
+    fn default() -> Lock<T> {
+        Lock::new(T::default())
+    }
+}
+
+impl<T> Clone for Lock<T> {
+    fn clone(&self) -> Lock<T> {
+        Lock { inner: self.inner.clone() }
+    }
+}
+
+impl<T> fmt::Debug for Lock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lock").field("is_locked", &self.is_locked()).finish()
+    }
+}
+
+/// The value of a [`Lock`], and the right to it.
+#[must_use = "the lock is released when its guard is dropped"]
+pub struct LockGuard<T = ()> {
+    /// The value is moved out of the lock and back, so no borrow of it can be left behind.
+    value: Option<T>,
+    lock: Lock<T>,
+    /// Dropped last, when the value is back.
+    _permit: Permit,
+}
+
+impl<T> LockGuard<T> {
+    fn new(lock: Lock<T>, permit: Permit) -> LockGuard<T> {
+        LockGuard { value: lock.inner.value.take(), lock, _permit: permit }
+    }
+}
+
+const HELD: &str = "the one permit is held, so the value is here";
+
+impl<T> Deref for LockGuard<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.value.as_ref().expect(HELD)
+    }
+}
+
+impl<T> DerefMut for LockGuard<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.as_mut().expect(HELD)
+    }
+}
+
+impl<T> Drop for LockGuard<T> {
+    fn drop(&mut self) {
+        self.lock.inner.value.set(self.value.take());
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for LockGuard<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}

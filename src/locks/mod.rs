@@ -1,0 +1,27 @@
+//! Locks for the coroutines of one thread. Tornado's `locks`.
+//!
+//! | for | use |
+//! | --- | --- |
+//! | one at a time, over some state | [`Lock`] |
+//! | at most so many at a time | [`Semaphore`], [`BoundedSemaphore`] |
+//! | waiting until something has happened, for good | [`Event`] |
+//! | waiting until something changes, again and again | [`Condition`] |
+//!
+//! Coroutines of one thread never run at the same time, so what is not kept across an `.await`
+//! needs none of these: a [`Cell`](std::cell::Cell) or a [`RefCell`](std::cell::RefCell) will do.
+//!
+//! All are handles: a clone is the same lock. All are fair: waiters are served first in first out,
+//! what is released goes to the one who has waited longest, and nobody barges in between. None takes
+//! a time-out: [`with_timeout`](crate::coroutine::with_timeout) goes around any of them, and a waiter
+//! that is dropped leaves the queue and takes nothing with it. They know no loop: any executor can
+//! run them, one thread at a time.
+
+mod condition;
+mod event;
+mod lock;
+mod semaphore;
+
+pub use condition::Condition;
+pub use event::Event;
+pub use lock::{Lock, LockGuard};
+pub use semaphore::{BoundedSemaphore, Permit, ReleasedTooOften, Semaphore};

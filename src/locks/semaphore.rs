@@ -1,0 +1,214 @@
+//! `Semaphore`: at most so many at a time.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use crate::budget;
+use crate::wait_queue::{Left, Place, WaitQueue};
+
+/// Hands out a number of permits, first come first served. Tornado: `locks.Semaphore`.
+///
+/// A permit that is released goes straight to the one who has waited longest; who asks meanwhile
+/// waits behind.
+///
+/// ```
+/// use waterspout::{IoLoop, locks::Semaphore};
+///
+/// let io_loop = IoLoop::new()?;
+/// io_loop.run_sync(|| async {
+///     let semaphore = Semaphore::new(2);
+///     let one = semaphore.acquire().await;
+///     let two = semaphore.acquire().await;
+///     assert!(semaphore.try_acquire().is_none());
+///     drop(one);
+///     assert!(semaphore.try_acquire().is_some());
+///     # drop(two);
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Semaphore {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    permits: Cell<usize>,
+    /// No more than so many; there is no limit to a plain semaphore's.
+    bound: usize,
+    waiters: WaitQueue,
+}
+
+impl Inner {
+    fn try_take(&self) -> bool {
+        // While somebody waits there are no free permits: what is released is handed over.
+        let permits = self.permits.get();
+        if permits > 0 {
+            self.permits.set(permits - 1);
+        }
+        permits > 0
+    }
+
+    fn release(&self) {
+        match self.waiters.take_first(|value| value) {
+            Some(next) => next.wake(),
+            None => self.permits.set(self.permits.get().saturating_add(1).min(self.bound)),
+        }
+    }
+}
+
+impl Semaphore {
+    /// A semaphore with so many permits; none is allowed, they can be [`release`](Semaphore::release)d.
+    pub fn new(permits: usize) -> Semaphore {
+        Semaphore::bounded(permits, usize::MAX)
+    }
+
+    fn bounded(permits: usize, bound: usize) -> Semaphore {
+        let permits = Cell::new(permits);
+        Semaphore { inner: Rc::new(Inner { permits, bound, waiters: WaitQueue::new() }) }
+    }
+
+    /// Waits for a permit, which is released when the [`Permit`] is dropped, also by a panic.
+    ///
+    /// Cancel safe: a permit that a dropped waiter had got goes to the next.
+    pub fn acquire(&self) -> impl Future<Output = Permit> + use<> {
+        let mut acquiring = Acquiring { inner: self.inner.clone(), place: Place::default() };
+        std::future::poll_fn(move |cx| acquiring.poll(cx))
+    }
+
+    /// A permit, if one is free.
+    pub fn try_acquire(&self) -> Option<Permit> {
+        self.inner.try_take().then(|| Permit::of(&self.inner))
+    }
+
+    /// Adds a permit, beyond those it began with if need be.
+    pub fn release(&self) {
+        self.inner.release();
+    }
+
+    /// How many permits are free.
+    pub fn permits(&self) -> usize {
+        self.inner.permits.get()
+    }
+}
+
+impl fmt::Debug for Semaphore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Semaphore").field("permits", &self.permits()).finish()
+    }
+}
+
+/// A permit of a [`Semaphore`]; dropping it releases it.
+#[must_use = "a permit is released when it is dropped"]
+pub struct Permit {
+    /// `None` once forgotten.
+    inner: Option<Rc<Inner>>,
+}
+
+impl Permit {
+    fn of(inner: &Rc<Inner>) -> Permit {
+        Permit { inner: Some(inner.clone()) }
+    }
+
+    /// Keeps it for good: the semaphore has one permit less.
+    pub fn forget(mut self) {
+        self.inner = None;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.take() {
+            inner.release();
+        }
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Permit")
+    }
+}
+
+struct Acquiring {
+    inner: Rc<Inner>,
+    place: Place,
+}
+
+impl Acquiring {
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<Permit> {
+        if self.place == Place::default() {
+            ready!(budget::poll_proceed(cx));
+            if self.inner.try_take() {
+                return Poll::Ready(Permit::of(&self.inner));
+            }
+            self.place = self.inner.waiters.join(cx, None);
+        }
+        let taken = self.inner.waiters.poll(&mut self.place, cx);
+        taken.map(|_| Permit::of(&self.inner))
+    }
+}
+
+impl Drop for Acquiring {
+    fn drop(&mut self) {
+        if let Left::Taken(_) = self.inner.waiters.leave(&mut self.place) {
+            self.inner.release();
+        }
+    }
+}
+
+/// A [`Semaphore`] that cannot get more permits than it began with: releasing one too often is a
+/// mistake, and an error. Tornado: `locks.BoundedSemaphore`.
+#[derive(Clone, Debug)]
+pub struct BoundedSemaphore {
+    semaphore: Semaphore,
+}
+
+impl BoundedSemaphore {
+    /// A semaphore with so many permits.
+    pub fn new(permits: usize) -> BoundedSemaphore {
+        BoundedSemaphore { semaphore: Semaphore::bounded(permits, permits) }
+    }
+
+    /// As [`Semaphore::acquire`].
+    pub fn acquire(&self) -> impl Future<Output = Permit> + use<> {
+        self.semaphore.acquire()
+    }
+
+    /// As [`Semaphore::try_acquire`].
+    pub fn try_acquire(&self) -> Option<Permit> {
+        self.semaphore.try_acquire()
+    }
+
+    /// Gives back a permit that was [`forget`](Permit::forget)ten.
+    ///
+    /// # Errors
+    ///
+    /// If none is missing.
+    pub fn release(&self) -> Result<(), ReleasedTooOften> {
+        if self.semaphore.permits() >= self.semaphore.inner.bound {
+            return Err(ReleasedTooOften);
+        }
+        self.semaphore.release();
+        Ok(())
+    }
+
+    /// How many permits are free.
+    pub fn permits(&self) -> usize {
+        self.semaphore.permits()
+    }
+}
+
+/// A [`BoundedSemaphore`] has all its permits already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReleasedTooOften;
+
+impl fmt::Display for ReleasedTooOften {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the semaphore was released more often than it was acquired")
+    }
+}
+
+impl Error for ReleasedTooOften {}
