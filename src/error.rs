@@ -119,6 +119,91 @@ impl From<TimedOut> for std::io::Error {
     }
 }
 
+/// What an [`IoStream`](crate::iostream::IoStream) could not do.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// The stream is closed: cleanly, or by the error. What has arrived can still be read.
+    Closed(Option<Arc<std::io::Error>>),
+    /// Too much that was written is unsent: write less, or await what was written.
+    WriteBufferFull,
+    /// Another read of this stream is under way: await that first.
+    AlreadyReading,
+}
+
+impl StreamError {
+    /// The error that closed the stream, if one did. Tornado: `StreamClosedError.real_error`.
+    pub fn real_error(&self) -> Option<&std::io::Error> {
+        match self {
+            StreamError::Closed(error) => error.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for StreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StreamError::Closed(None) => f.write_str("the stream is closed"),
+            StreamError::Closed(Some(error)) => write!(f, "the stream is closed: {error}"),
+            StreamError::WriteBufferFull => f.write_str("too much that was written is unsent"),
+            StreamError::AlreadyReading => {
+                f.write_str("another read of this stream is under way, await that first")
+            }
+        }
+    }
+}
+
+impl Error for StreamError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.real_error().map(|error| error as _)
+    }
+}
+
+impl From<StreamError> for std::io::Error {
+    fn from(error: StreamError) -> std::io::Error {
+        let kind = match &error {
+            StreamError::Closed(None) => std::io::ErrorKind::UnexpectedEof,
+            StreamError::Closed(Some(error)) => error.kind(),
+            StreamError::WriteBufferFull => std::io::ErrorKind::StorageFull,
+            StreamError::AlreadyReading => std::io::ErrorKind::ResourceBusy,
+        };
+        std::io::Error::new(kind, error)
+    }
+}
+
+/// What was to be read cannot come any more within its limit; it has closed the stream, as the
+/// [`real_error`](StreamError::real_error).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnsatisfiableRead {
+    /// How many bytes the read was to have at most.
+    pub max_bytes: usize,
+}
+
+impl fmt::Display for UnsatisfiableRead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "what was to be read is not within {} bytes", self.max_bytes)
+    }
+}
+
+impl Error for UnsatisfiableRead {}
+
+/// A read wants more than the stream may keep; it has closed the stream, as the
+/// [`real_error`](StreamError::real_error).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadBufferFull {
+    /// How many bytes the stream may keep.
+    pub max_buffer_size: usize,
+}
+
+impl fmt::Display for ReadBufferFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the read buffer is full with {} bytes", self.max_buffer_size)
+    }
+}
+
+impl Error for ReadBufferFull {}
+
 /// A loop could not be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -56,6 +56,7 @@
 //! | feature | default | what |
 //! | --- | --- | --- |
 //! | `macros` | yes | `#[coroutine]`, `#[engine]`, `#[main]`, `#[test]` |
+//! | `regex` | yes | [`IoStream::read_until_regex`](iostream::IoStream::read_until_regex) |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -67,6 +68,7 @@ pub mod concurrent;
 pub mod coroutine;
 mod error;
 mod ioloop;
+pub mod iostream;
 pub mod locks;
 pub mod net;
 pub mod queues;
@@ -75,7 +77,7 @@ mod testing;
 mod wait_queue;
 
 pub use coroutine::Coroutine;
-pub use error::{JoinError, LoopClosed, RunError, StartError, TimedOut};
+pub use error::{JoinError, LoopClosed, RunError, StartError, StreamError, TimedOut};
 pub use ioloop::{
     Builder, CoroutineInfo, Counters, Deadline, Interest, IoLoop, LoopHandle, PeriodicCallback,
     Timeout,

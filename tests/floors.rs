@@ -16,6 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["ioloop"],
     &["coroutine"],
     &["net"],
+    &["iostream"],
     &["testing"],
     &["__private"],
 ];

@@ -26,13 +26,13 @@ impl Lent {
     /// How large a lent buffer is, in bytes: 64 KiB, what Tornado reads at a time.
     pub const SIZE: usize = 64 * 1024;
 
-    pub(super) fn borrow() -> Lent {
+    pub(crate) fn borrow() -> Lent {
         let kept = with_current(|core| core.lent.borrow_mut().pop()).flatten();
         let buffer = kept.unwrap_or_else(|| vec![0; Lent::SIZE].into_boxed_slice());
         Lent { buffer: Some(buffer), len: 0 }
     }
 
-    pub(super) fn whole(&mut self) -> &mut [u8] {
+    pub(crate) fn whole(&mut self) -> &mut [u8] {
         self.buffer.as_deref_mut().unwrap_or_default()
     }
 

@@ -1,0 +1,291 @@
+//! `IoStream`: buffered reading and writing in Tornado's terms, over any byte stream.
+//!
+//! Reads say what they want (so many bytes, up to a delimiter, everything) and get all of it or an
+//! error. What has arrived stays in the stream until a read takes all that it wants, so a read that
+//! is dropped (by a time-out, by `select!`) loses nothing. A read that can be served from what has
+//! arrived is, also after the stream was closed; a read that cannot takes from the socket no more
+//! than a chunk beyond what it wants, and then lets TCP hold the sender back.
+//!
+//! Writes are sent at once as far as the socket takes them; the rest is kept and sent by a coroutine
+//! of the stream's own, so a write need not be awaited. Awaiting one waits until its last byte has
+//! been handed to the system.
+//!
+//! A stream is a handle: a clone is the same stream. It is closed by [`IoStream::close`], by the other
+//! side, by an error, or when the last handle is dropped and everything written has been sent.
+
+mod buffer;
+mod read;
+mod write;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::io::{AsyncRead, AsyncWrite};
+
+pub use crate::error::{ReadBufferFull, StreamError, UnsatisfiableRead};
+use crate::ioloop::IoLoop;
+use crate::net::Lent;
+use crate::wait_queue::{Place, WaitQueue};
+use buffer::Buffer;
+use write::Unsent;
+pub use write::Write;
+
+/// How much may be kept that has arrived and was not read, unless told: Tornado's 100 MiB.
+const MAX_BUFFER_SIZE: usize = 100 * 1024 * 1024;
+
+/// What an [`IoStream`] needs of what it is over.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for S {}
+
+/// A buffered stream over `S`; see the [module](self). Tornado: `IOStream`.
+///
+/// ```
+/// use waterspout::IoLoop;
+/// use waterspout::iostream::IoStream;
+/// use waterspout::net::UnixStream;
+///
+/// let io_loop = IoLoop::new()?;
+/// io_loop.run_sync(|| async {
+///     let (here, there) = UnixStream::pair()?;
+///     let (here, there) = (IoStream::new(here), IoStream::new(there));
+///     here.write("GET / HTTP/1.0\r\n\r\n"); // need not be awaited
+///     assert_eq!(there.read_until(b"\r\n", 1024).await?, b"GET / HTTP/1.0\r\n");
+///     assert_eq!(there.read_bytes(2).await?, b"\r\n");
+///     Ok::<(), std::io::Error>(())
+/// })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct IoStream<S: Transport> {
+    inner: Rc<Inner<S>>,
+}
+
+struct Inner<S> {
+    /// `None` once closed.
+    io: RefCell<Option<S>>,
+    received: RefCell<Buffer>,
+    unsent: RefCell<Unsent>,
+    /// A read is under way.
+    reading: Cell<bool>,
+    /// A coroutine is sending what is unsent.
+    sending: Cell<bool>,
+    error: RefCell<Option<Arc<io::Error>>>,
+    closed: WaitQueue,
+    options: Options,
+    /// How many handles there are; the coroutine that sends is none of them.
+    handles: Cell<usize>,
+}
+
+/// The limits of a stream. From [`IoStream::with_options`].
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How many bytes may have arrived and not been read; a read that wants more closes the stream.
+    pub max_buffer_size: usize,
+    /// How many bytes may have been written and not been sent; a write beyond is refused.
+    pub max_write_buffer_size: usize,
+    /// How many bytes are read from the socket at a time, at most [`Lent::SIZE`].
+    pub read_chunk_size: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            max_buffer_size: MAX_BUFFER_SIZE,
+            max_write_buffer_size: usize::MAX,
+            read_chunk_size: Lent::SIZE,
+        }
+    }
+}
+
+impl<S: Transport> IoStream<S> {
+    /// A stream over `io` with Tornado's limits: 100 MiB received, any number written.
+    pub fn new(io: S) -> IoStream<S> {
+        IoStream::with_options(io, Options::default())
+    }
+
+    /// A stream over `io` with other limits.
+    pub fn with_options(io: S, mut options: Options) -> IoStream<S> {
+        let largest = Lent::SIZE.min(options.max_buffer_size / 2).max(1);
+        options.read_chunk_size = options.read_chunk_size.clamp(1, largest);
+        let inner = Inner {
+            io: RefCell::new(Some(io)),
+            received: RefCell::new(Buffer::default()),
+            unsent: RefCell::new(Unsent::default()),
+            reading: Cell::new(false),
+            sending: Cell::new(false),
+            error: RefCell::new(None),
+            closed: WaitQueue::new(),
+            options,
+            handles: Cell::new(1),
+        };
+        IoStream { inner: Rc::new(inner) }
+    }
+
+    /// Shows what the stream is over; `None` once it is closed.
+    pub fn with_io<R>(&self, look: impl FnOnce(&S) -> R) -> Option<R> {
+        self.inner.io.borrow().as_ref().map(look)
+    }
+
+    /// Closes the stream now. What was written and is unsent is dropped, and its writes give an
+    /// error; what has arrived can still be read. Closing twice does nothing. Tornado: `close`.
+    pub fn close(&self) {
+        self.inner.close(None);
+    }
+
+    /// Whether the stream is closed, from either side. Tornado: `closed`.
+    pub fn is_closed(&self) -> bool {
+        self.inner.is_closed()
+    }
+
+    /// Whether a read is under way. Tornado: `reading`.
+    pub fn reading(&self) -> bool {
+        self.inner.reading.get()
+    }
+
+    /// Whether something that was written is unsent. Tornado: `writing`.
+    pub fn writing(&self) -> bool {
+        !self.inner.unsent.borrow().is_empty()
+    }
+
+    /// What closed the stream, if it was an error: `None` for a clean end. Tornado: `error`.
+    pub fn error(&self) -> Option<Arc<io::Error>> {
+        self.inner.error.borrow().clone()
+    }
+
+    /// Waits until the stream is closed, watching for that also while nobody reads.
+    ///
+    /// What arrives meanwhile is kept, up to a chunk; unread bytes delay the discovery, as in Tornado.
+    /// Cancel safe. Tornado: `set_close_callback`.
+    pub fn closed(&self) -> impl Future<Output = ()> + use<S> {
+        let mut watch = Watch { inner: self.inner.clone(), place: Place::default() };
+        std::future::poll_fn(move |cx| watch.poll(cx))
+    }
+
+    /// Calls `callback` in a later turn when the stream is closed, once; also if it is already.
+    /// Tornado: `set_close_callback`.
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`].
+    #[track_caller]
+    pub fn set_close_callback(&self, callback: impl FnOnce() + 'static) {
+        let closed = self.closed();
+        IoLoop::current().spawn_callback(|| async {
+            closed.await;
+            callback();
+        });
+    }
+}
+
+impl<S: Transport> Inner<S> {
+    fn is_closed(&self) -> bool {
+        self.io.borrow().is_none()
+    }
+
+    fn close(&self, error: Option<io::Error>) {
+        let io = self.io.borrow_mut().take();
+        let Some(io) = io else { return };
+        if let Some(error) = error {
+            *self.error.borrow_mut() = Some(Arc::new(error));
+        }
+        drop(io);
+        let unsent = self.unsent.take();
+        unsent.fail(&self.closed_error());
+        self.closed.wake_all();
+    }
+
+    /// The error of whoever wants something of a closed stream.
+    fn closed_error(&self) -> StreamError {
+        StreamError::Closed(self.error.borrow().clone())
+    }
+
+    /// Receives a chunk, of at most `most` bytes. Ready with `false` when no more will come.
+    fn poll_receive(&self, cx: &mut Context<'_>, most: usize) -> Poll<bool> {
+        let mut lent = Lent::borrow();
+        let most = most.min(self.options.read_chunk_size);
+        let received = match &mut *self.io.borrow_mut() {
+            Some(io) => Pin::new(io).poll_read(cx, &mut lent.whole()[..most]),
+            None => return Poll::Ready(false),
+        };
+        match received {
+            Poll::Ready(Ok(0)) => self.close(None),
+            Poll::Ready(Ok(n)) => {
+                self.received.borrow_mut().extend(&lent.whole()[..n]);
+                return Poll::Ready(true);
+            }
+            Poll::Ready(Err(error)) => self.close(Some(error)),
+            Poll::Pending => return Poll::Pending,
+        }
+        Poll::Ready(false)
+    }
+}
+
+struct Watch<S: Transport> {
+    inner: Rc<Inner<S>>,
+    place: Place,
+}
+
+impl<S: Transport> Watch<S> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let inner = &*self.inner;
+        loop {
+            if inner.is_closed() {
+                return Poll::Ready(());
+            }
+            if self.place == Place::default() {
+                self.place = inner.closed.join(cx, None);
+            }
+            if inner.closed.poll(&mut self.place, cx).is_ready() {
+                continue;
+            }
+            // Whoever reads will notice by himself, and takes what arrives.
+            let chunk = inner.options.read_chunk_size;
+            let room = chunk.saturating_sub(inner.received.borrow().len());
+            if inner.reading.get() || room == 0 {
+                return Poll::Pending;
+            }
+            if inner.poll_receive(cx, room).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<S: Transport> Drop for Watch<S> {
+    fn drop(&mut self) {
+        self.inner.closed.leave(&mut self.place);
+    }
+}
+
+impl<S: Transport> Clone for IoStream<S> {
+    fn clone(&self) -> IoStream<S> {
+        self.inner.handles.set(self.inner.handles.get() + 1);
+        IoStream { inner: self.inner.clone() }
+    }
+}
+
+impl<S: Transport> Drop for IoStream<S> {
+    fn drop(&mut self) {
+        let handles = self.inner.handles.get() - 1;
+        self.inner.handles.set(handles);
+        if handles == 0 && !self.writing() {
+            self.close();
+        }
+    }
+}
+
+impl<S: Transport> fmt::Debug for IoStream<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IoStream")
+            .field("is_closed", &self.is_closed())
+            .field("reading", &self.reading())
+            .field("writing", &self.writing())
+            .field("error", &self.error())
+            .finish()
+    }
+}
