@@ -50,6 +50,8 @@
 //! would keep the others waiting, so I/O, timers, locks and queues give way after a number of
 //! operations; a computation does so with [`moment`].
 
+mod cancel_token;
+mod group;
 mod in_executor;
 mod multi;
 mod remote;
@@ -67,6 +69,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use crate::error::{JoinError, TimedOut};
+pub use cancel_token::CancelToken;
+pub use group::TaskGroup;
 pub use multi::{Children, multi, multi_quiet, try_multi};
 pub use remote::Answer;
 pub use sleep::{Moment, Sleep, moment, sleep, sleep_until};

@@ -1,0 +1,76 @@
+//! `CancelToken`: telling coroutines that it is time to end.
+//!
+//! Cancelling a coroutine drops it where it stands. A token asks instead: whoever listens finishes
+//! what it is doing. A server stops accepting when its token is cancelled, and lets its connections
+//! come to their end.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use crate::locks::Event;
+
+/// A request to end, which is made once and stays made. A clone is the same token.
+///
+/// ```
+/// use waterspout::{IoLoop, coroutine::{self, CancelToken}};
+///
+/// let io_loop = IoLoop::new()?;
+/// io_loop.run_sync(|| async {
+///     let token = CancelToken::new();
+///     let listens = token.clone();
+///     let server = coroutine::start(async move {
+///         let ran = listens.run(std::future::pending::<()>()).await;
+///         assert!(ran.is_none());
+///         "and now to tidy up"
+///     });
+///     token.cancel();
+///     assert_eq!(server.await, "and now to tidy up");
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct CancelToken {
+    event: Event,
+}
+
+impl CancelToken {
+    /// A token that is not cancelled.
+    pub fn new() -> CancelToken {
+        CancelToken::default()
+    }
+
+    /// Cancels it.
+    pub fn cancel(&self) {
+        self.event.set();
+    }
+
+    /// Whether it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.event.is_set()
+    }
+
+    /// Waits until it is cancelled. Cancel safe.
+    pub fn cancelled(&self) -> impl Future<Output = ()> + use<> {
+        self.event.wait()
+    }
+
+    /// Awaits `future` until the token is cancelled: then `future` is dropped, and this gives `None`.
+    /// A future that is ready wins.
+    pub async fn run<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut cancelled = pin!(self.cancelled());
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => cancelled.as_mut().poll(cx).map(|()| None),
+        })
+        .await
+    }
+}
+
+impl fmt::Debug for CancelToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelToken").field("is_cancelled", &self.is_cancelled()).finish()
+    }
+}

@@ -1,0 +1,209 @@
+//! `TaskGroup` and `CancelToken`: structured endings.
+
+use std::cell::{Cell, RefCell};
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use waterspout::coroutine::{CancelToken, TaskGroup, moment, sleep, spawn};
+use waterspout::{IoLoop, coroutine};
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// Writes a word when it is dropped.
+struct Dropped(Rc<RefCell<Vec<u32>>>, u32);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.borrow_mut().push(self.1);
+    }
+}
+
+#[waterspout::test(virtual_time)]
+async fn join_waits_for_all_children() {
+    let group = TaskGroup::<()>::new();
+    let begun = IoLoop::current().time();
+    for n in [1, 3, 2] {
+        group.start(async move {
+            sleep(seconds(n)).await;
+            Ok(())
+        });
+    }
+    assert_eq!(group.len(), 3);
+    assert_eq!(group.join().await, Ok(()));
+    assert_eq!((group.len(), IoLoop::current().time() - begun), (0, seconds(3)));
+    assert_eq!(group.join().await, Ok(()), "an empty group is joined at once");
+}
+
+#[waterspout::test(virtual_time)]
+async fn dropping_a_group_cancels_its_children() {
+    let log = Rc::new(RefCell::new(Vec::new()));
+    let group = TaskGroup::<()>::new();
+    for n in 1..=2 {
+        let held = Dropped(log.clone(), n);
+        group.start(async move {
+            let _held = held;
+            std::future::pending().await
+        });
+    }
+    assert_eq!(*log.borrow(), []);
+    drop(group);
+    assert_eq!(*log.borrow(), [1, 2]);
+}
+
+#[waterspout::test(virtual_time)]
+async fn the_first_failure_cancels_the_others_and_is_what_join_gives() {
+    let log = Rc::new(RefCell::new(Vec::new()));
+    let group = TaskGroup::new();
+    for n in 1..=4 {
+        let held = Dropped(log.clone(), n);
+        group.start(async move {
+            let _held = held;
+            sleep(seconds(n.into())).await;
+            if n >= 2 { Err(n) } else { Ok(()) }
+        });
+    }
+    assert_eq!(group.join().await, Err(2));
+    assert_eq!(*log.borrow(), [1, 2, 3, 4]);
+    assert_eq!(group.join().await, Ok(()), "a failure is given once");
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_panic_of_a_child_goes_on_in_join() {
+    let group = TaskGroup::<()>::new();
+    group.start(async {
+        moment().await;
+        panic!("in a child")
+    });
+    let panic = AssertUnwindSafe(group.join()).catch_unwind().await.unwrap_err();
+    assert_eq!(*panic.downcast::<&str>().unwrap(), "in a child");
+}
+
+#[test]
+fn children_of_an_independent_group_fail_alone_and_are_reported() {
+    let reported = Rc::new(RefCell::new(Vec::new()));
+    let inside = reported.clone();
+    let io_loop = IoLoop::builder()
+        .virtual_time()
+        .on_exception(move |exception| inside.borrow_mut().push(exception.info.to_string()))
+        .build()
+        .unwrap();
+    io_loop
+        .run_sync(|| async {
+            let group = TaskGroup::independent();
+            for n in 1..=3u32 {
+                group.start(async move {
+                    sleep(seconds(n.into())).await;
+                    assert_ne!(n, 2, "two is out");
+                    if n == 1 { Err("one is wrong") } else { Ok(()) }
+                });
+            }
+            assert_eq!(group.join().await, Ok(()));
+        })
+        .unwrap();
+    let reported = reported.borrow();
+    assert_eq!(reported.len(), 2);
+    assert_eq!(reported[0], "\"one is wrong\"");
+    assert!(reported[1].contains("two is out"), "{}", reported[1]);
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_finished_child_leaves_nothing_behind() {
+    let group = TaskGroup::<()>::new();
+    let held = Rc::new(());
+    for _ in 0..10_000 {
+        let held = held.clone();
+        group.start(async move {
+            moment().await;
+            drop(held);
+            Ok(())
+        });
+        if group.len() == 100 {
+            group.join().await.unwrap();
+        }
+    }
+    group.join().await.unwrap();
+    assert_eq!((group.len(), Rc::strong_count(&held)), (0, 1));
+    assert!(IoLoop::current().counters().live <= 2);
+}
+
+#[waterspout::test(virtual_time)]
+async fn shutdown_waits_until_its_deadline_and_cancels_the_rest() {
+    let group = TaskGroup::<()>::new();
+    for n in [1, 2, 60] {
+        group.start(async move {
+            sleep(seconds(n)).await;
+            Ok(())
+        });
+    }
+    let begun = IoLoop::current().time();
+    assert_eq!(group.shutdown(seconds(5)).await, 1);
+    assert_eq!(IoLoop::current().time() - begun, seconds(5));
+    assert!(group.is_empty());
+    assert_eq!(group.shutdown(seconds(5)).await, 0);
+    assert_eq!(IoLoop::current().time() - begun, seconds(5));
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_child_may_cancel_its_group_and_the_group_goes_on() {
+    let group = Rc::new(TaskGroup::<()>::new());
+    let inner = group.clone();
+    group.start(async move {
+        inner.cancel();
+        Ok(()) // it never suspends, so it comes to its end
+    });
+    let ran = Rc::new(Cell::new(false));
+    let inside = ran.clone();
+    group.start(async move {
+        moment().await;
+        inside.set(true);
+        Ok(())
+    });
+    assert_eq!(group.len(), 1);
+    group.join().await.unwrap();
+    assert!(ran.get());
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_token_is_heard_by_all_its_clones_at_any_time() {
+    let token = CancelToken::new();
+    let heard = Rc::new(Cell::new(0));
+    for _ in 0..3 {
+        let (token, heard) = (token.clone(), heard.clone());
+        spawn(async move {
+            token.cancelled().await;
+            heard.set(heard.get() + 1);
+        });
+    }
+    moment().await;
+    assert_eq!((heard.get(), token.is_cancelled()), (0, false));
+    token.cancel();
+    token.cancel();
+    moment().await;
+    assert_eq!((heard.get(), token.is_cancelled()), (3, true));
+    token.cancelled().await;
+}
+
+#[waterspout::test(virtual_time)]
+async fn what_runs_under_a_token_ends_with_it_unless_it_is_done() {
+    let token = CancelToken::new();
+    assert_eq!(token.run(async { 5 }).await, Some(5));
+    let listening = token.clone();
+    let held = Rc::new(());
+    let inside = held.clone();
+    let runs = coroutine::start(async move {
+        listening
+            .run(async move {
+                let _inside = inside;
+                sleep(seconds(60)).await;
+            })
+            .await
+    });
+    token.cancel();
+    assert_eq!(runs.await, None);
+    assert_eq!(Rc::strong_count(&held), 1);
+    assert_eq!(token.run(async { 6 }).await, Some(6), "what is ready wins");
+}
