@@ -4,9 +4,11 @@
 //! at. The trait of the same name is [`std::future::Future`], which it implements; write
 //! `concurrent::Future` for the type.
 
+mod channel;
 mod executor;
 mod future;
 
 pub use crate::error::ExcInfo;
+pub use channel::{Receiver, SendError, Sender, TrySendError, channel};
 pub use executor::{Executor, ExecutorBuilder};
 pub use future::{Future, Promise, promise};

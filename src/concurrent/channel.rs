@@ -1,0 +1,363 @@
+//! `channel`: a bounded queue between loops.
+//!
+//! The items are `Send`, the ends go to any thread, and either end can be awaited in any runtime. A
+//! sender that finds the queue full waits; a receiver that finds it empty waits. Only a queue that
+//! was empty wakes its receiver, and the loop's inbox makes one system call of many wake-ups, so a
+//! stream of items costs a wake-up for each time the receiver had caught up.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use futures::stream::{FusedStream, Stream};
+
+use crate::budget;
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    capacity: usize,
+}
+
+struct State<T> {
+    items: VecDeque<T>,
+    /// How many senders there are; without any, the channel is closed.
+    senders: usize,
+    /// The receiver has gone.
+    refused: bool,
+    receiver: Option<Waker>,
+    /// Those who wait for room, by number, first in first out.
+    waiting: VecDeque<(u64, Waker)>,
+    next: u64,
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A channel with room for `capacity` items, at least one.
+///
+/// ```
+/// use waterspout::{IoLoop, concurrent::channel};
+///
+/// let (sender, mut receiver) = channel(16);
+/// let worker = std::thread::spawn(move || {
+///     IoLoop::new().unwrap().run_sync(|| async move {
+///         for n in 0..100 {
+///             sender.send(n).await.unwrap();
+///         }
+///     })
+/// });
+/// let sum = IoLoop::new()?.run_sync(|| async move {
+///     let mut sum = 0;
+///     while let Some(n) = receiver.recv().await {
+///         sum += n;
+///     }
+///     sum
+/// })?;
+/// assert_eq!(sum, 4950);
+/// worker.join().unwrap()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn channel<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    let state = State {
+        items: VecDeque::new(),
+        senders: 1,
+        refused: false,
+        receiver: None,
+        waiting: VecDeque::new(),
+        next: 0,
+    };
+    let shared = Arc::new(Shared { state: Mutex::new(state), capacity: capacity.max(1) });
+    (Sender { shared: shared.clone() }, Receiver { shared })
+}
+
+/// The sending end; a clone sends into the same channel. When the last is dropped, the receiver gets
+/// what is left, and then the end.
+pub struct Sender<T> {
+    shared: Arc<Shared<T>>,
+}
+
+/// The receiving end, and a stream of what it receives. When it is dropped, senders get their items
+/// back.
+pub struct Receiver<T> {
+    shared: Arc<Shared<T>>,
+}
+
+/// The receiver has gone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SendError<T>(
+    /// The item that was not sent.
+    pub T,
+);
+
+/// The item was not sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum TrySendError<T> {
+    /// There is no room now.
+    Full(T),
+    /// The receiver has gone.
+    Closed(T),
+}
+
+impl<T: Send> Sender<T> {
+    /// Sends an item, waiting for room.
+    ///
+    /// Cancel safe: the item of a send that was dropped is not sent.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`] with the item, if the receiver has gone.
+    pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> {
+        let mut sending = Sending { shared: &self.shared, item: Some(item), number: None };
+        poll_fn(move |cx| sending.poll(cx))
+    }
+
+    /// Sends an item if there is room. May be called from anywhere, a thread without a loop included.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError`] with the item.
+    pub fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
+        let mut state = self.shared.lock();
+        if state.refused {
+            return Err(TrySendError::Closed(item));
+        }
+        // Not past those who wait.
+        if !state.waiting.is_empty() || state.items.len() >= self.shared.capacity {
+            return Err(TrySendError::Full(item));
+        }
+        let receiver = state.push(item);
+        drop(state);
+        wake(receiver);
+        Ok(())
+    }
+
+    /// Whether the receiver has gone.
+    pub fn is_closed(&self) -> bool {
+        self.shared.lock().refused
+    }
+}
+
+impl<T> State<T> {
+    fn push(&mut self, item: T) -> Option<Waker> {
+        self.items.push_back(item);
+        self.receiver.take()
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+struct Sending<'a, T> {
+    shared: &'a Shared<T>,
+    item: Option<T>,
+    /// The place among those who wait.
+    number: Option<u64>,
+}
+
+// The item is moved, never pinned.
+impl<T> Unpin for Sending<'_, T> {}
+
+impl<T> Sending<'_, T> {
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<(), SendError<T>>> {
+        std::task::ready!(budget::poll_proceed(cx));
+        let mut state = self.shared.lock();
+        let Some(item) = self.item.take() else { return Poll::Pending };
+        if state.refused {
+            return Poll::Ready(Err(SendError(item)));
+        }
+        let first = match self.number {
+            // Room is for the first who waits, or for anybody if nobody does.
+            None => state.waiting.is_empty(),
+            Some(number) => state.waiting.front().is_none_or(|(first, _)| *first >= number),
+        };
+        if first && state.items.len() < self.shared.capacity {
+            if self.number.take().is_some() {
+                state.waiting.pop_front();
+            }
+            let receiver = state.push(item);
+            let next = state.next_to_send(self.shared.capacity);
+            drop(state);
+            wake(receiver);
+            wake(next);
+            return Poll::Ready(Ok(()));
+        }
+        self.item = Some(item);
+        match self.number {
+            None => {
+                let number = state.next;
+                state.next += 1;
+                state.waiting.push_back((number, cx.waker().clone()));
+                self.number = Some(number);
+            }
+            Some(number) => {
+                if let Ok(at) = state.waiting.binary_search_by_key(&number, |(n, _)| *n) {
+                    state.waiting[at].1.clone_from(cx.waker());
+                }
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl<T> State<T> {
+    /// The first who waits, if there is room.
+    fn next_to_send(&self, capacity: usize) -> Option<Waker> {
+        if self.items.len() >= capacity {
+            return None;
+        }
+        self.waiting.front().map(|(_, waker)| waker.clone())
+    }
+}
+
+impl<T> Drop for Sending<'_, T> {
+    fn drop(&mut self) {
+        let Some(number) = self.number else { return };
+        let mut state = self.shared.lock();
+        let at = state.waiting.binary_search_by_key(&number, |(n, _)| *n);
+        let gone = at.ok().and_then(|at| state.waiting.remove(at));
+        // It may have been its turn.
+        let next = state.next_to_send(self.shared.capacity);
+        drop(state);
+        drop(gone);
+        wake(next);
+    }
+}
+
+impl<T: Send> Receiver<T> {
+    /// Receives an item, waiting for one; `None` when all senders have gone and nothing is left.
+    ///
+    /// Cancel safe.
+    pub fn recv(&mut self) -> impl Future<Output = Option<T>> {
+        poll_fn(|cx| self.poll_recv(cx))
+    }
+
+    /// Receives an item if there is one.
+    pub fn try_recv(&mut self) -> Option<T> {
+        let mut state = self.shared.lock();
+        let item = state.items.pop_front();
+        let next = state.next_to_send(self.shared.capacity);
+        drop(state);
+        wake(next);
+        item
+    }
+
+    /// [`recv`](Receiver::recv) as a poll function.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        std::task::ready!(budget::poll_proceed(cx));
+        let mut state = self.shared.lock();
+        if let Some(item) = state.items.pop_front() {
+            let next = state.next_to_send(self.shared.capacity);
+            drop(state);
+            wake(next);
+            return Poll::Ready(Some(item));
+        }
+        if state.senders == 0 {
+            return Poll::Ready(None);
+        }
+        let before = state.receiver.replace(cx.waker().clone());
+        drop(state);
+        drop(before);
+        Poll::Pending
+    }
+}
+
+impl<T: Send> Stream for Receiver<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        self.poll_recv(cx)
+    }
+}
+
+impl<T: Send> FusedStream for Receiver<T> {
+    fn is_terminated(&self) -> bool {
+        let state = self.shared.lock();
+        state.senders == 0 && state.items.is_empty()
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Sender<T> {
+        self.shared.lock().senders += 1;
+        Sender { shared: self.shared.clone() }
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.senders -= 1;
+        let receiver = if state.senders == 0 { state.receiver.take() } else { None };
+        drop(state);
+        wake(receiver);
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.refused = true;
+        let items = std::mem::take(&mut state.items);
+        // They look again, and take themselves off the list.
+        let waiting: Vec<Waker> = state.waiting.iter().map(|(_, waker)| waker.clone()).collect();
+        drop(state);
+        drop(items);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").field("capacity", &self.shared.capacity).finish()
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").field("capacity", &self.shared.capacity).finish()
+    }
+}
+
+impl<T> fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SendError")
+    }
+}
+
+impl<T> fmt::Display for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the receiver has gone")
+    }
+}
+
+impl<T> Error for SendError<T> {}
+
+impl<T> fmt::Debug for TrySendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TrySendError::Full(_) => f.write_str("Full"),
+            TrySendError::Closed(_) => f.write_str("Closed"),
+        }
+    }
+}
+
+impl<T> fmt::Display for TrySendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TrySendError::Full(_) => f.write_str("the channel has no room"),
+            TrySendError::Closed(_) => f.write_str("the receiver has gone"),
+        }
+    }
+}
+
+impl<T> Error for TrySendError<T> {}

@@ -1,0 +1,162 @@
+//! `concurrent::channel`: items between loops.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use waterspout::IoLoop;
+use waterspout::concurrent::{TrySendError, channel};
+use waterspout::coroutine::{moment, sleep, spawn, with_timeout};
+
+#[waterspout::test]
+async fn items_arrive_in_order_and_the_end_after_them() {
+    let (sender, mut receiver) = channel(2);
+    let sending = spawn(async move {
+        for n in 0..100 {
+            sender.send(n).await.unwrap();
+        }
+    });
+    for n in 0..100 {
+        assert_eq!(receiver.recv().await, Some(n));
+    }
+    assert_eq!(receiver.recv().await, None);
+    sending.await;
+}
+
+#[waterspout::test]
+async fn a_full_channel_holds_its_senders_back_in_order() {
+    let (sender, mut receiver) = channel(1);
+    sender.send(0).await.unwrap();
+    assert_eq!(sender.try_send(9), Err(TrySendError::Full(9)));
+    for n in 1..=3 {
+        let sender = sender.clone();
+        spawn(async move { sender.send(n).await.unwrap() });
+    }
+    moment().await;
+    assert_eq!(receiver.recv().await, Some(0));
+    // There is room, but those who wait come first.
+    assert_eq!(sender.try_send(9), Err(TrySendError::Full(9)));
+    for n in 1..=3 {
+        assert_eq!(receiver.recv().await, Some(n));
+    }
+    assert_eq!(sender.try_send(4), Ok(()));
+    assert_eq!(receiver.try_recv(), Some(4));
+    assert_eq!(receiver.try_recv(), None);
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_dropped_send_is_not_sent_and_lets_the_next_go_on() {
+    let (sender, mut receiver) = channel(1);
+    sender.send(0).await.unwrap();
+    let second = sender.clone();
+    let waiting = spawn(async move {
+        let first = with_timeout(Duration::from_secs(1), second.send(1)).await;
+        assert!(first.is_err());
+    });
+    moment().await;
+    let third = sender.clone();
+    let last = spawn(async move { third.send(2).await.unwrap() });
+    moment().await;
+    waiting.await;
+    assert_eq!(receiver.recv().await, Some(0));
+    assert_eq!(receiver.recv().await, Some(2));
+    last.await;
+    // One whose turn has come, and who is dropped before he takes it.
+    sender.send(3).await.unwrap();
+    let mut gone = Box::pin(sender.send(4));
+    let mut stays = Box::pin(sender.send(5));
+    assert!(gone.as_mut().now_or_never().is_none());
+    assert!(stays.as_mut().now_or_never().is_none());
+    assert_eq!(receiver.recv().await, Some(3));
+    drop(gone);
+    stays.await.unwrap();
+    assert_eq!(receiver.recv().await, Some(5));
+}
+
+#[waterspout::test]
+async fn a_receiver_that_goes_gives_the_items_back() {
+    let (sender, receiver) = channel(1);
+    sender.send("in it").await.unwrap();
+    let waits = sender.clone();
+    let waiting = spawn(async move { waits.send("on its way").await });
+    moment().await;
+    drop(receiver);
+    assert_eq!(waiting.await.unwrap_err().0, "on its way");
+    assert_eq!(sender.send("late").await.unwrap_err().0, "late");
+    assert_eq!(sender.try_send("later"), Err(TrySendError::Closed("later")));
+    assert!(sender.is_closed());
+}
+
+#[test]
+fn several_loops_send_to_one_and_nothing_is_lost() {
+    let (sender, receiver) = channel(8);
+    let threads: Vec<_> = (0..4u64)
+        .map(|thread| {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                let io_loop = IoLoop::new().unwrap();
+                let sent = io_loop.run_sync(|| async move {
+                    for n in 0..5_000 {
+                        sender.send(thread << 32 | n).await.unwrap();
+                    }
+                });
+                sent.unwrap();
+            })
+        })
+        .collect();
+    drop(sender);
+    let received: Vec<u64> = IoLoop::new().unwrap().run_sync(|| receiver.collect()).unwrap();
+    assert_eq!(received.len(), 20_000);
+    for thread in 0..4 {
+        let own = received.iter().filter(|item| **item >> 32 == thread).map(|item| item & 0xffff);
+        assert!(own.eq(0..5_000), "the items of sender {thread} are in order");
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn a_burst_does_not_wake_the_loop_for_each_item() {
+    let (sender, mut receiver) = channel(10_000);
+    let (ready, begin) = mpsc::channel();
+    let worker = thread::spawn(move || {
+        let io_loop = IoLoop::new().unwrap();
+        let inner = io_loop.clone();
+        io_loop
+            .run_sync(|| async move {
+                let sum = Rc::new(Cell::new(0));
+                // Runs once the loop is about to sleep in `recv`.
+                inner.call_later(Duration::ZERO, move || ready.send(()).unwrap());
+                while let Some(n) = receiver.recv().await {
+                    sum.set(sum.get() + n);
+                }
+                sum.get()
+            })
+            .map(|sum| (sum, io_loop.counters().notified))
+            .unwrap()
+    });
+    begin.recv().unwrap();
+    for n in 0..10_000u64 {
+        sender.try_send(n).unwrap();
+    }
+    drop(sender);
+    let (sum, notified) = worker.join().unwrap();
+    assert_eq!(sum, 49_995_000);
+    // It slept and caught up a few times at most, as the machine would have it, not once an item.
+    assert!(notified < 5_000, "{notified} writes for 10,000 items");
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_receiver_may_wait_with_others() {
+    let (sender, mut receiver) = channel::<u8>(1);
+    let waited = with_timeout(Duration::from_secs(1), receiver.recv()).await;
+    assert!(waited.is_err());
+    spawn(async move {
+        sleep(Duration::from_secs(1)).await;
+        sender.send(7).await.unwrap();
+    });
+    assert_eq!(receiver.next().await, Some(7));
+    assert_eq!(receiver.next().await, None);
+}
