@@ -1,0 +1,258 @@
+//! The examples, run as programs: what they print, and how they exit.
+//!
+//! `cargo test` builds them. With `cargo test --test examples` alone, `cargo build --examples` has to
+//! come first.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::Duration;
+
+#[path = "../examples/tour/histogram.rs"]
+mod histogram;
+
+use histogram::Histogram;
+
+/// Where cargo puts an example: beside the directory of this test.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let profile = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
+    let path = profile.join("examples").join(name);
+    assert!(path.exists(), "no {}: run `cargo build --examples` first", path.display());
+    path
+}
+
+/// The example in a shell that has set its limits first: `limits` is the argument of `ulimit`.
+fn limited(name: &str, limits: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("ulimit {limits} && exec \"$0\" \"$@\"")).arg(example(name));
+    command
+}
+
+// ---------------------------------------------------------------------------------------------
+// tour
+
+struct Ran {
+    status: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    /// The value of a row of the table.
+    #[track_caller]
+    fn row(&self, label: &str) -> &str {
+        let row = self.stdout.lines().find_map(|line| line.strip_prefix(label));
+        row.unwrap_or_else(|| panic!("no {label} in {}", self.stdout)).trim()
+    }
+
+    #[track_caller]
+    fn is_fine(&self) {
+        assert_eq!(self.status, Some(0), "{}{}", self.stdout, self.stderr);
+        assert_eq!((self.row("lost"), self.row("errors")), ("0", "0"));
+    }
+}
+
+fn run(command: &mut Command) -> Ran {
+    let Output { status, stdout, stderr } = command.output().expect("it starts");
+    let text = |bytes| String::from_utf8(bytes).expect("examples print text");
+    Ran { status: status.code(), stdout: text(stdout), stderr: text(stderr) }
+}
+
+fn tour(arguments: &[&str]) -> Ran {
+    run(Command::new(example("tour")).args(arguments))
+}
+
+#[test]
+fn a_tour_loses_nothing() {
+    let ran = tour(&["--clients", "50", "--messages", "20"]);
+    ran.is_fine();
+    assert_eq!(ran.row("messages"), "1,000");
+    assert!(ran.stdout.starts_with("an echo server and 50 clients on one loop"), "{}", ran.stdout);
+    // Elsewhere than on a terminal, nothing is drawn.
+    assert!(!ran.stderr.contains(['\r', '\x1b']), "{:?}", ran.stderr);
+}
+
+#[test]
+fn a_tour_of_a_second_ends_after_a_second() {
+    let ran = tour(&["--clients=10", "--seconds=1"]);
+    ran.is_fine();
+    assert!(ran.row("time").starts_with("1."), "{}", ran.row("time"));
+}
+
+#[test]
+fn a_tour_ends_with_its_messages_if_these_come_first() {
+    let ran = tour(&["--clients", "2", "--messages", "3", "--seconds", "86400"]);
+    ran.is_fine();
+    assert_eq!(ran.row("messages"), "6");
+}
+
+#[test]
+fn help_is_no_error() {
+    for option in ["--help", "-h"] {
+        let ran = tour(&["--clients", "5", option]);
+        assert_eq!((ran.status, &*ran.stderr), (Some(0), ""));
+        assert!(ran.stdout.contains("usage: tour"), "{}", ran.stdout);
+    }
+}
+
+#[test]
+fn wrong_arguments_are_explained() {
+    let cases: [(&[&str], &str); 12] = [
+        (&["--cleints", "5"], "there is no option `--cleints`"),
+        (&["5"], "there is no option `5`"),
+        (&[""], "there is no option ``"),
+        (&["--clients"], "--clients needs a number after it"),
+        (&["--clients", "--messages"], "--clients takes a number from 1 to 20000"),
+        (&["--clients", "many"], "--clients takes a number from 1 to 20000, not `many`"),
+        (&["--clients="], "--clients takes a number from 1 to 20000, not ``"),
+        (&["--clients", "0"], "--clients takes a number from 1 to 20000, not `0`"),
+        (&["--clients", "-1"], "--clients takes a number from 1 to 20000, not `-1`"),
+        (&["--clients", "20001"], "--clients takes a number from 1 to 20000, not `20001`"),
+        (&["--messages", "99999999999999999999"], "--messages takes a number from 1 to"),
+        (&["--clients", "5", "--seconds", "0.5"], "--seconds takes a number from 1 to 86400"),
+    ];
+    for (arguments, complaint) in cases {
+        let ran = tour(arguments);
+        assert_eq!((ran.status, &*ran.stdout), (Some(2), ""), "{arguments:?}");
+        assert!(ran.stderr.starts_with(&format!("tour: {complaint}")), "{}", ran.stderr);
+        let usage = ran.stderr.lines().nth(1).unwrap_or_default();
+        assert!(usage.starts_with("usage: tour"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn too_low_a_limit_on_open_files_is_explained() {
+    let ran = run(limited("tour", "-n 64").args(["--clients", "50"]));
+    assert_eq!((ran.status, &*ran.stdout), (Some(2), ""));
+    assert_eq!(
+        ran.stderr,
+        "tour: 50 clients need 132 open files, and only 64 are allowed: \
+         raise the limit (`ulimit -n 132`), or take fewer clients (`--clients 16`)\n"
+    );
+    // The advice is good.
+    run(limited("tour", "-n 64").args(["--clients", "16", "--messages", "2"])).is_fine();
+}
+
+#[test]
+fn a_limit_that_may_be_raised_is_raised() {
+    run(limited("tour", "-S -n 64").args(["--clients", "50", "--messages", "2"])).is_fine();
+}
+
+#[test]
+fn percentiles_are_right_to_three_percent() {
+    let near = |permille: u64, values: &[u64], expected: u64| {
+        let mut histogram = Histogram::new();
+        values.iter().for_each(|&value| histogram.record(value));
+        let got = histogram.permille(permille);
+        assert!(expected <= got && got - expected <= expected / 32, "{got}, not {expected}");
+        assert_eq!(histogram.max(), values.iter().copied().max().unwrap_or(0));
+    };
+    let thousand: Vec<u64> = (1..=1_000).map(|n| n * 12_345).collect();
+    near(500, &thousand, 500 * 12_345);
+    near(990, &thousand, 990 * 12_345);
+    near(1000, &thousand, 1_000 * 12_345);
+    near(500, &[], 0);
+    near(500, &[0, 7, u64::MAX], 7);
+    near(990, &[0, 7, u64::MAX], u64::MAX);
+    for bit in 0..64 {
+        // To either side of where buckets and their widths change.
+        for value in [(1 << bit) - 1, 1 << bit, (1 << bit) + 1] {
+            near(1, &[value, u64::MAX], value);
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// echo_server
+
+/// A running echo server; dropping it kills it.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Server {
+    fn start(command: &mut Command) -> Server {
+        let command = command.arg("127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("it prints text");
+        let address = line.trim().strip_prefix("listening on ").map(str::parse);
+        let address =
+            address.unwrap_or_else(|| panic!("no address: {line:?}")).expect("a socket's");
+        let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+        Server { child, address, stderr }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time above zero");
+        stream
+    }
+
+    /// Waits for a line on standard error.
+    fn complaint(&mut self) -> String {
+        let mut line = String::new();
+        self.stderr.read_line(&mut line).expect("it prints text");
+        line
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has ended already, perhaps.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[track_caller]
+fn echoes(mut stream: &TcpStream, text: &[u8]) {
+    stream.write_all(text).expect("the server reads");
+    let mut answer = vec![0; text.len()];
+    stream.read_exact(&mut answer).expect("the server answers");
+    assert_eq!(answer, text);
+}
+
+#[test]
+fn the_echo_server_echoes_to_several_until_they_hang_up() {
+    let server = Server::start(&mut Command::new(example("echo_server")));
+    let (one, mut other) = (server.connect(), server.connect());
+    echoes(&other, b"after");
+    echoes(&one, b"before");
+    echoes(&other, &[7; 100_000]);
+    other.shutdown(std::net::Shutdown::Write).expect("it is connected");
+    assert_eq!(other.read(&mut [0; 9]).expect("the server closes"), 0);
+    echoes(&one, b"still there");
+}
+
+#[test]
+fn a_broken_connection_is_reported_and_does_not_end_the_echo_server() {
+    let mut server = Server::start(&mut Command::new(example("echo_server")));
+    let (broken, whole) = (server.connect(), server.connect());
+    echoes(&broken, b"1");
+    // Closing resets the connection.
+    socket2::SockRef::from(&broken).set_linger(Some(Duration::ZERO)).expect("a TCP socket");
+    drop(broken);
+    let complaint = server.complaint();
+    assert!(complaint.contains("`echo_server::echo`"), "{complaint}");
+    assert!(complaint.contains("ConnectionReset"), "{complaint}");
+    echoes(&whole, b"2");
+    echoes(&server.connect(), b"3");
+}
+
+#[test]
+fn with_too_many_open_files_the_echo_server_waits_for_some_to_be_closed() {
+    let mut server = Server::start(&mut limited("echo_server", "-n 16"));
+    let mut clients: Vec<_> = (0..16).map(|_| server.connect()).collect();
+    let complaint = server.complaint();
+    assert!(complaint.starts_with("cannot accept: Too many open files"), "{complaint}");
+    let last = clients.pop().expect("16 of them");
+    echoes(&clients[0], b"accepted before");
+    drop(clients);
+    echoes(&last, b"accepted now");
+}
