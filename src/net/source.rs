@@ -107,6 +107,14 @@ impl<S> Registered<S> {
         &self.source
     }
 
+    pub(crate) fn source_mut(&mut self) -> &mut S {
+        &mut self.source
+    }
+
+    pub(crate) fn loop_id(&self) -> LoopId {
+        self.token.id
+    }
+
     /// Tries `operation` when the socket is ready, and again when it was not after all.
     ///
     /// `operation` may be foreign: nothing is borrowed while it runs.
