@@ -40,7 +40,7 @@ impl IoLoop {
     /// Asks the loop to end [`start`](IoLoop::start) or [`run_sync`](IoLoop::run_sync).
     ///
     /// The rest of the current turn still runs. Called before `start`, it makes `start` return at
-    /// once. From another thread: [`LoopHandle::stop`].
+    /// once. From another thread: [`LoopHandle::stop`](crate::LoopHandle::stop).
     pub fn stop(&self) {
         self.core.stop.set(true);
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::stream::Stream;
+use mio::Interest;
 use socket2::SockRef;
 
 use super::address::{ToSocketAddrs, resolve};
@@ -202,7 +203,7 @@ impl TcpStream {
 
     async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
         let stream = mio::net::TcpStream::connect(address)?;
-        let stream = TcpStream { registered: Registered::new(stream, &[])? };
+        let stream = TcpStream::registered(stream, &[])?;
         let established = |stream: &mio::net::TcpStream| {
             stream.try_io(|| established(stream.take_error(), || stream.peer_addr()))
         };
@@ -212,8 +213,15 @@ impl TcpStream {
 
     /// What a listener has accepted: it is tried first, for the client has often sent already.
     fn accepted(stream: mio::net::TcpStream) -> io::Result<TcpStream> {
-        let ready = [Direction::Read, Direction::Write];
-        Ok(TcpStream { registered: Registered::new(stream, &ready)? })
+        TcpStream::registered(stream, &[Direction::Read, Direction::Write])
+    }
+
+    fn registered(stream: mio::net::TcpStream, ready: &[Direction]) -> io::Result<TcpStream> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        // Urgent data makes reads end early, so that has to be known.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let interest = interest | Interest::PRIORITY;
+        Ok(TcpStream { registered: Registered::with_interest(stream, interest, ready)? })
     }
 
     /// Takes over a connection made elsewhere, for the current loop.
