@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
@@ -51,6 +51,15 @@ async fn streams() -> Vec<(&'static str, Writer, Reader)> {
         ("Unix", Box::new(unix_writer), Box::new(unix_reader)),
         ("pipe", Box::new(pipe_writer), Box::new(pipe_reader)),
     ]
+}
+
+/// An address that refuses connections, and nobody else gets it meanwhile: it is bound, and nobody
+/// listens.
+fn refusing() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
 }
 
 /// A path in the temporary directory that goes with its owner.
@@ -106,7 +115,7 @@ fn pattern(len: usize) -> Vec<u8> {
 
 #[waterspout::test]
 async fn a_refused_connection_is_an_error() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_bound, closed) = refusing();
     let before = counters().sources;
     assert_eq!(kind(TcpStream::connect(closed).await), io::ErrorKind::ConnectionRefused);
     assert_eq!(counters().sources, before);
@@ -114,7 +123,7 @@ async fn a_refused_connection_is_an_error() {
 
 #[waterspout::test]
 async fn connect_tries_every_address() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_bound, closed) = refusing();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let open = listener.local_addr().unwrap();
     let stream = TcpStream::connect(vec![closed, open]).await.unwrap();
@@ -170,7 +179,7 @@ async fn two_coroutines_accept_on_one_listener_and_both_are_served() {
         let clients: Vec<_> = (0..2).map(|_| TcpStream::connect(address)).collect();
         let clients = join_all(clients).await;
         let servers = join_all(accepting).await;
-        let ports = |streams: Vec<io::Result<std::net::SocketAddr>>| {
+        let ports = |streams: Vec<io::Result<SocketAddr>>| {
             let mut ports: Vec<_> = streams.into_iter().map(|a| a.unwrap().port()).collect();
             ports.sort();
             ports
