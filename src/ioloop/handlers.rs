@@ -47,7 +47,7 @@ impl Interest {
     }
 
     /// What mio is asked for: it knows no empty interest, and priority data is next to none.
-    fn mio(self) -> mio::Interest {
+    pub(crate) fn mio(self) -> mio::Interest {
         match (self.contains(Interest::READ), self.contains(Interest::WRITE)) {
             (true, true) => mio::Interest::READABLE | mio::Interest::WRITABLE,
             (true, false) => mio::Interest::READABLE,
@@ -96,19 +96,26 @@ impl Registration {
     fn rearm(&self, core: &Core) -> io::Result<()> {
         let token = mio::Token(self.source.pack());
         let interest = self.interest.get().mio();
-        core.registry(|registry| {
-            let mut fd = SourceFd(&self.fd);
-            match registry.reregister(&mut fd, token, interest) {
-                // poll(2) in mio forgets an fd that has hung up.
-                Err(error)
-                    if cfg!(mio_unsupported_force_poll_poll)
-                        && error.kind() == io::ErrorKind::NotFound =>
-                {
-                    registry.register(&mut fd, token, interest)
-                }
-                result => result,
-            }
-        })
+        core.registry(|registry| rearm(registry, self.fd, token, interest))
+    }
+}
+
+/// Makes the selector report what an fd is ready for, also if it has reported it before.
+pub(crate) fn rearm(
+    registry: &mio::Registry,
+    fd: RawFd,
+    token: mio::Token,
+    interest: mio::Interest,
+) -> io::Result<()> {
+    let mut fd = SourceFd(&fd);
+    match registry.reregister(&mut fd, token, interest) {
+        // poll(2) in mio forgets an fd that has hung up or has an error.
+        Err(error)
+            if cfg!(mio_unsupported_force_poll_poll) && error.kind() == io::ErrorKind::NotFound =>
+        {
+            registry.register(&mut fd, token, interest)
+        }
+        result => result,
     }
 }
 

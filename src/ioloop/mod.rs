@@ -38,6 +38,7 @@ pub use periodic::PeriodicCallback;
 
 pub(crate) use self::core::{Core, Timer};
 pub(crate) use current::with_current;
+pub(crate) use handlers::rearm;
 pub(crate) use inbox::{Item, LoopId, forget};
 pub(crate) use readiness::{Direction, Gone, SHORT_IS_DRAINED};
 pub(crate) use ready::{Callback, Resume};

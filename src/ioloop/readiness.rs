@@ -6,9 +6,10 @@
 //! reading early (Tornado's flow control) loses an edge, and waiting costs no `epoll_ctl`.
 //!
 //! What proves it is `EAGAIN`, or on selectors that report every new edge (epoll, kqueue) also a
-//! short read or write. One thing must survive such a proof: the end of the stream. Its edge may
-//! have come together with the last bytes, and no other will follow, so `closed` bits stay until
-//! `EAGAIN` itself.
+//! short read or write. Two things must survive such a proof, for their edge may have come together
+//! with the bytes that were read, and no other will follow: the end of the stream, and TCP's urgent
+//! data, before which a read stops although more is there. So `closed` bits stay until `EAGAIN`
+//! itself.
 //!
 //! A token is the packed key of a slot: an event for a socket closed earlier in the same batch
 //! finds nothing. This is the only file that reads mio's events.
@@ -30,7 +31,7 @@ pub(crate) enum Direction {
 /// only when it sees `EAGAIN`.
 pub(crate) const SHORT_IS_DRAINED: bool = cfg!(not(mio_unsupported_force_poll_poll));
 
-/// Bits by direction: ready, and closed, of which ready follows for good.
+/// Bits by direction: ready, and closed (or urgent), of which ready follows until `EAGAIN`.
 const READY: [u8; 2] = [1, 2];
 const CLOSED: [u8; 2] = [4, 8];
 /// The fd is in an error state (for handlers, which are told).
@@ -163,7 +164,7 @@ impl Readiness {
         let error = event.is_error();
         let read_closed = error || event.is_read_closed();
         let write_closed = error || event.is_write_closed();
-        if read_closed {
+        if read_closed || event.is_priority() {
             source.bits |= CLOSED[0];
         }
         if write_closed {

@@ -22,6 +22,8 @@ mod sealed {
     /// Addresses, or a name to look up.
     #[derive(Debug)]
     pub enum Target {
+        /// The usual case, without an allocation: a datagram is sent to one.
+        Address(SocketAddr),
         Addresses(Vec<SocketAddr>),
         Name(String, u16),
         /// `host:port` that cannot be taken apart.
@@ -34,6 +36,7 @@ use sealed::{Sealed, Target};
 /// The addresses that `target` names, at least one.
 pub(crate) async fn resolve(target: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
     let addresses = match target.target() {
+        Target::Address(address) => vec![address],
         Target::Addresses(addresses) => addresses,
         Target::Name(host, port) => {
             let look_up = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
@@ -49,16 +52,25 @@ pub(crate) async fn resolve(target: impl ToSocketAddrs) -> io::Result<Vec<Socket
     Ok(addresses)
 }
 
+/// The first of the addresses that `target` names.
+pub(crate) async fn resolve_one(target: impl ToSocketAddrs) -> io::Result<SocketAddr> {
+    match target.target() {
+        Target::Address(address) => Ok(address),
+        // There is at least one.
+        _ => Ok(resolve(target).await?[0]),
+    }
+}
+
 fn host_and_port(host: &str, port: u16) -> Target {
     match host.parse::<IpAddr>() {
-        Ok(ip) => Target::Addresses(vec![(ip, port).into()]),
+        Ok(ip) => Target::Address((ip, port).into()),
         Err(_) => Target::Name(host.to_owned(), port),
     }
 }
 
 fn host_colon_port(text: &str) -> Target {
     if let Ok(address) = text.parse() {
-        return Target::Addresses(vec![address]);
+        return Target::Address(address);
     }
     let Some((host, port)) = text.rsplit_once(':') else {
         return Target::Invalid("an address has the form host:port");
@@ -71,31 +83,31 @@ fn host_colon_port(text: &str) -> Target {
 
 impl Sealed for SocketAddr {
     fn target(&self) -> Target {
-        Target::Addresses(vec![*self])
+        Target::Address(*self)
     }
 }
 
 impl Sealed for SocketAddrV4 {
     fn target(&self) -> Target {
-        Target::Addresses(vec![(*self).into()])
+        Target::Address((*self).into())
     }
 }
 
 impl Sealed for SocketAddrV6 {
     fn target(&self) -> Target {
-        Target::Addresses(vec![(*self).into()])
+        Target::Address((*self).into())
     }
 }
 
 impl Sealed for (IpAddr, u16) {
     fn target(&self) -> Target {
-        Target::Addresses(vec![(*self).into()])
+        Target::Address((*self).into())
     }
 }
 
 impl Sealed for ([u8; 4], u16) {
     fn target(&self) -> Target {
-        Target::Addresses(vec![(*self).into()])
+        Target::Address((*self).into())
     }
 }
 
@@ -149,6 +161,7 @@ mod tests {
 
     fn shown(target: impl ToSocketAddrs) -> String {
         match target.target() {
+            Target::Address(address) => address.to_string(),
             Target::Addresses(addresses) => format!("{addresses:?}"),
             Target::Name(host, port) => format!("look up {host} for {port}"),
             Target::Invalid(message) => message.to_owned(),
@@ -157,11 +170,11 @@ mod tests {
 
     #[test]
     fn numeric_addresses_are_not_looked_up() {
-        assert_eq!(shown("127.0.0.1:80"), "[127.0.0.1:80]");
-        assert_eq!(shown("[::1]:80"), "[[::1]:80]");
-        assert_eq!(shown(("::1", 80)), "[[::1]:80]");
-        assert_eq!(shown(([127, 0, 0, 1], 80)), "[127.0.0.1:80]");
-        assert_eq!(shown("127.0.0.1:80".to_owned()), "[127.0.0.1:80]");
+        assert_eq!(shown("127.0.0.1:80"), "127.0.0.1:80");
+        assert_eq!(shown("[::1]:80"), "[::1]:80");
+        assert_eq!(shown(("::1", 80)), "[::1]:80");
+        assert_eq!(shown(([127, 0, 0, 1], 80)), "127.0.0.1:80");
+        assert_eq!(shown("127.0.0.1:80".to_owned()), "127.0.0.1:80");
     }
 
     #[test]

@@ -9,12 +9,20 @@
 //! is registered once, for its whole life.
 
 mod address;
+mod async_fd;
+mod fd;
 mod lent;
+pub mod pipe;
 mod source;
 mod split;
 mod tcp;
+mod udp;
+mod unix;
 
 pub use address::ToSocketAddrs;
+pub use async_fd::AsyncFd;
 pub use lent::Lent;
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 pub use tcp::{TcpListener, TcpStream};
+pub use udp::UdpSocket;
+pub use unix::{UnixDatagram, UnixListener, UnixStream};

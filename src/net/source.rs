@@ -19,9 +19,7 @@ use mio::event::Source;
 use super::lent::Lent;
 use crate::budget;
 use crate::error::LoopClosed;
-use crate::ioloop::{
-    Core, Direction, Gone, IoLoop, Item, Key, LoopId, SHORT_IS_DRAINED, forget, with_current,
-};
+use crate::ioloop::{Core, Direction, Gone, IoLoop, Item, Key, LoopId, forget, with_current};
 
 /// Names a slot in the readiness table of a loop, and gives it back.
 #[derive(Debug)]
@@ -42,33 +40,36 @@ impl Token {
     /// Is the socket ready for the direction, and may the current coroutine still do I/O in this
     /// resumption? Otherwise the waker is woken when that is so.
     fn poll_ready(&self, cx: &Context<'_>, direction: Direction) -> Poll<io::Result<()>> {
-        let ready = with_current(|core| {
-            if core.id() != self.id {
-                return Err(Some(core.id()));
-            }
+        let ready = self.here(|core| {
             match core.readiness(|readiness| readiness.poll_ready(self.key, direction, cx)) {
-                Ok(Poll::Ready(())) => Ok(budget::poll_proceed(cx)),
-                Ok(Poll::Pending) => Ok(Poll::Pending),
-                Err(Gone) => Err(None),
+                Ok(Poll::Ready(())) => budget::poll_proceed(cx).map(Ok),
+                Ok(Poll::Pending) => Poll::Pending,
+                Err(Gone) => Poll::Ready(Err(LoopClosed.into())),
             }
         });
-        let message = match ready {
-            Some(Ok(ready)) => return ready.map(Ok),
-            Some(Err(None)) => return Poll::Ready(Err(LoopClosed.into())),
-            Some(Err(Some(here))) => format!(
-                "this socket belongs to {} and was polled on {here}: make it on the loop that uses it",
-                self.id
-            ),
-            None => {
-                format!("this socket belongs to {} and was polled outside of any loop", self.id)
-            }
-        };
-        Poll::Ready(Err(io::Error::other(message)))
+        ready.unwrap_or_else(|error| Poll::Ready(Err(error)))
     }
 
-    /// After a system call.
+    /// Asks the loop that it belongs to, which has to be the current one.
+    fn here<R>(&self, ask: impl FnOnce(&Core) -> R) -> io::Result<R> {
+        let answer = with_current(|core| match core.id() == self.id {
+            true => Ok(ask(core)),
+            false => Err(core.id()),
+        });
+        let message = match answer {
+            Some(Ok(answer)) => return Ok(answer),
+            Some(Err(here)) => format!(
+                "this socket belongs to {} and was used on {here}: make it on the loop that uses it",
+                self.id
+            ),
+            None => format!("this socket belongs to {} and was used outside of any loop", self.id),
+        };
+        Err(io::Error::other(message))
+    }
+
+    /// After a system call, on its loop.
     fn tried(&self, direction: Direction, proved: Proved) {
-        with_current(|core| {
+        let _ = self.here(|core| {
             core.counting().io_calls.add(1);
             match proved {
                 Proved::Nothing => {}
@@ -107,6 +108,14 @@ impl<S> Registered<S> {
         &self.source
     }
 
+    pub(crate) fn source_mut(&mut self) -> &mut S {
+        &mut self.source
+    }
+
+    pub(crate) fn loop_id(&self) -> LoopId {
+        self.token.id
+    }
+
     /// Tries `operation` when the socket is ready, and again when it was not after all.
     ///
     /// `operation` may be foreign: nothing is borrowed while it runs.
@@ -117,21 +126,6 @@ impl<S> Registered<S> {
         operation: impl FnMut(&S) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
         self.poll_proving(cx, direction, operation, |_| Proved::Nothing)
-    }
-
-    /// [`poll_io`](Registered::poll_io) for byte streams: moving less than `asked` proves something.
-    pub(crate) fn poll_transfer(
-        &self,
-        cx: &Context<'_>,
-        direction: Direction,
-        asked: usize,
-        operation: impl FnMut(&S) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        self.poll_proving(cx, direction, operation, |&moved| {
-            // Nothing at all is the end of the stream, which stays readable.
-            let short = SHORT_IS_DRAINED && 0 < moved && moved < asked;
-            if short { Proved::Drained } else { Proved::Nothing }
-        })
     }
 
     fn poll_proving<R>(
@@ -172,11 +166,21 @@ impl<S> Registered<S> {
         direction: Direction,
         operation: impl FnOnce(&S) -> io::Result<R>,
     ) -> io::Result<R> {
+        self.token.here(|_| ())?;
         let result = operation(&self.source);
         let would_block =
             matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         self.token.tried(direction, if would_block { Proved::WouldBlock } else { Proved::Nothing });
         result
+    }
+
+    /// Waits until a connection attempt has succeeded or failed. `peer` finds out without waiting;
+    /// it goes through mio, for poll(2) to be armed again if it is too early to tell.
+    pub(crate) fn connected(
+        &self,
+        peer: impl Fn(&S) -> io::Result<()>,
+    ) -> impl Future<Output = io::Result<()>> {
+        poll_fn(move |cx| self.poll_io(cx, Direction::Write, &peer))
     }
 
     /// The future of [`poll_io`](Registered::poll_io); `place` is where its user awaits.
@@ -196,6 +200,23 @@ impl<S> Registered<S> {
         place: &'static Location<'static>,
     ) -> impl Future<Output = io::Result<()>> {
         waiting_at(place, move |cx| self.token.poll_ready(cx, direction))
+    }
+}
+
+/// Whether a connection attempt has succeeded (somebody is there) or failed, or it is too early to
+/// tell, which is `WouldBlock`.
+pub(crate) fn established<P>(
+    error: io::Result<Option<io::Error>>,
+    peer: impl FnOnce() -> io::Result<P>,
+) -> io::Result<()> {
+    if let Some(error) = error? {
+        return Err(error);
+    }
+    match peer() {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        result => result.map(drop),
     }
 }
 
@@ -262,7 +283,31 @@ impl<S: Source> Registered<S> {
     }
 }
 
-impl<S> Registered<S>
+/// A source of bytes without boundaries.
+pub(crate) trait ByteStream {
+    /// Moving less than was asked proves the source drained, so that `EAGAIN` need not be waited
+    /// for. Not so for what an fd of unknown kind may be: a terminal gives a line at a time.
+    const SHORT_IS_DRAINED: bool;
+}
+
+impl<S: ByteStream> Registered<S> {
+    /// [`poll_io`](Registered::poll_io) for byte streams: moving less than `asked` proves something.
+    fn poll_transfer(
+        &self,
+        cx: &Context<'_>,
+        direction: Direction,
+        asked: usize,
+        operation: impl FnMut(&S) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_proving(cx, direction, operation, |&moved| {
+            // Nothing at all is the end of the stream, which stays readable.
+            let short = S::SHORT_IS_DRAINED && 0 < moved && moved < asked;
+            if short { Proved::Drained } else { Proved::Nothing }
+        })
+    }
+}
+
+impl<S: ByteStream> Registered<S>
 where
     for<'a> &'a S: Read,
 {
@@ -287,9 +332,57 @@ where
         });
         polled.map_ok(|len| lent.unwrap_or_else(Lent::borrow).filled(len))
     }
+
+    pub(crate) fn read(
+        &self,
+        place: &'static Location<'static>,
+        buf: &mut [u8],
+    ) -> impl Future<Output = io::Result<usize>> {
+        waiting_at(place, move |cx| self.poll_read(cx, buf))
+    }
+
+    pub(crate) fn read_exact(
+        &self,
+        place: &'static Location<'static>,
+        buf: &mut [u8],
+    ) -> impl Future<Output = io::Result<()>> {
+        let mut filled = 0;
+        waiting_at(place, move |cx| {
+            while filled < buf.len() {
+                match self.poll_read(cx, &mut buf[filled..]) {
+                    Poll::Ready(Ok(0)) => {
+                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                    Poll::Ready(Ok(n)) => filled += n,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    pub(crate) fn read_vectored(
+        &self,
+        place: &'static Location<'static>,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> impl Future<Output = io::Result<usize>> {
+        waiting_at(place, move |cx| self.poll_read_vectored(cx, bufs))
+    }
+
+    pub(crate) fn read_lent(
+        &self,
+        place: &'static Location<'static>,
+    ) -> impl Future<Output = io::Result<Lent>> {
+        waiting_at(place, move |cx| self.poll_read_lent(cx))
+    }
+
+    pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.try_io(Direction::Read, |mut source| source.read(buf))
+    }
 }
 
-impl<S> Registered<S>
+impl<S: ByteStream> Registered<S>
 where
     for<'a> &'a S: Write,
 {
@@ -306,21 +399,42 @@ where
         self.poll_transfer(cx, Direction::Write, asked, |mut source| source.write_vectored(bufs))
     }
 
-    /// Writes all of `buf`; `written` says how far it has come.
-    pub(crate) fn poll_write_all(
+    pub(crate) fn write(
         &self,
-        cx: &Context<'_>,
+        place: &'static Location<'static>,
         buf: &[u8],
-        written: &mut usize,
-    ) -> Poll<io::Result<()>> {
-        while *written < buf.len() {
-            match self.poll_write(cx, &buf[*written..]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(n)) => *written += n,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+    ) -> impl Future<Output = io::Result<usize>> {
+        waiting_at(place, move |cx| self.poll_write(cx, buf))
+    }
+
+    pub(crate) fn write_all(
+        &self,
+        place: &'static Location<'static>,
+        buf: &[u8],
+    ) -> impl Future<Output = io::Result<()>> {
+        let mut written = 0;
+        waiting_at(place, move |cx| {
+            while written < buf.len() {
+                match self.poll_write(cx, &buf[written..]) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(n)) => written += n,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                }
             }
-        }
-        Poll::Ready(Ok(()))
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    pub(crate) fn write_vectored(
+        &self,
+        place: &'static Location<'static>,
+        bufs: &[IoSlice<'_>],
+    ) -> impl Future<Output = io::Result<usize>> {
+        waiting_at(place, move |cx| self.poll_write_vectored(cx, bufs))
+    }
+
+    pub(crate) fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        self.try_io(Direction::Write, |mut source| source.write(buf))
     }
 }

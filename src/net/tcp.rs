@@ -1,8 +1,7 @@
 //! TCP: `TcpListener` and `TcpStream`.
 
 use std::fmt;
-use std::future::poll_fn;
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{self, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::Location;
@@ -12,13 +11,14 @@ use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::stream::Stream;
+use mio::Interest;
 use socket2::SockRef;
 
 use super::address::{ToSocketAddrs, resolve};
 use super::lent::Lent;
-use super::source::{Registered, waiting_at};
+use super::source::{ByteStream, Registered, established, waiting_at};
 use super::split::{HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split};
-use crate::ioloop::Direction;
+use crate::ioloop::{Direction, SHORT_IS_DRAINED};
 
 /// How many connections may wait to be accepted, unless the socket was made elsewhere. Tornado's
 /// is 128, tokio's and std's at most that; more costs nothing until it is used.
@@ -203,32 +203,25 @@ impl TcpStream {
 
     async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
         let stream = mio::net::TcpStream::connect(address)?;
-        let stream = TcpStream { registered: Registered::new(stream, &[])? };
-        stream.connected().await?;
-        Ok(stream)
-    }
-
-    /// Waits until a connection attempt has succeeded or failed.
-    async fn connected(&self) -> io::Result<()> {
+        let stream = TcpStream::registered(stream, &[])?;
         let established = |stream: &mio::net::TcpStream| {
-            if let Some(error) = stream.take_error()? {
-                return Err(error);
-            }
-            match stream.peer_addr() {
-                // Woken too early.
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => {
-                    Err(io::ErrorKind::WouldBlock.into())
-                }
-                result => result.map(drop),
-            }
+            stream.try_io(|| established(stream.take_error(), || stream.peer_addr()))
         };
-        poll_fn(|cx| self.registered.poll_io(cx, Direction::Write, established)).await
+        stream.registered.connected(established).await?;
+        Ok(stream)
     }
 
     /// What a listener has accepted: it is tried first, for the client has often sent already.
     fn accepted(stream: mio::net::TcpStream) -> io::Result<TcpStream> {
-        let ready = [Direction::Read, Direction::Write];
-        Ok(TcpStream { registered: Registered::new(stream, &ready)? })
+        TcpStream::registered(stream, &[Direction::Read, Direction::Write])
+    }
+
+    fn registered(stream: mio::net::TcpStream, ready: &[Direction]) -> io::Result<TcpStream> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        // Urgent data makes reads end early, so that has to be known.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let interest = interest | Interest::PRIORITY;
+        Ok(TcpStream { registered: Registered::with_interest(stream, interest, ready)? })
     }
 
     /// Takes over a connection made elsewhere, for the current loop.
@@ -261,7 +254,7 @@ impl TcpStream {
     /// What the system says: `ConnectionReset` and the like.
     #[track_caller]
     pub fn read(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        waiting_at(Location::caller(), move |cx| self.registered.poll_read(cx, buf))
+        self.registered.read(Location::caller(), buf)
     }
 
     /// Reads until `buf` is full.
@@ -273,20 +266,7 @@ impl TcpStream {
     /// `UnexpectedEof` if the stream ends before; what the system says.
     #[track_caller]
     pub fn read_exact(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<()>> {
-        let mut filled = 0;
-        waiting_at(Location::caller(), move |cx| {
-            while filled < buf.len() {
-                match self.registered.poll_read(cx, &mut buf[filled..]) {
-                    Poll::Ready(Ok(0)) => {
-                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-                    }
-                    Poll::Ready(Ok(n)) => filled += n,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-            Poll::Ready(Ok(()))
-        })
+        self.registered.read_exact(Location::caller(), buf)
     }
 
     /// Reads what is there into several buffers at once.
@@ -301,7 +281,7 @@ impl TcpStream {
         &self,
         bufs: &mut [IoSliceMut<'_>],
     ) -> impl Future<Output = io::Result<usize>> {
-        waiting_at(Location::caller(), move |cx| self.registered.poll_read_vectored(cx, bufs))
+        self.registered.read_vectored(Location::caller(), bufs)
     }
 
     /// Reads what is there into a buffer that the loop lends for it, so that a connection that
@@ -329,7 +309,7 @@ impl TcpStream {
     /// ```
     #[track_caller]
     pub fn read_lent(&self) -> impl Future<Output = io::Result<Lent>> {
-        waiting_at(Location::caller(), move |cx| self.registered.poll_read_lent(cx))
+        self.registered.read_lent(Location::caller())
     }
 
     /// Reads without taking what was read from the stream.
@@ -353,7 +333,7 @@ impl TcpStream {
     /// What the system says: `BrokenPipe`, `ConnectionReset` and the like.
     #[track_caller]
     pub fn write(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> {
-        waiting_at(Location::caller(), move |cx| self.registered.poll_write(cx, buf))
+        self.registered.write(Location::caller(), buf)
     }
 
     /// Writes all of `buf`.
@@ -365,10 +345,7 @@ impl TcpStream {
     /// As [`write`](TcpStream::write).
     #[track_caller]
     pub fn write_all(&self, buf: &[u8]) -> impl Future<Output = io::Result<()>> {
-        let mut written = 0;
-        waiting_at(Location::caller(), move |cx| {
-            self.registered.poll_write_all(cx, buf, &mut written)
-        })
+        self.registered.write_all(Location::caller(), buf)
     }
 
     /// Writes from several buffers at once.
@@ -380,7 +357,7 @@ impl TcpStream {
     /// As [`write`](TcpStream::write).
     #[track_caller]
     pub fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> impl Future<Output = io::Result<usize>> {
-        waiting_at(Location::caller(), move |cx| self.registered.poll_write_vectored(cx, bufs))
+        self.registered.write_vectored(Location::caller(), bufs)
     }
 
     /// Waits until there may be something to read; then use [`try_read`](TcpStream::try_read).
@@ -413,7 +390,7 @@ impl TcpStream {
     ///
     /// `WouldBlock` if there is nothing; as [`read`](TcpStream::read).
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.registered.try_io(Direction::Read, |mut stream| stream.read(buf))
+        self.registered.try_read(buf)
     }
 
     /// Writes if there is room, without waiting.
@@ -422,7 +399,7 @@ impl TcpStream {
     ///
     /// `WouldBlock` if there is none; as [`write`](TcpStream::write).
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
-        self.registered.try_io(Direction::Write, |mut stream| stream.write(buf))
+        self.registered.try_write(buf)
     }
 
     /// Closes one direction or both.
@@ -527,6 +504,10 @@ impl TcpStream {
     pub fn into_split(self) -> (OwnedReadHalf<TcpStream>, OwnedWriteHalf<TcpStream>) {
         into_split(self)
     }
+}
+
+impl ByteStream for mio::net::TcpStream {
+    const SHORT_IS_DRAINED: bool = SHORT_IS_DRAINED;
 }
 
 impl HalfClose for TcpStream {

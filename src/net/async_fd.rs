@@ -1,0 +1,246 @@
+//! Any other file descriptor on the loop: `AsyncFd`.
+//!
+//! The loop tells when the fd is ready, and the operation is the user's closure. The fd belongs to
+//! the object in it, which may be shared or live on, so unlike with sockets the selector is told
+//! when the loop is to watch it no more: before the object is dropped or given back.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::panic::Location;
+use std::task::{Context, Poll};
+
+use mio::unix::SourceFd;
+
+use super::fd::Fd;
+use super::source::Registered;
+use crate::ioloop::{Direction, Interest, LoopId, with_current};
+
+/// A file descriptor of any kind, with operations of your own: a raw socket, a timerfd, inotify, a
+/// terminal, a socket that a C library has made.
+///
+/// The fd has to be in non-blocking mode; an operation that blocks stops the whole loop. An
+/// operation is tried at once, and when it answers `WouldBlock` it is tried again each time the fd
+/// becomes ready. A counterpart of Tornado's `add_handler` for coroutines; callbacks are served by
+/// [`add_handler`](crate::IoLoop::add_handler).
+///
+/// Dropping it takes the fd from the loop and drops the object, in that order. Dropped on another
+/// thread it cannot tell the selector, so there the object has to close the fd, as owners do; if
+/// something else keeps the file open, the loop goes on being woken by it, in vain.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::os::unix::net::UnixStream;
+/// use waterspout::{IoLoop, net::AsyncFd};
+///
+/// # IoLoop::new()?.run_sync(|| async {
+/// let (here, there) = UnixStream::pair()?;
+/// there.set_nonblocking(true)?;
+/// let there = AsyncFd::new(there)?;
+///
+/// (&here).write_all(b"hello")?;
+/// let mut buf = [0; 16];
+/// let len = there.read_with(|mut stream| stream.read(&mut buf)).await?;
+/// assert_eq!(&buf[..len], b"hello");
+/// # Ok::<(), std::io::Error>(())
+/// # })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct AsyncFd<T: AsRawFd> {
+    /// Before the object, so that the selector is told before the fd is closed.
+    watched: Watched,
+    registered: Registered<Fd<T>>,
+}
+
+/// Tells the selector of its loop to watch the fd no more.
+struct Watched {
+    id: LoopId,
+    fd: RawFd,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        with_current(|core| {
+            if core.id() == self.id {
+                // The user may have closed the fd behind our back; there is nothing to do then.
+                let _ = core.registry(|registry| registry.deregister(&mut SourceFd(&self.fd)));
+            }
+        });
+    }
+}
+
+impl<T: AsRawFd> AsyncFd<T> {
+    /// Watches the fd of `object` for both directions, on the current loop.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyExists` if this loop watches the fd already; what the system says of one that is
+    /// closed (`EBADF`) or cannot be watched, like a regular file (`EPERM`). poll(2) takes those:
+    /// there a regular file is always ready.
+    #[track_caller]
+    pub fn new(object: T) -> io::Result<AsyncFd<T>> {
+        AsyncFd::with_interest(object, Interest::READ | Interest::WRITE)
+    }
+
+    /// Watches the fd only for some directions; waiting for another one takes for ever.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](AsyncFd::new).
+    #[track_caller]
+    pub fn with_interest(object: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+        let fd = object.as_raw_fd();
+        // Its state is not known: what is asked for is tried first.
+        let ready: &[Direction] =
+            match (interest.contains(Interest::READ), interest.contains(Interest::WRITE)) {
+                (true, true) => &[Direction::Read, Direction::Write],
+                (true, false) => &[Direction::Read],
+                (false, true) => &[Direction::Write],
+                (false, false) => &[],
+            };
+        let registered = Registered::with_interest(Fd::new(object), interest.mio(), ready)?;
+        Ok(AsyncFd { watched: Watched { id: registered.loop_id(), fd }, registered })
+    }
+
+    /// Does `read` when the fd is readable, again each time it answers `WouldBlock`.
+    ///
+    /// `Interrupted` is tried again at once. Cancel safe: it is dropped between two calls of `read`,
+    /// never in one.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read`; that the fd belongs to another loop.
+    #[track_caller]
+    pub fn read_with<R>(
+        &self,
+        mut read: impl FnMut(&T) -> io::Result<R>,
+    ) -> impl Future<Output = io::Result<R>> {
+        let place = Location::caller();
+        self.registered.io(Direction::Read, place, move |fd| fd.do_io(&mut read))
+    }
+
+    /// Does `write` when the fd is writable, again each time it answers `WouldBlock`.
+    ///
+    /// `Interrupted` is tried again at once. Cancel safe: it is dropped between two calls of
+    /// `write`, never in one.
+    ///
+    /// # Errors
+    ///
+    /// Those of `write`; that the fd belongs to another loop.
+    #[track_caller]
+    pub fn write_with<R>(
+        &self,
+        mut write: impl FnMut(&T) -> io::Result<R>,
+    ) -> impl Future<Output = io::Result<R>> {
+        let place = Location::caller();
+        self.registered.io(Direction::Write, place, move |fd| fd.do_io(&mut write))
+    }
+
+    /// [`read_with`](AsyncFd::read_with) as a poll function.
+    pub fn poll_read_with<R>(
+        &self,
+        cx: &mut Context<'_>,
+        mut read: impl FnMut(&T) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        self.registered.poll_io(cx, Direction::Read, |fd| fd.do_io(&mut read))
+    }
+
+    /// [`write_with`](AsyncFd::write_with) as a poll function.
+    pub fn poll_write_with<R>(
+        &self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&T) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        self.registered.poll_io(cx, Direction::Write, |fd| fd.do_io(&mut write))
+    }
+
+    /// Does `read` once. If it answers `WouldBlock`, [`readable`](AsyncFd::readable) waits from now
+    /// on.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read`; that the fd belongs to another loop.
+    pub fn try_read_with<R>(&self, read: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
+        self.registered.try_io(Direction::Read, |fd| fd.do_io(read))
+    }
+
+    /// Does `write` once. If it answers `WouldBlock`, [`writable`](AsyncFd::writable) waits from
+    /// now on.
+    ///
+    /// # Errors
+    ///
+    /// Those of `write`; that the fd belongs to another loop.
+    pub fn try_write_with<R>(&self, write: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
+        self.registered.try_io(Direction::Write, |fd| fd.do_io(write))
+    }
+
+    /// Waits until there may be something to read; then use
+    /// [`try_read_with`](AsyncFd::try_read_with), for only `WouldBlock` from there tells that there
+    /// is nothing more.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If the fd belongs to another loop.
+    #[track_caller]
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        self.registered.ready(Direction::Read, Location::caller())
+    }
+
+    /// Waits until there may be room to write; then use
+    /// [`try_write_with`](AsyncFd::try_write_with), for only `WouldBlock` from there tells that
+    /// there is no more.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If the fd belongs to another loop.
+    #[track_caller]
+    pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+        self.registered.ready(Direction::Write, Location::caller())
+    }
+
+    /// The object. What is done with it directly is not seen by the loop: an operation that answers
+    /// `WouldBlock` has to go through one of the methods here.
+    pub fn get_ref(&self) -> &T {
+        self.registered.source().get_ref()
+    }
+
+    /// The object, to be changed. It has to keep its fd.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.registered.source_mut().get_mut()
+    }
+
+    /// Takes the fd from the loop and gives the object back.
+    ///
+    /// # Errors
+    ///
+    /// If it does not belong to the current loop; the object is dropped then.
+    pub fn into_inner(self) -> io::Result<T> {
+        let AsyncFd { watched, registered } = self;
+        let fd = registered.into_source()?;
+        // The selector has been told.
+        drop(watched);
+        Ok(fd.into_inner())
+    }
+}
+
+impl<T: AsRawFd + fmt::Debug> fmt::Debug for AsyncFd<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AsyncFd").field(self.get_ref()).finish()
+    }
+}
+
+impl<T: AsRawFd + AsFd> AsFd for AsyncFd<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.get_ref().as_fd()
+    }
+}
+
+impl<T: AsRawFd> AsRawFd for AsyncFd<T> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.get_ref().as_raw_fd()
+    }
+}

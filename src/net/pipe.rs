@@ -1,0 +1,444 @@
+//! Pipes: one direction of bytes, between coroutines, threads or processes.
+//!
+//! [`pair`] makes one. The ends of a child process's pipes are taken over with `try_from`, and so
+//! is any other fd that is a pipe or like one (a FIFO, a terminal). Since such an fd may have more
+//! to give than one read takes, a short read proves nothing here.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::panic::Location;
+use std::pin::Pin;
+use std::process::{ChildStderr, ChildStdin, ChildStdout};
+use std::task::{Context, Poll};
+
+use futures::io::{AsyncRead, AsyncWrite};
+use mio::Interest;
+use mio::unix::pipe::{Receiver, Sender};
+
+use super::lent::Lent;
+use super::source::{ByteStream, Registered};
+use crate::ioloop::Direction;
+
+/// A new pipe: what is written to the one end is read from the other. Both belong to the current
+/// loop.
+///
+/// # Errors
+///
+/// What the system says (too many open files).
+///
+/// ```
+/// use waterspout::{IoLoop, net::pipe};
+///
+/// # IoLoop::new()?.run_sync(|| async {
+/// let (writer, reader) = pipe::pair()?;
+/// writer.write_all(b"hello").await?;
+/// drop(writer);
+/// let mut buf = [0; 16];
+/// assert_eq!(reader.read(&mut buf).await?, 5);
+/// assert_eq!(reader.read(&mut buf).await?, 0);
+/// # Ok::<(), std::io::Error>(())
+/// # })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn pair() -> io::Result<(PipeWriter, PipeReader)> {
+    let (sender, receiver) = mio::unix::pipe::new()?;
+    Ok((PipeWriter::new(sender)?, PipeReader::new(receiver)?))
+}
+
+impl ByteStream for Sender {
+    const SHORT_IS_DRAINED: bool = false;
+}
+
+impl ByteStream for Receiver {
+    const SHORT_IS_DRAINED: bool = false;
+}
+
+/// The end of a pipe that is read from; from [`pair`] or a child process.
+///
+/// Dropping it closes it: who writes gets `BrokenPipe`.
+///
+/// ```
+/// use std::process::{Command, Stdio};
+/// use waterspout::{IoLoop, net::pipe::PipeReader};
+///
+/// # IoLoop::new()?.run_sync(|| async {
+/// let mut child = Command::new("echo").arg("hello").stdout(Stdio::piped()).spawn()?;
+/// let stdout = PipeReader::try_from(child.stdout.take().unwrap())?;
+/// let mut buf = [0; 6];
+/// stdout.read_exact(&mut buf).await?;
+/// assert_eq!(&buf, b"hello\n");
+/// child.wait()?;
+/// # Ok::<(), std::io::Error>(())
+/// # })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct PipeReader {
+    registered: Registered<Receiver>,
+}
+
+impl PipeReader {
+    /// It is in non-blocking mode already.
+    fn new(receiver: Receiver) -> io::Result<PipeReader> {
+        let ready = [Direction::Read];
+        let registered = Registered::with_interest(receiver, Interest::READABLE, &ready)?;
+        Ok(PipeReader { registered })
+    }
+
+    fn nonblocking(receiver: Receiver) -> io::Result<PipeReader> {
+        receiver.set_nonblocking(true)?;
+        PipeReader::new(receiver)
+    }
+
+    /// Gives the fd up, in blocking mode, as children expect it.
+    ///
+    /// # Errors
+    ///
+    /// If it does not belong to the current loop; it is closed then.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        let receiver = self.registered.into_source()?;
+        receiver.set_nonblocking(false)?;
+        Ok(receiver.into())
+    }
+
+    /// Reads what is there, at most as much as fits; 0 is the end: every writer has gone.
+    ///
+    /// Cancel safe: no byte is lost.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    #[track_caller]
+    pub fn read(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        self.registered.read(Location::caller(), buf)
+    }
+
+    /// Reads until `buf` is full.
+    ///
+    /// Not cancel safe: what was read into `buf` by then is known only to this future.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` if the pipe ends before; what the system says.
+    #[track_caller]
+    pub fn read_exact(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<()>> {
+        self.registered.read_exact(Location::caller(), buf)
+    }
+
+    /// Reads what is there into several buffers at once.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](PipeReader::read).
+    #[track_caller]
+    pub fn read_vectored(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> impl Future<Output = io::Result<usize>> {
+        self.registered.read_vectored(Location::caller(), bufs)
+    }
+
+    /// Reads what is there into a buffer that the loop lends for it. Empty at the end.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](PipeReader::read).
+    #[track_caller]
+    pub fn read_lent(&self) -> impl Future<Output = io::Result<Lent>> {
+        self.registered.read_lent(Location::caller())
+    }
+
+    /// Waits until there may be something to read; then use [`try_read`](PipeReader::try_read).
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If the pipe belongs to another loop.
+    #[track_caller]
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        self.registered.ready(Direction::Read, Location::caller())
+    }
+
+    /// Reads if there is something, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is nothing; as [`read`](PipeReader::read).
+    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.registered.try_read(buf)
+    }
+}
+
+impl TryFrom<ChildStdout> for PipeReader {
+    type Error = io::Error;
+
+    /// Takes over what a child writes to its standard output, for the current loop.
+    fn try_from(stdout: ChildStdout) -> io::Result<PipeReader> {
+        PipeReader::nonblocking(stdout.into())
+    }
+}
+
+impl TryFrom<ChildStderr> for PipeReader {
+    type Error = io::Error;
+
+    /// Takes over what a child writes to its standard error, for the current loop.
+    fn try_from(stderr: ChildStderr) -> io::Result<PipeReader> {
+        PipeReader::nonblocking(stderr.into())
+    }
+}
+
+impl TryFrom<OwnedFd> for PipeReader {
+    type Error = io::Error;
+
+    /// Takes over an fd to read from, for the current loop. It is set to non-blocking mode, also for
+    /// other processes that share it. A regular file is refused by epoll (`EPERM`).
+    fn try_from(fd: OwnedFd) -> io::Result<PipeReader> {
+        PipeReader::nonblocking(fd.into())
+    }
+}
+
+impl AsyncRead for &PipeReader {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.registered.poll_read(cx, buf)
+    }
+
+    fn poll_read_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.registered.poll_read_vectored(cx, bufs)
+    }
+}
+
+impl AsyncRead for PipeReader {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.registered.poll_read(cx, buf)
+    }
+
+    fn poll_read_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.registered.poll_read_vectored(cx, bufs)
+    }
+}
+
+impl fmt::Debug for PipeReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.registered.source().fmt(f)
+    }
+}
+
+impl AsFd for PipeReader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.registered.source().as_fd()
+    }
+}
+
+impl AsRawFd for PipeReader {
+    fn as_raw_fd(&self) -> RawFd {
+        self.registered.source().as_raw_fd()
+    }
+}
+
+/// The end of a pipe that is written to; from [`pair`] or a child process.
+///
+/// Dropping it, or closing it through [`AsyncWrite`], ends the pipe for who reads, unless there are
+/// other writers.
+///
+/// ```
+/// use futures::AsyncWriteExt;
+/// use std::process::{Command, Stdio};
+/// use waterspout::{IoLoop, net::pipe::{PipeReader, PipeWriter}};
+///
+/// # IoLoop::new()?.run_sync(|| async {
+/// let mut command = Command::new("cat");
+/// let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+/// let mut stdin = PipeWriter::try_from(child.stdin.take().unwrap())?;
+/// let stdout = PipeReader::try_from(child.stdout.take().unwrap())?;
+/// stdin.write_all(b"hello").await?;
+/// stdin.close().await?;
+/// let mut buf = [0; 5];
+/// stdout.read_exact(&mut buf).await?;
+/// assert_eq!(&buf, b"hello");
+/// assert_eq!(stdout.read(&mut buf).await?, 0);
+/// child.wait()?;
+/// # Ok::<(), std::io::Error>(())
+/// # })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct PipeWriter {
+    /// `None` once it was closed: a pipe is closed by closing its fd, there is no other way.
+    registered: Option<Registered<Sender>>,
+}
+
+impl PipeWriter {
+    /// It is in non-blocking mode already.
+    fn new(sender: Sender) -> io::Result<PipeWriter> {
+        let ready = [Direction::Write];
+        let registered = Registered::with_interest(sender, Interest::WRITABLE, &ready)?;
+        Ok(PipeWriter { registered: Some(registered) })
+    }
+
+    fn nonblocking(sender: Sender) -> io::Result<PipeWriter> {
+        sender.set_nonblocking(true)?;
+        PipeWriter::new(sender)
+    }
+
+    fn open(&self) -> io::Result<&Registered<Sender>> {
+        self.registered.as_ref().ok_or_else(closed)
+    }
+
+    /// Gives the fd up, in blocking mode, as children expect it.
+    ///
+    /// # Errors
+    ///
+    /// `BrokenPipe` if it was closed; if it does not belong to the current loop: it is closed then.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        let registered = self.registered.ok_or_else(closed)?;
+        let sender = registered.into_source()?;
+        sender.set_nonblocking(false)?;
+        Ok(sender.into())
+    }
+
+    /// Writes as much as there is room for.
+    ///
+    /// Cancel safe: if it is dropped before it is done, nothing was written.
+    ///
+    /// # Errors
+    ///
+    /// `BrokenPipe` if nobody reads any more, or it was closed; what the system says.
+    #[track_caller]
+    pub fn write(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> {
+        let place = Location::caller();
+        async move { self.open()?.write(place, buf).await }
+    }
+
+    /// Writes all of `buf`.
+    ///
+    /// Not cancel safe: how much was written by then is known only to this future.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](PipeWriter::write).
+    #[track_caller]
+    pub fn write_all(&self, buf: &[u8]) -> impl Future<Output = io::Result<()>> {
+        let place = Location::caller();
+        async move { self.open()?.write_all(place, buf).await }
+    }
+
+    /// Writes from several buffers at once.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](PipeWriter::write).
+    #[track_caller]
+    pub fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> impl Future<Output = io::Result<usize>> {
+        let place = Location::caller();
+        async move { self.open()?.write_vectored(place, bufs).await }
+    }
+
+    /// Waits until there may be room to write; then use [`try_write`](PipeWriter::try_write).
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If the pipe belongs to another loop, or was closed.
+    #[track_caller]
+    pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+        let place = Location::caller();
+        async move { self.open()?.ready(Direction::Write, place).await }
+    }
+
+    /// Writes if there is room, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is none; as [`write`](PipeWriter::write).
+    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        self.open()?.try_write(buf)
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "this pipe was closed here")
+}
+
+impl TryFrom<ChildStdin> for PipeWriter {
+    type Error = io::Error;
+
+    /// Takes over what a child reads from its standard input, for the current loop.
+    fn try_from(stdin: ChildStdin) -> io::Result<PipeWriter> {
+        PipeWriter::nonblocking(stdin.into())
+    }
+}
+
+impl TryFrom<OwnedFd> for PipeWriter {
+    type Error = io::Error;
+
+    /// Takes over an fd to write to, for the current loop. It is set to non-blocking mode, also for
+    /// other processes that share it. A regular file is refused by epoll (`EPERM`).
+    fn try_from(fd: OwnedFd) -> io::Result<PipeWriter> {
+        PipeWriter::nonblocking(fd.into())
+    }
+}
+
+impl AsyncWrite for PipeWriter {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.open() {
+            Ok(registered) => registered.poll_write(cx, buf),
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.open() {
+            Ok(registered) => registered.poll_write_vectored(cx, bufs),
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered = None;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl fmt::Debug for PipeWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.registered {
+            Some(registered) => registered.source().fmt(f),
+            None => f.write_str("PipeWriter (closed)"),
+        }
+    }
+}

@@ -1,0 +1,851 @@
+//! Unix domain sockets: `UnixListener`, `UnixStream` and `UnixDatagram`.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::{self, SocketAddr};
+use std::panic::Location;
+use std::path::Path;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use futures::io::{AsyncRead, AsyncWrite};
+use futures::stream::Stream;
+
+use super::fd::Fd;
+use super::lent::Lent;
+use super::source::{ByteStream, Registered, established, waiting_at};
+use super::split::{HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split};
+use crate::coroutine::sleep;
+use crate::ioloop::{Direction, SHORT_IS_DRAINED};
+
+/// A full queue on the other side is the one thing that no selector tells about: it is tried again
+/// after so long, then after twice as long, up to the second figure.
+const PATIENCE: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(64)];
+
+/// A Unix domain socket that accepts connections.
+///
+/// Dropping it closes it, and leaves its path in the file system: remove that yourself. Several
+/// coroutines may accept from one listener.
+///
+/// ```
+/// use waterspout::{IoLoop, coroutine, net::{UnixListener, UnixStream}};
+///
+/// # let path = std::env::temp_dir().join(format!("waterspout-doc-{}", std::process::id()));
+/// # IoLoop::new()?.run_sync(|| async {
+/// let listener = UnixListener::bind(&path)?;
+/// let client = coroutine::start(UnixStream::connect(path.clone()));
+/// let (server, _peer) = listener.accept().await?;
+/// client.await?.write_all(b"hello").await?;
+/// let mut hello = [0; 5];
+/// server.read_exact(&mut hello).await?;
+/// assert_eq!(&hello, b"hello");
+/// std::fs::remove_file(&path)?;
+/// # Ok::<(), std::io::Error>(())
+/// # })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct UnixListener {
+    registered: Registered<mio::net::UnixListener>,
+}
+
+impl UnixListener {
+    /// Listens on a path, which must not exist yet. Belongs to the current loop.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` if the path exists, be it of a listener long gone; what the system says.
+    pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
+        UnixListener::registered(mio::net::UnixListener::bind(path)?)
+    }
+
+    fn registered(listener: mio::net::UnixListener) -> io::Result<UnixListener> {
+        Ok(UnixListener { registered: Registered::new(listener, &[Direction::Read])? })
+    }
+
+    /// Takes over a listener made elsewhere, for the current loop.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of setting it non-blocking and of watching it.
+    pub fn from_std(listener: net::UnixListener) -> io::Result<UnixListener> {
+        listener.set_nonblocking(true)?;
+        UnixListener::registered(mio::net::UnixListener::from_std(listener))
+    }
+
+    /// Gives the socket up, in blocking mode as std's are.
+    ///
+    /// # Errors
+    ///
+    /// If it does not belong to the current loop; it is closed then.
+    pub fn into_std(self) -> io::Result<net::UnixListener> {
+        let listener = net::UnixListener::from(self.registered.into_source()?);
+        listener.set_nonblocking(false)?;
+        Ok(listener)
+    }
+
+    /// Waits for a connection. The stream belongs to the current loop.
+    ///
+    /// Cancel safe: a connection is not lost.
+    ///
+    /// # Errors
+    ///
+    /// What the system says. `EMFILE` and `ENFILE` leave the connection waiting: accept again after
+    /// a pause.
+    #[track_caller]
+    pub fn accept(&self) -> impl Future<Output = io::Result<(UnixStream, SocketAddr)>> {
+        let place = Location::caller();
+        waiting_at(place, move |cx| self.poll_accept(cx))
+    }
+
+    /// [`accept`](UnixListener::accept) as a poll function.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(UnixStream, SocketAddr)>> {
+        loop {
+            match self.registered.poll_io(cx, Direction::Read, |listener| listener.accept()) {
+                Poll::Ready(Ok((stream, peer))) => {
+                    return Poll::Ready(UnixStream::ready(stream).map(|stream| (stream, peer)));
+                }
+                Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Accepts a connection if one is waiting, else `WouldBlock`.
+    ///
+    /// # Errors
+    ///
+    /// As [`accept`](UnixListener::accept).
+    pub fn try_accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        let accepted = self.registered.try_io(Direction::Read, |listener| listener.accept());
+        let (stream, peer) = accepted?;
+        Ok((UnixStream::ready(stream)?, peer))
+    }
+
+    /// Connections as a stream, which never ends.
+    pub fn incoming(&self) -> impl Stream<Item = io::Result<UnixStream>> {
+        futures::stream::poll_fn(|cx| {
+            self.poll_accept(cx).map(|accepted| Some(accepted.map(|(stream, _)| stream)))
+        })
+    }
+
+    /// The path that it listens on.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.registered.source().local_addr()
+    }
+}
+
+impl fmt::Debug for UnixListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.registered.source().fmt(f)
+    }
+}
+
+impl AsFd for UnixListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.registered.source().as_fd()
+    }
+}
+
+impl AsRawFd for UnixListener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.registered.source().as_raw_fd()
+    }
+}
+
+/// A Unix domain connection.
+///
+/// Its methods take `&self`, so one coroutine may read while another writes, through an
+/// [`Rc`](std::rc::Rc) or the halves of [`split`](UnixStream::split). Two that read at once each
+/// get some of the bytes. It implements the [`futures::io`] traits, also for `&UnixStream`. It moves
+/// bytes: file descriptors that a peer sends along (`SCM_RIGHTS`) are closed by the system.
+///
+/// Dropping it closes it at once; what was written is still there for the other side.
+///
+/// ```
+/// use waterspout::{IoLoop, net::UnixStream};
+///
+/// # IoLoop::new()?.run_sync(|| async {
+/// let (here, there) = UnixStream::pair()?;
+/// here.write_all(b"hello").await?;
+/// let mut hello = [0; 5];
+/// there.read_exact(&mut hello).await?;
+/// assert_eq!(&hello, b"hello");
+/// # Ok::<(), std::io::Error>(())
+/// # })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct UnixStream {
+    registered: Registered<mio::net::UnixStream>,
+}
+
+impl UnixStream {
+    /// Connects to the listener on a path, waiting while its queue is full.
+    ///
+    /// Cancel safe: dropping it closes the attempt.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such path, `ConnectionRefused` if nobody listens there any more;
+    /// what the system says.
+    pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
+        let mut patience = PATIENCE[0];
+        let stream = loop {
+            match mio::net::UnixStream::connect(&path) {
+                // Linux does not queue for the queue, and does not tell when there is room.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    sleep(patience).await;
+                    patience = PATIENCE[1].min(2 * patience);
+                }
+                result => break UnixStream::ready(result?)?,
+            }
+        };
+        let established = |stream: &mio::net::UnixStream| {
+            stream.try_io(|| established(stream.take_error(), || stream.peer_addr()))
+        };
+        stream.registered.connected(established).await?;
+        Ok(stream)
+    }
+
+    /// Two streams that are connected with each other.
+    ///
+    /// # Errors
+    ///
+    /// What the system says (too many open files).
+    pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
+        let (one, other) = mio::net::UnixStream::pair()?;
+        Ok((UnixStream::ready(one)?, UnixStream::ready(other)?))
+    }
+
+    /// It is tried first, for what is connected can be written and often read.
+    fn ready(stream: mio::net::UnixStream) -> io::Result<UnixStream> {
+        let ready = [Direction::Read, Direction::Write];
+        Ok(UnixStream { registered: Registered::new(stream, &ready)? })
+    }
+
+    /// Takes over a connection made elsewhere, for the current loop.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of setting it non-blocking and of watching it.
+    pub fn from_std(stream: net::UnixStream) -> io::Result<UnixStream> {
+        stream.set_nonblocking(true)?;
+        UnixStream::ready(mio::net::UnixStream::from_std(stream))
+    }
+
+    /// Gives the socket up, in blocking mode as std's are.
+    ///
+    /// # Errors
+    ///
+    /// If it does not belong to the current loop; it is closed then.
+    pub fn into_std(self) -> io::Result<net::UnixStream> {
+        let stream = net::UnixStream::from(self.registered.into_source()?);
+        stream.set_nonblocking(false)?;
+        Ok(stream)
+    }
+
+    /// Reads what is there, at most as much as fits; 0 is the end of the stream.
+    ///
+    /// Cancel safe: no byte is lost.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `ConnectionReset` and the like.
+    #[track_caller]
+    pub fn read(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        self.registered.read(Location::caller(), buf)
+    }
+
+    /// Reads until `buf` is full.
+    ///
+    /// Not cancel safe: what was read into `buf` by then is known only to this future.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` if the stream ends before; what the system says.
+    #[track_caller]
+    pub fn read_exact(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<()>> {
+        self.registered.read_exact(Location::caller(), buf)
+    }
+
+    /// Reads what is there into several buffers at once.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](UnixStream::read).
+    #[track_caller]
+    pub fn read_vectored(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> impl Future<Output = io::Result<usize>> {
+        self.registered.read_vectored(Location::caller(), bufs)
+    }
+
+    /// Reads what is there into a buffer that the loop lends for it, so that a connection that
+    /// waits owns no buffer. Empty at the end of the stream.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](UnixStream::read).
+    #[track_caller]
+    pub fn read_lent(&self) -> impl Future<Output = io::Result<Lent>> {
+        self.registered.read_lent(Location::caller())
+    }
+
+    /// Writes as much as there is room for.
+    ///
+    /// Cancel safe: if it is dropped before it is done, nothing was written.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `BrokenPipe`, `ConnectionReset` and the like.
+    #[track_caller]
+    pub fn write(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> {
+        self.registered.write(Location::caller(), buf)
+    }
+
+    /// Writes all of `buf`.
+    ///
+    /// Not cancel safe: how much was written by then is known only to this future.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](UnixStream::write).
+    #[track_caller]
+    pub fn write_all(&self, buf: &[u8]) -> impl Future<Output = io::Result<()>> {
+        self.registered.write_all(Location::caller(), buf)
+    }
+
+    /// Writes from several buffers at once.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](UnixStream::write).
+    #[track_caller]
+    pub fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> impl Future<Output = io::Result<usize>> {
+        self.registered.write_vectored(Location::caller(), bufs)
+    }
+
+    /// Waits until there may be something to read; then use [`try_read`](UnixStream::try_read).
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If the stream belongs to another loop.
+    #[track_caller]
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        self.registered.ready(Direction::Read, Location::caller())
+    }
+
+    /// Waits until there may be room to write; then use [`try_write`](UnixStream::try_write).
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If the stream belongs to another loop.
+    #[track_caller]
+    pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+        self.registered.ready(Direction::Write, Location::caller())
+    }
+
+    /// Reads if there is something, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is nothing; as [`read`](UnixStream::read).
+    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.registered.try_read(buf)
+    }
+
+    /// Writes if there is room, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is none; as [`write`](UnixStream::write).
+    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        self.registered.try_write(buf)
+    }
+
+    /// Closes one direction or both.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.registered.source().shutdown(how)
+    }
+
+    /// This side's path, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.registered.source().local_addr()
+    }
+
+    /// The other side's path, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `NotConnected` if the other side has gone.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.registered.source().peer_addr()
+    }
+
+    /// The error that the socket has kept, if any (`SO_ERROR`).
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.registered.source().take_error()
+    }
+
+    /// The two directions, for two parts of one coroutine.
+    pub fn split(&mut self) -> (ReadHalf<'_, UnixStream>, WriteHalf<'_, UnixStream>) {
+        (ReadHalf(self), WriteHalf(self))
+    }
+
+    /// The two directions, for two coroutines. Dropping the write half ends the stream for the other
+    /// side; dropping both closes it.
+    pub fn into_split(self) -> (OwnedReadHalf<UnixStream>, OwnedWriteHalf<UnixStream>) {
+        into_split(self)
+    }
+}
+
+/// True of bytes alone; a peer that sends file descriptors along makes reads end early, and a reader
+/// of bytes has no use for such a peer.
+impl ByteStream for mio::net::UnixStream {
+    const SHORT_IS_DRAINED: bool = SHORT_IS_DRAINED;
+}
+
+impl HalfClose for UnixStream {
+    fn close_write(&self) {
+        // If the other side has gone, there is nobody to tell.
+        let _ = self.shutdown(Shutdown::Write);
+    }
+}
+
+impl AsyncRead for &UnixStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.registered.poll_read(cx, buf)
+    }
+
+    fn poll_read_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.registered.poll_read_vectored(cx, bufs)
+    }
+}
+
+impl AsyncWrite for &UnixStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.registered.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.registered.poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shutdown(Shutdown::Write))
+    }
+}
+
+impl AsyncRead for UnixStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self).poll_read(cx, buf)
+    }
+
+    fn poll_read_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self).poll_read_vectored(cx, bufs)
+    }
+}
+
+impl AsyncWrite for UnixStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut &*self).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut &*self).poll_close(cx)
+    }
+}
+
+impl fmt::Debug for UnixStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.registered.source().fmt(f)
+    }
+}
+
+impl AsFd for UnixStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.registered.source().as_fd()
+    }
+}
+
+impl AsRawFd for UnixStream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.registered.source().as_raw_fd()
+    }
+}
+
+/// A Unix domain datagram socket.
+///
+/// Its methods take `&self`, so several coroutines may send and receive at once. Datagrams are not
+/// lost or reordered here: a sender waits while the receiver's queue is full. A datagram longer than
+/// the buffer loses its rest.
+///
+/// Dropping it closes it, and leaves its path in the file system if it has one.
+///
+/// ```
+/// use waterspout::{IoLoop, net::UnixDatagram};
+///
+/// # IoLoop::new()?.run_sync(|| async {
+/// let (here, there) = UnixDatagram::pair()?;
+/// here.send(b"hello").await?;
+/// let mut buf = [0; 16];
+/// let len = there.recv(&mut buf).await?;
+/// assert_eq!(&buf[..len], b"hello");
+/// # Ok::<(), std::io::Error>(())
+/// # })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct UnixDatagram {
+    registered: Registered<Fd<net::UnixDatagram>>,
+}
+
+impl UnixDatagram {
+    /// Binds to a path, which must not exist yet. Belongs to the current loop.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` if the path exists; what the system says.
+    pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
+        UnixDatagram::from_std(net::UnixDatagram::bind(path)?)
+    }
+
+    /// A socket without a path: it can send, and receive only if it is
+    /// [connected](UnixDatagram::connect) by a [`pair`](UnixDatagram::pair).
+    ///
+    /// # Errors
+    ///
+    /// What the system says (too many open files).
+    pub fn unbound() -> io::Result<UnixDatagram> {
+        UnixDatagram::from_std(net::UnixDatagram::unbound()?)
+    }
+
+    /// Two sockets that are connected with each other.
+    ///
+    /// # Errors
+    ///
+    /// What the system says (too many open files).
+    pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
+        let (one, other) = net::UnixDatagram::pair()?;
+        Ok((UnixDatagram::from_std(one)?, UnixDatagram::from_std(other)?))
+    }
+
+    /// Takes over a socket made elsewhere, for the current loop.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of setting it non-blocking and of watching it.
+    pub fn from_std(socket: net::UnixDatagram) -> io::Result<UnixDatagram> {
+        socket.set_nonblocking(true)?;
+        let ready = [Direction::Read, Direction::Write];
+        Ok(UnixDatagram { registered: Registered::new(Fd::new(socket), &ready)? })
+    }
+
+    /// Gives the socket up, in blocking mode as std's are.
+    ///
+    /// # Errors
+    ///
+    /// If it does not belong to the current loop; it is closed then.
+    pub fn into_std(self) -> io::Result<net::UnixDatagram> {
+        let socket = self.registered.into_source()?.into_inner();
+        socket.set_nonblocking(false)?;
+        Ok(socket)
+    }
+
+    /// Fixes the other side: [`send`](UnixDatagram::send) sends there, and only what comes from
+    /// there is received.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such path, `ConnectionRefused` if nobody is there any more; what
+    /// the system says.
+    pub fn connect(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        self.socket().connect(path)
+    }
+
+    /// Sends a datagram to where the socket is connected, and gives its length.
+    ///
+    /// Cancel safe: if it is dropped before it is done, nothing was sent.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `NotConnected`, `ConnectionRefused` if the other side has gone.
+    #[track_caller]
+    pub fn send(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> {
+        self.io(Direction::Write, Location::caller(), move |socket| socket.send(buf))
+    }
+
+    /// Receives a datagram, and gives its length.
+    ///
+    /// Cancel safe: no datagram is lost.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    #[track_caller]
+    pub fn recv(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        self.io(Direction::Read, Location::caller(), move |socket| socket.recv(buf))
+    }
+
+    /// Sends a datagram to the socket on a path, and gives its length.
+    ///
+    /// The system does not tell when somebody else's full queue has room again, so it is tried
+    /// again every few milliseconds then. [Connect](UnixDatagram::connect) to be told.
+    ///
+    /// Cancel safe: if it is dropped before it is done, nothing was sent.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `NotFound` if there is no such path, `ConnectionRefused` if nobody is
+    /// there any more.
+    #[track_caller]
+    pub fn send_to(
+        &self,
+        buf: &[u8],
+        path: impl AsRef<Path>,
+    ) -> impl Future<Output = io::Result<usize>> {
+        let place = Location::caller();
+        async move {
+            let path = path.as_ref();
+            let mut patience = PATIENCE[0];
+            loop {
+                // This socket may be full, too, and of that the selector does tell.
+                let send = self.io(Direction::Write, place, |socket| socket.send_to(buf, path));
+                if let Either::Left((sent, _)) = select(pin!(send), sleep(patience)).await {
+                    return sent;
+                }
+                match self.try_send_to(buf, path) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        patience = PATIENCE[1].min(2 * patience);
+                    }
+                    sent => return sent,
+                }
+            }
+        }
+    }
+
+    /// Receives a datagram, and gives its length and where it came from.
+    ///
+    /// Cancel safe: no datagram is lost.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    #[track_caller]
+    pub fn recv_from(
+        &self,
+        buf: &mut [u8],
+    ) -> impl Future<Output = io::Result<(usize, SocketAddr)>> {
+        self.io(Direction::Read, Location::caller(), move |socket| socket.recv_from(buf))
+    }
+
+    /// Sends a datagram to where the socket is connected, if there is room.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is none; as [`send`](UnixDatagram::send).
+    pub fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
+        self.try_io(Direction::Write, |socket| socket.send(buf))
+    }
+
+    /// Receives a datagram if one is there.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is none; as [`recv`](UnixDatagram::recv).
+    pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.try_io(Direction::Read, |socket| socket.recv(buf))
+    }
+
+    /// Sends a datagram to the socket on a path, if there is room.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is none; as [`send_to`](UnixDatagram::send_to).
+    pub fn try_send_to(&self, buf: &[u8], path: impl AsRef<Path>) -> io::Result<usize> {
+        self.try_io(Direction::Write, |socket| socket.send_to(buf, path))
+    }
+
+    /// Receives a datagram if one is there, and tells where it came from.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is none; as [`recv`](UnixDatagram::recv).
+    pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.try_io(Direction::Read, |socket| socket.recv_from(buf))
+    }
+
+    /// Waits until there may be a datagram; then use [`try_recv`](UnixDatagram::try_recv).
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If the socket belongs to another loop.
+    #[track_caller]
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        self.registered.ready(Direction::Read, Location::caller())
+    }
+
+    /// Waits until there may be room for a datagram; then use
+    /// [`try_send`](UnixDatagram::try_send).
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If the socket belongs to another loop.
+    #[track_caller]
+    pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+        self.registered.ready(Direction::Write, Location::caller())
+    }
+
+    /// Closes one direction or both.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `NotConnected` if it is not connected.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.socket().shutdown(how)
+    }
+
+    /// The path that it is bound to, if it is.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket().local_addr()
+    }
+
+    /// The path of the socket that it is connected to, if that has one.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected` if it is not connected.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket().peer_addr()
+    }
+
+    /// The error that the socket has kept, if any (`SO_ERROR`).
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.socket().take_error()
+    }
+
+    fn socket(&self) -> &net::UnixDatagram {
+        self.registered.source().get_ref()
+    }
+
+    fn io<R>(
+        &self,
+        direction: Direction,
+        place: &'static Location<'static>,
+        mut operation: impl FnMut(&net::UnixDatagram) -> io::Result<R>,
+    ) -> impl Future<Output = io::Result<R>> {
+        self.registered.io(direction, place, move |fd| fd.do_io(&mut operation))
+    }
+
+    fn try_io<R>(
+        &self,
+        direction: Direction,
+        operation: impl FnOnce(&net::UnixDatagram) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.registered.try_io(direction, |fd| fd.do_io(operation))
+    }
+}
+
+impl fmt::Debug for UnixDatagram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.socket().fmt(f)
+    }
+}
+
+impl AsFd for UnixDatagram {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket().as_fd()
+    }
+}
+
+impl AsRawFd for UnixDatagram {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket().as_raw_fd()
+    }
+}

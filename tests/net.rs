@@ -1,0 +1,1453 @@
+//! Sockets, pipes and other file descriptors, over the real loopback.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures::{StreamExt, future::join_all};
+use waterspout::coroutine::{self, moment};
+use waterspout::net::{
+    AsyncFd, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream, pipe,
+};
+use waterspout::{Counters, Interest, IoLoop};
+
+/// Does poll(2) tell who is ready?
+const POLL: bool = cfg!(mio_unsupported_force_poll_poll);
+
+type Reader = Box<dyn AsyncRead + Send + Unpin>;
+type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
+fn counters() -> Counters {
+    IoLoop::current().counters()
+}
+
+async fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = coroutine::start(TcpStream::connect(listener.local_addr().unwrap()));
+    let (server, peer) = listener.accept().await.unwrap();
+    let client = client.await.unwrap();
+    assert_eq!(client.local_addr().unwrap(), peer);
+    (client, server)
+}
+
+/// A stream of each kind, as its two ends.
+async fn streams() -> Vec<(&'static str, Writer, Reader)> {
+    let (tcp_writer, tcp_reader) = tcp_pair().await;
+    let (unix_writer, unix_reader) = UnixStream::pair().unwrap();
+    let (pipe_writer, pipe_reader) = pipe::pair().unwrap();
+    vec![
+        ("TCP", Box::new(tcp_writer), Box::new(tcp_reader)),
+        ("Unix", Box::new(unix_writer), Box::new(unix_reader)),
+        ("pipe", Box::new(pipe_writer), Box::new(pipe_reader)),
+    ]
+}
+
+/// An address that refuses connections, and nobody else gets it meanwhile: it is bound, and nobody
+/// listens.
+fn refusing() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
+/// A path in the temporary directory that goes with its owner.
+struct TempPath(PathBuf);
+
+impl TempPath {
+    fn new() -> TempPath {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name =
+            format!("waterspout-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        TempPath(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for TempPath {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl AsRef<std::path::Path> for TempPath {
+    fn as_ref(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+}
+
+async fn turns(n: usize) {
+    for _ in 0..n {
+        moment().await;
+    }
+}
+
+/// The kind of the error that this was.
+#[track_caller]
+fn kind<T>(result: io::Result<T>) -> io::ErrorKind {
+    match result {
+        Ok(_) => panic!("there is no error"),
+        Err(error) => error.kind(),
+    }
+}
+
+/// Bytes that repeat only after a while, so that what is missing or twice shows.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
+}
+
+// ---------------------------------------------------------------------------------------------
+// TCP: connecting and accepting
+
+#[waterspout::test]
+async fn a_refused_connection_is_an_error() {
+    let (_bound, closed) = refusing();
+    let before = counters().sources;
+    assert_eq!(kind(TcpStream::connect(closed).await), io::ErrorKind::ConnectionRefused);
+    assert_eq!(counters().sources, before);
+}
+
+#[waterspout::test]
+async fn connect_tries_every_address() {
+    let (_bound, closed) = refusing();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let open = listener.local_addr().unwrap();
+    let stream = TcpStream::connect(vec![closed, open]).await.unwrap();
+    assert_eq!(stream.peer_addr().unwrap(), open);
+    let error = TcpStream::connect(vec![closed, closed]).await;
+    assert_eq!(kind(error), io::ErrorKind::ConnectionRefused);
+    assert_eq!(kind(TcpStream::connect(vec![]).await), io::ErrorKind::InvalidInput);
+}
+
+#[waterspout::test]
+async fn a_name_is_looked_up() {
+    let listener = TcpListener::bind("localhost:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let client = coroutine::start(TcpStream::connect(("localhost", port)));
+    listener.accept().await.unwrap();
+    client.await.unwrap();
+    assert_eq!(kind(TcpStream::connect("localhost").await), io::ErrorKind::InvalidInput);
+}
+
+#[waterspout::test]
+async fn bind_says_that_the_address_is_in_use() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    assert_eq!(kind(TcpListener::bind(address).await), io::ErrorKind::AddrInUse);
+    // Unless another will do.
+    let other = TcpListener::bind(vec![address, "127.0.0.1:0".parse().unwrap()]).await.unwrap();
+    assert_ne!(other.local_addr().unwrap(), address);
+}
+
+#[waterspout::test]
+async fn a_cancelled_connect_leaves_nothing_behind() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let before = counters().sources;
+    {
+        let mut connect = pin!(TcpStream::connect(listener.local_addr().unwrap()));
+        assert!(poll_once(connect.as_mut()).await.is_pending());
+        assert_eq!(counters().sources, before + 1);
+    }
+    assert_eq!(counters().sources, before);
+}
+
+#[waterspout::test]
+async fn two_coroutines_accept_on_one_listener_and_both_are_served() {
+    let listener = Rc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let address = listener.local_addr().unwrap();
+    for _ in 0..10 {
+        let accepting: Vec<_> = (0..2)
+            .map(|_| {
+                let listener = listener.clone();
+                coroutine::start(async move { listener.accept().await.unwrap().0 })
+            })
+            .collect();
+        let clients: Vec<_> = (0..2).map(|_| TcpStream::connect(address)).collect();
+        let clients = join_all(clients).await;
+        let servers = join_all(accepting).await;
+        let ports = |streams: Vec<io::Result<SocketAddr>>| {
+            let mut ports: Vec<_> = streams.into_iter().map(|a| a.unwrap().port()).collect();
+            ports.sort();
+            ports
+        };
+        let clients: Vec<_> = clients.into_iter().map(Result::unwrap).collect();
+        assert_eq!(
+            ports(clients.iter().map(TcpStream::local_addr).collect()),
+            ports(servers.iter().map(TcpStream::peer_addr).collect())
+        );
+    }
+}
+
+#[waterspout::test]
+async fn connections_that_come_one_by_one_reach_both_acceptors() {
+    let listener = Rc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let address = listener.local_addr().unwrap();
+    let accept = || {
+        let listener = listener.clone();
+        coroutine::start(async move { listener.accept().await.map(drop) })
+    };
+    let (first, second) = (accept(), accept());
+    let _one = TcpStream::connect(address).await.unwrap();
+    turns(3).await;
+    assert!(first.done() != second.done(), "one connection, one acceptor");
+    let _other = TcpStream::connect(address).await.unwrap();
+    first.await.unwrap();
+    second.await.unwrap();
+}
+
+#[waterspout::test]
+async fn a_cancelled_accept_loses_no_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for _ in 0..3 {
+        let mut accept = Box::pin(listener.accept());
+        assert!(poll_once(accept.as_mut()).await.is_pending());
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        // It has been woken, and is not polled any more.
+        turns(2).await;
+        drop(accept);
+        let (_, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
+    }
+}
+
+#[waterspout::test]
+async fn incoming_is_a_stream_of_connections() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let clients = coroutine::start(join_all((0..5).map(move |_| TcpStream::connect(address))));
+    let servers: Vec<_> = listener.incoming().take(5).collect().await;
+    assert!(servers.iter().all(Result::is_ok));
+    assert!(clients.await.iter().all(Result::is_ok));
+    assert_eq!(kind(listener.try_accept()), io::ErrorKind::WouldBlock);
+}
+
+#[waterspout::test]
+async fn a_burst_of_connections_is_accepted_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let clients: Vec<_> =
+        (0..300).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    for _ in &clients {
+        listener.accept().await.unwrap();
+    }
+    assert_eq!(kind(listener.try_accept()), io::ErrorKind::WouldBlock);
+}
+
+// ---------------------------------------------------------------------------------------------
+// The ends of streams
+
+#[waterspout::test]
+async fn half_closing_ends_one_direction_and_leaves_the_other() {
+    let (client, server) = tcp_pair().await;
+    for (one, other) in [(&client, &server), (&server, &client)] {
+        one.write_all(b"last words").await.unwrap();
+        one.shutdown(Shutdown::Write).unwrap();
+        let mut heard = String::new();
+        let mut other = other;
+        other.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "last words");
+        // The end stays the end.
+        for _ in 0..2 {
+            assert_eq!(other.read(&mut [0; 8]).await.unwrap(), 0);
+        }
+        assert_eq!(kind(one.write(b"more").await), io::ErrorKind::BrokenPipe);
+    }
+}
+
+#[waterspout::test]
+async fn unix_streams_half_close_as_well() {
+    let (client, server) = UnixStream::pair().unwrap();
+    client.write_all(b"question").await.unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut heard = String::new();
+    (&server).read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "question");
+    server.write_all(b"answer").await.unwrap();
+    drop(server);
+    let mut heard = String::new();
+    (&client).read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "answer");
+}
+
+#[waterspout::test]
+async fn read_exact_tells_of_an_early_end() {
+    for (name, mut writer, mut reader) in streams().await {
+        writer.write_all(b"abc").await.unwrap();
+        drop(writer);
+        let read = reader.read_exact(&mut [0; 4]).await;
+        assert_eq!(kind(read), io::ErrorKind::UnexpectedEof, "{name}");
+    }
+    let (client, server) = tcp_pair().await;
+    client.write_all(b"abc").await.unwrap();
+    drop(client);
+    assert_eq!(kind(server.read_exact(&mut [0; 4]).await), io::ErrorKind::UnexpectedEof);
+}
+
+#[waterspout::test]
+async fn the_end_that_comes_with_the_last_bytes_is_seen() {
+    for buffer in [1, 4, 5, 64] {
+        // What the reader knows when bytes and end arrive: nothing, since it has not read yet; that
+        // it has to wait; that it has been woken already.
+        for order in ["unread", "waiting", "woken"] {
+            for (name, mut writer, mut reader) in streams().await {
+                let what = format!("{name}, {order}, a buffer of {buffer}");
+                let mut expected = b"last!".to_vec();
+                match order {
+                    "unread" => {
+                        writer.write_all(b"last!").await.unwrap();
+                        drop(writer);
+                    }
+                    "waiting" => {
+                        let mut buf = [0; 1];
+                        let mut read = reader.read(&mut buf);
+                        assert!(poll_once(pin!(&mut read)).await.is_pending(), "{what}");
+                        writer.write_all(b"last!").await.unwrap();
+                        drop(writer);
+                        assert_eq!(read.await.unwrap(), 1, "{what}");
+                        expected.remove(0);
+                    }
+                    _ => {
+                        let mut buf = [0; 1];
+                        let mut read = reader.read(&mut buf);
+                        assert!(poll_once(pin!(&mut read)).await.is_pending(), "{what}");
+                        writer.write_all(b"last!").await.unwrap();
+                        turns(3).await;
+                        drop(writer);
+                        assert_eq!(read.await.unwrap(), 1, "{what}");
+                        expected.remove(0);
+                    }
+                }
+                let mut got = Vec::new();
+                let mut buf = vec![0; buffer];
+                loop {
+                    let n = reader.read(&mut buf).await.unwrap();
+                    if n == 0 {
+                        break;
+                    }
+                    got.extend_from_slice(&buf[..n]);
+                }
+                assert_eq!(got, expected, "{what}");
+                assert_eq!(reader.read(&mut buf).await.unwrap(), 0, "{what}");
+            }
+        }
+    }
+}
+
+#[waterspout::test]
+async fn the_end_that_comes_alone_is_seen() {
+    for (name, mut writer, mut reader) in streams().await {
+        writer.write_all(b"abc").await.unwrap();
+        let mut buf = [0; 64];
+        assert_eq!(reader.read(&mut buf).await.unwrap(), 3, "{name}");
+        turns(2).await;
+        let reading = coroutine::start(async move { reader.read(&mut buf).await });
+        turns(2).await;
+        assert!(!reading.done(), "{name}");
+        drop(writer);
+        assert_eq!(reading.await.unwrap(), 0, "{name}");
+    }
+}
+
+#[waterspout::test]
+async fn a_reset_is_an_error_of_the_waiting_read() {
+    let (client, server) = tcp_pair().await;
+    let reading = coroutine::start(async move { server.read(&mut [0; 8]).await });
+    turns(2).await;
+    client.set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    assert_eq!(kind(reading.await), io::ErrorKind::ConnectionReset);
+}
+
+#[waterspout::test]
+async fn a_reset_is_an_error_of_the_waiting_write() {
+    let (client, server) = tcp_pair().await;
+    let writing = coroutine::start(async move {
+        let bytes = vec![1; 64 * 1024];
+        loop {
+            if let Err(error) = server.write_all(&bytes).await {
+                break error.kind();
+            }
+        }
+    });
+    turns(3).await;
+    assert!(!writing.done(), "nobody reads, so it waits");
+    client.set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    let error = writing.await;
+    let expected = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+    assert!(expected.contains(&error), "{error:?}");
+}
+
+#[waterspout::test]
+async fn writing_to_a_reader_that_has_gone_is_a_broken_pipe() {
+    let (here, there) = UnixStream::pair().unwrap();
+    drop(there);
+    assert_eq!(kind(here.write(b"x").await), io::ErrorKind::BrokenPipe);
+    let (writer, reader) = pipe::pair().unwrap();
+    drop(reader);
+    assert_eq!(kind(writer.write(b"x").await), io::ErrorKind::BrokenPipe);
+    let (writer, reader) = pipe::pair().unwrap();
+    let writing = coroutine::start(async move { writer.write_all(&vec![0; 1 << 20]).await });
+    turns(2).await;
+    assert!(!writing.done());
+    drop(reader);
+    assert_eq!(kind(writing.await), io::ErrorKind::BrokenPipe);
+}
+
+#[waterspout::test]
+async fn bytes_around_urgent_data_all_arrive() {
+    let (client, server) = tcp_pair().await;
+    let reading = coroutine::start(async move {
+        let mut got = Vec::new();
+        let mut buf = [0; 64];
+        while got.len() < 8 {
+            let n = server.read(&mut buf).await.unwrap();
+            assert_ne!(n, 0);
+            got.extend_from_slice(&buf[..n]);
+        }
+        got
+    });
+    turns(2).await;
+    // One turn sees it all: a read stops before the urgent byte, though more is there.
+    (&client).try_write(b"abcd").unwrap();
+    socket2::SockRef::from(&client).send_out_of_band(b"!").unwrap();
+    client.try_write(b"efgh").unwrap();
+    assert_eq!(reading.await, b"abcdefgh");
+}
+
+// ---------------------------------------------------------------------------------------------
+// Moving bytes
+
+#[waterspout::test(timeout = 30.0)]
+async fn megabytes_pass_under_back_pressure() {
+    for (name, mut writer, mut reader) in streams().await {
+        let sent = Rc::new(pattern(6 * 1024 * 1024 + 17));
+        let sending = sent.clone();
+        let sender = coroutine::start(async move {
+            writer.write_all(&sending).await.unwrap();
+            writer.close().await.unwrap();
+        });
+        turns(5).await;
+        assert!(!sender.done(), "{name}: nobody reads, so it waits");
+        let mut got = Vec::new();
+        let mut buf = vec![0; 10_000];
+        loop {
+            let n = reader.read(&mut buf).await.unwrap();
+            if n == 0 {
+                break;
+            }
+            got.extend_from_slice(&buf[..n]);
+        }
+        sender.await;
+        assert!(got == *sent, "{name}: {} bytes of {}", got.len(), sent.len());
+    }
+}
+
+#[waterspout::test(timeout = 30.0)]
+async fn both_directions_flow_at_once_through_split_halves() {
+    let (client, server) = tcp_pair().await;
+    let sent = Rc::new(pattern(3 * 1024 * 1024));
+    let mut coroutines = Vec::new();
+    for stream in [client, server] {
+        let (mut reader, mut writer) = stream.into_split();
+        let sending = sent.clone();
+        coroutines.push(coroutine::start(async move {
+            writer.write_all(&sending).await.unwrap();
+            // Dropping this half is the end for the other side.
+        }));
+        let expected = sent.clone();
+        coroutines.push(coroutine::start(async move {
+            let mut got = Vec::new();
+            reader.read_to_end(&mut got).await.unwrap();
+            assert!(got == *expected);
+        }));
+    }
+    join_all(coroutines).await;
+    turns(1).await;
+    assert_eq!(counters().sources, 0);
+}
+
+#[waterspout::test]
+async fn split_halves_of_a_borrowed_stream_serve_one_coroutine() {
+    let (mut client, server) = UnixStream::pair().unwrap();
+    let echo = coroutine::start(async move {
+        let bytes = server.read_lent().await.unwrap();
+        server.write_all(&bytes).await.unwrap();
+    });
+    // By its path: `AsyncReadExt` has a `split` that takes the stream by value and comes first.
+    let (mut reader, mut writer) = UnixStream::split(&mut client);
+    let mut buf = [0; 4];
+    let (written, read) =
+        futures::future::join(writer.write_all(b"echo"), reader.read_exact(&mut buf)).await;
+    written.unwrap();
+    read.unwrap();
+    assert_eq!(&buf, b"echo");
+    echo.await;
+}
+
+#[waterspout::test(timeout = 30.0)]
+async fn a_peer_that_sends_byte_by_byte_is_read() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let bytes = pattern(3000);
+    let sent = bytes.clone();
+    let peer = thread::spawn(move || {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        for byte in sent {
+            stream.write_all(&[byte]).unwrap();
+        }
+        let mut buf = [0; 1];
+        assert_eq!(stream.read(&mut buf).unwrap(), 1);
+    });
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut got = vec![0; 3000];
+    stream.read_exact(&mut got).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    assert_eq!(got, bytes);
+    peer.join().unwrap();
+}
+
+#[waterspout::test]
+async fn vectored_calls_fill_and_empty_several_buffers() {
+    let (tcp, tcp_peer) = tcp_pair().await;
+    let (unix, unix_peer) = UnixStream::pair().unwrap();
+    let (writer, reader) = pipe::pair().unwrap();
+    let bufs = [IoSlice::new(b"abc"), IoSlice::new(b""), IoSlice::new(b"defgh")];
+    assert_eq!(tcp.write_vectored(&bufs).await.unwrap(), 8);
+    assert_eq!(unix.write_vectored(&bufs).await.unwrap(), 8);
+    assert_eq!(writer.write_vectored(&bufs).await.unwrap(), 8);
+    let (mut one, mut other) = ([0; 2], [0; 32]);
+    for which in 0..3 {
+        let mut bufs = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut other)];
+        let n = match which {
+            0 => tcp_peer.read_vectored(&mut bufs).await,
+            1 => unix_peer.read_vectored(&mut bufs).await,
+            _ => reader.read_vectored(&mut bufs).await,
+        };
+        assert_eq!(n.unwrap(), 8);
+        assert_eq!((&one, &other[..6]), (b"ab", &b"cdefgh"[..]));
+    }
+    // The bit was cleared by the short read, or not; what comes next is seen in any case.
+    tcp.write_all(b"next").await.unwrap();
+    assert_eq!(tcp_peer.read(&mut other).await.unwrap(), 4);
+}
+
+#[waterspout::test]
+async fn peek_leaves_what_it_reads() {
+    let (client, server) = tcp_pair().await;
+    client.write_all(b"abc").await.unwrap();
+    let mut buf = [0; 8];
+    for _ in 0..2 {
+        assert_eq!(server.peek(&mut buf).await.unwrap(), 3);
+    }
+    assert_eq!(server.read(&mut buf).await.unwrap(), 3);
+    let mut peek = pin!(server.peek(&mut buf));
+    assert!(poll_once(peek.as_mut()).await.is_pending());
+    client.write_all(b"d").await.unwrap();
+    assert_eq!(peek.await.unwrap(), 1);
+}
+
+#[waterspout::test]
+async fn try_calls_do_not_wait() {
+    let (client, server) = tcp_pair().await;
+    let mut buf = [0; 8];
+    assert_eq!(kind(server.try_read(&mut buf)), io::ErrorKind::WouldBlock);
+    client.write_all(b"abc").await.unwrap();
+    server.readable().await.unwrap();
+    assert_eq!(server.try_read(&mut buf).unwrap(), 3);
+    assert_eq!(kind(server.try_read(&mut buf)), io::ErrorKind::WouldBlock);
+
+    let chunk = vec![0; 1 << 16];
+    let mut filled = 0;
+    let error = loop {
+        match client.try_write(&chunk) {
+            Ok(n) => filled += n,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    let writable = coroutine::start(async move {
+        client.writable().await.unwrap();
+        client
+    });
+    turns(2).await;
+    assert!(!writable.done());
+    let mut rest = vec![0; filled];
+    server.read_exact(&mut rest).await.unwrap();
+    let client = writable.await;
+    assert!(client.try_write(b"room").unwrap() > 0);
+}
+
+#[waterspout::test]
+async fn readable_waits_until_there_is_something() {
+    for which in ["bytes", "end"] {
+        let (client, server) = UnixStream::pair().unwrap();
+        let server = Rc::new(server);
+        let mut buf = [0; 8];
+        assert_eq!(kind(server.try_read(&mut buf)), io::ErrorKind::WouldBlock);
+        let waiting = server.clone();
+        let waiting = coroutine::start(async move { waiting.readable().await });
+        turns(2).await;
+        assert!(!waiting.done());
+        if which == "bytes" {
+            client.write_all(b"x").await.unwrap();
+        } else {
+            drop(client);
+        }
+        waiting.await.unwrap();
+        assert_eq!(server.try_read(&mut buf).unwrap(), if which == "bytes" { 1 } else { 0 });
+    }
+}
+
+#[waterspout::test]
+async fn a_cancelled_read_loses_nothing() {
+    for (name, mut writer, mut reader) in streams().await {
+        for expected in [b'a', b'b', b'c'] {
+            let mut buf = [0; 8];
+            let mut read = reader.read(&mut buf);
+            assert!(poll_once(pin!(&mut read)).await.is_pending(), "{name}");
+            writer.write_all(&[expected]).await.unwrap();
+            // Woken, but nobody polls it any more.
+            turns(2).await;
+            let _ = read;
+            assert_eq!(reader.read(&mut buf).await.unwrap(), 1, "{name}");
+            assert_eq!(buf[0], expected, "{name}");
+        }
+    }
+}
+
+#[waterspout::test]
+async fn a_cancelled_coroutine_lets_another_one_read_on() {
+    let (client, server) = tcp_pair().await;
+    let server = Rc::new(server);
+    let read = |server: Rc<TcpStream>| {
+        coroutine::start(async move { server.read(&mut [0; 8]).await.unwrap() })
+    };
+    let (first, second) = (read(server.clone()), read(server.clone()));
+    turns(1).await;
+    first.cancel();
+    client.write_all(b"abc").await.unwrap();
+    assert_eq!(second.await, 3);
+}
+
+#[waterspout::test]
+async fn std_sockets_come_and_go() {
+    // TCP
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::from_std(listener).unwrap();
+    let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    let listener = listener.into_std().unwrap();
+    let client = TcpStream::from_std(client).unwrap();
+    client.write_all(b"one").await.unwrap();
+    let mut server = server.into_std().unwrap();
+    let mut buf = [0; 3];
+    server.read_exact(&mut buf).unwrap();
+    assert_eq!(&buf, b"one");
+    let server = TcpStream::from_std(server).unwrap();
+    server.write_all(b"two").await.unwrap();
+    client.read_exact(&mut buf).await.unwrap();
+    assert_eq!(&buf, b"two");
+    drop((client, server, listener));
+
+    // Unix
+    let (here, there) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (here, there) = (UnixStream::from_std(here).unwrap(), UnixStream::from_std(there).unwrap());
+    here.write_all(b"six").await.unwrap();
+    let mut there = there.into_std().unwrap();
+    there.read_exact(&mut buf).unwrap();
+    assert_eq!(&buf, b"six");
+    let path = TempPath::new();
+    let listener = UnixListener::bind(&path).unwrap().into_std().unwrap();
+    let listener = UnixListener::from_std(listener).unwrap();
+    drop((here, there, listener));
+
+    // Datagrams
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    socket.send_to(b"udp", address).await.unwrap();
+    let socket = socket.into_std().unwrap();
+    assert_eq!(socket.recv(&mut buf).unwrap(), 3);
+    let socket = UdpSocket::from_std(socket).unwrap();
+    socket.send_to(b"udp", address).await.unwrap();
+    assert_eq!(socket.recv(&mut buf).await.unwrap(), 3);
+    let (one, other) = UnixDatagram::pair().unwrap();
+    let one = one.into_std().unwrap();
+    one.send(b"dgr").unwrap();
+    assert_eq!(other.recv(&mut buf).await.unwrap(), 3);
+    let one = UnixDatagram::from_std(one).unwrap();
+    drop((socket, one, other));
+
+    turns(1).await;
+    assert_eq!(counters().sources, 0);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Loops and threads
+
+#[test]
+fn a_socket_polled_on_another_loop_names_both_and_loses_nothing() {
+    let (owner, other) = (IoLoop::new().unwrap(), IoLoop::new().unwrap());
+    let (client, server) = owner.run_sync(tcp_pair).unwrap();
+    let datagrams = owner.run_sync(|| UdpSocket::bind("127.0.0.1:0")).unwrap().unwrap();
+    owner.run_sync(|| client.write_all(b"kept")).unwrap().unwrap();
+
+    let mut buf = [0; 8];
+    let mut errors = Vec::new();
+    other
+        .run_sync(async || {
+            errors.push(server.read(&mut buf).await.unwrap_err());
+            errors.push(server.try_read(&mut buf).unwrap_err());
+            errors.push(server.readable().await.unwrap_err());
+            errors.push(client.write(b"lost").await.unwrap_err());
+            errors.push(datagrams.recv(&mut buf).await.unwrap_err());
+        })
+        .unwrap();
+    for error in errors {
+        let message = error.to_string();
+        assert_eq!(error.kind(), io::ErrorKind::Other, "{message}");
+        assert!(message.contains(&format!("{owner:?}")), "{message}");
+        assert!(message.contains(&format!("{other:?}")), "{message}");
+    }
+    let message = server.try_read(&mut buf).unwrap_err().to_string();
+    assert!(message.contains("outside of any loop"), "{message}");
+
+    assert_eq!(owner.run_sync(|| server.read(&mut buf)).unwrap().unwrap(), 4);
+    assert_eq!(&buf[..4], b"kept");
+}
+
+#[test]
+fn trying_a_socket_of_another_loop_does_not_disturb_that_loops_own() {
+    // Both sockets have the same slot, each in its loop.
+    let (one, other) = (IoLoop::new().unwrap(), IoLoop::new().unwrap());
+    let (_foreign_peer, foreign) = one.run_sync(async || UnixStream::pair().unwrap()).unwrap();
+    let read = other.run_sync(async || {
+        let (peer, own) = UnixStream::pair().unwrap();
+        let mut buf = [0; 8];
+        let mut reading = Box::pin(own.read(&mut buf));
+        assert!(poll_once(reading.as_mut()).await.is_pending());
+        peer.write_all(b"abc").await.unwrap();
+        turns(2).await;
+        // The edge is in the table now, and there will be no other.
+        assert!(foreign.try_read(&mut [0; 8]).is_err());
+        reading.await
+    });
+    assert_eq!(read.unwrap().unwrap(), 3);
+}
+
+#[test]
+fn a_socket_of_a_closed_loop_says_that_it_is_closed() {
+    let io_loop = IoLoop::new().unwrap();
+    let (here, _there) = io_loop.run_sync(async || UnixStream::pair().unwrap()).unwrap();
+    io_loop.close();
+    io_loop.make_current();
+    let mut cx = Context::from_waker(Waker::noop());
+    let polled = Pin::new(&mut &here).poll_read(&mut cx, &mut [0; 8]);
+    IoLoop::clear_current();
+    let Poll::Ready(Err(error)) = polled else { panic!("{polled:?}") };
+    let closed = error.get_ref().is_some_and(|inner| inner.is::<waterspout::LoopClosed>());
+    assert!(closed, "{error:?}");
+}
+
+#[waterspout::test]
+async fn a_socket_dropped_on_another_thread_leaves_its_loop() {
+    let (client, server) = tcp_pair().await;
+    let (writer, reader) = pipe::pair().unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+    one.set_nonblocking(true).unwrap();
+    let fd = AsyncFd::new(one).unwrap();
+    assert_eq!(counters().sources, 6);
+    thread::spawn(move || drop((server, writer, socket, fd))).join().unwrap();
+    turns(1).await;
+    assert_eq!(counters().sources, 2);
+    // They are closed indeed.
+    assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+    assert_eq!(reader.read(&mut [0; 8]).await.unwrap(), 0);
+    assert_eq!((&other).read(&mut [0; 8]).unwrap(), 0);
+}
+
+#[waterspout::test]
+async fn a_socket_dropped_under_who_waits_for_it_wakes_the_waiter() {
+    let (_client, server) = tcp_pair().await;
+    let server = Arc::new(server);
+    let waiting = Arc::downgrade(&server);
+    let coroutine = coroutine::start(poll_fn(move |cx| match waiting.upgrade() {
+        Some(server) => Pin::new(&mut &*server).poll_read(cx, &mut [0; 8]),
+        None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+    }));
+    turns(1).await;
+    thread::spawn(move || drop(server)).join().unwrap();
+    assert_eq!(kind(coroutine.await), io::ErrorKind::NotConnected);
+}
+
+#[waterspout::test]
+async fn streams_are_send_in_boxes() {
+    fn send<T: Send>(value: T) -> T {
+        value
+    }
+    for (name, writer, reader) in streams().await {
+        let (mut writer, mut reader) = (send(writer), send(reader));
+        // To another thread and back.
+        (writer, reader) = thread::spawn(move || (writer, reader)).join().unwrap();
+        writer.write_all(b"boxed").await.unwrap();
+        let mut buf = [0; 5];
+        reader.read_exact(&mut buf).await.unwrap();
+        assert_eq!(&buf, b"boxed", "{name}");
+    }
+}
+
+#[waterspout::test]
+async fn registrations_go_with_their_sockets() {
+    let path = TempPath::new();
+    let (tcp, tcp_peer) = tcp_pair().await;
+    let unix = UnixListener::bind(&path).unwrap();
+    let connected = UnixStream::connect(&path).await.unwrap();
+    let (accepted, _) = unix.accept().await.unwrap();
+    let pipe = pipe::pair().unwrap();
+    let datagrams = UnixDatagram::pair().unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    assert_eq!(counters().sources, 10);
+    drop((tcp, unix, connected, pipe, datagrams, udp));
+    assert_eq!(counters().sources, 2);
+    let (reader, writer) = tcp_peer.into_split();
+    drop(reader);
+    assert_eq!(counters().sources, 2);
+    drop(writer);
+    drop(accepted);
+    assert_eq!(counters().sources, 0);
+}
+
+#[test]
+fn fds_that_are_closed_and_used_again_are_new_sockets() {
+    let io_loop = IoLoop::new().unwrap();
+    io_loop
+        .run_sync(async || {
+            for round in 0..200_u32 {
+                let (client, server) = UnixStream::pair().unwrap();
+                client.write_all(&round.to_ne_bytes()).await.unwrap();
+                let mut buf = [0; 4];
+                server.read_exact(&mut buf).await.unwrap();
+                assert_eq!(u32::from_ne_bytes(buf), round);
+                if round % 3 == 0 {
+                    // An event is on its way for what is closed now.
+                    client.write_all(b"x").await.unwrap();
+                }
+                if round % 2 == 0 {
+                    moment().await;
+                }
+            }
+            assert_eq!(counters().sources, 0);
+        })
+        .unwrap();
+}
+
+// ---------------------------------------------------------------------------------------------
+// Fairness and cost
+
+#[waterspout::test]
+async fn who_never_waits_still_lets_others_go_on() {
+    let (mine, echo) = UnixStream::pair().unwrap();
+    let (asking, answering) = UnixStream::pair().unwrap();
+    let done = Rc::new(Cell::new(false));
+    let answer = coroutine::spawn(async move {
+        loop {
+            let bytes = answering.read_lent().await.unwrap();
+            if bytes.is_empty() {
+                break;
+            }
+            answering.write_all(&bytes).await.unwrap();
+        }
+    });
+    let done_ = done.clone();
+    let ask = coroutine::spawn(async move {
+        let mut buf = [0; 8];
+        for _ in 0..100 {
+            asking.write_all(b"question").await.unwrap();
+            asking.read_exact(&mut buf).await.unwrap();
+        }
+        done_.set(true);
+    });
+    let mut buf = [0; 4];
+    let mut rounds = 0_u64;
+    while !done.get() {
+        // Always ready: what is read has just been written.
+        mine.write_all(b"busy").await.unwrap();
+        echo.read_exact(&mut buf).await.unwrap();
+        rounds += 1;
+        assert!(rounds < 1_000_000, "nobody else runs");
+    }
+    assert!(rounds > 100);
+    ask.await;
+    answer.await;
+}
+
+#[waterspout::test]
+async fn waiting_for_a_lent_buffer_takes_none() {
+    let mut peers = Vec::new();
+    let at = Rc::new(RefCell::new(Vec::new()));
+    for _ in 0..16 {
+        let (peer, stream) = UnixStream::pair().unwrap();
+        peers.push(peer);
+        let at = at.clone();
+        coroutine::start(async move {
+            loop {
+                let bytes = stream.read_lent().await.unwrap();
+                if bytes.is_empty() {
+                    return;
+                }
+                at.borrow_mut().push(bytes.as_ptr());
+            }
+        });
+    }
+    turns(2).await;
+    for peer in peers.iter().chain(&peers) {
+        let before = at.borrow().len();
+        peer.write_all(b"x").await.unwrap();
+        while at.borrow().len() == before {
+            moment().await;
+        }
+    }
+    // One buffer has served all; had those who wait kept one, there would be more.
+    let at = at.borrow();
+    assert_eq!(at.len(), 32);
+    assert!(at.iter().all(|&address| address == at[0]), "{at:?}");
+}
+
+#[waterspout::test]
+async fn lent_bytes_stay_as_they_are_while_others_read() {
+    let (one, one_peer) = tcp_pair().await;
+    let (other, other_peer) = tcp_pair().await;
+    one.write_all(&pattern(1000)).await.unwrap();
+    other.write_all(&[7; 1000]).await.unwrap();
+    let mut held = one_peer.read_lent().await.unwrap();
+    let more = other_peer.read_lent().await.unwrap();
+    turns(3).await;
+    assert_eq!(*held, pattern(1000)[..]);
+    assert_eq!(*more, [7; 1000]);
+    held[0] = 99;
+    drop(more);
+    other.write_all(&[8; 1000]).await.unwrap();
+    let more = other_peer.read_lent().await.unwrap();
+    assert_eq!((held[0], held[1], held.len()), (99, pattern(2)[1], 1000));
+    assert_eq!(*more, [8; 1000]);
+    drop(one);
+    assert!(one_peer.read_lent().await.unwrap().is_empty());
+    // They may travel as well.
+    thread::spawn(move || drop(held)).join().unwrap();
+}
+
+#[waterspout::test(timeout = 30.0)]
+async fn an_echo_needs_no_eagain_and_no_wake_from_afar() {
+    const CONNECTIONS: u64 = 64;
+    const REQUESTS: u64 = 50;
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let (client, server) = tcp_pair().await;
+        coroutine::start(async move {
+            let mut buf = [0; 512];
+            loop {
+                let n = server.read(&mut buf).await.unwrap();
+                if n == 0 {
+                    break;
+                }
+                server.write_all(&buf[..n]).await.unwrap();
+            }
+        });
+        clients.push(client);
+    }
+    let clients = Rc::new(clients);
+    let round = |requests| {
+        let clients = clients.clone();
+        let asking = (0..CONNECTIONS as usize).map(move |i| {
+            let clients = clients.clone();
+            async move {
+                let mut buf = [0; 512];
+                for _ in 0..requests {
+                    clients[i].write_all(&[i as u8; 100]).await.unwrap();
+                    assert_eq!(clients[i].read(&mut buf).await.unwrap(), 100);
+                    assert_eq!(buf[..100], [i as u8; 100]);
+                }
+            }
+        });
+        join_all(asking.map(coroutine::spawn).collect::<Vec<_>>())
+    };
+    // The first read of each socket is a try.
+    round(2).await;
+    let before = counters();
+    round(REQUESTS).await;
+    let after = counters();
+    assert_eq!(after.notified, before.notified);
+    if !POLL {
+        assert_eq!(after.would_block, before.would_block);
+        // A read and a write on each side.
+        assert_eq!(after.io_calls - before.io_calls, CONNECTIONS * REQUESTS * 4);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// UDP
+
+#[waterspout::test]
+async fn datagrams_keep_their_boundaries() {
+    let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().unwrap();
+    for text in [&b"one"[..], b"", b"three"] {
+        assert_eq!(client.send_to(text, address).await.unwrap(), text.len());
+    }
+    let mut buf = [0; 64];
+    assert_eq!(server.peek_from(&mut buf).await.unwrap(), (3, client.local_addr().unwrap()));
+    assert_eq!(server.peek(&mut buf).await.unwrap(), 3);
+    for text in [&b"one"[..], b"", b"three"] {
+        let (n, peer) = server.recv_from(&mut buf).await.unwrap();
+        assert_eq!((&buf[..n], peer), (text, client.local_addr().unwrap()));
+    }
+    assert_eq!(kind(server.try_recv_from(&mut buf)), io::ErrorKind::WouldBlock);
+    // By name, too.
+    client.send_to(b"named", ("localhost", address.port())).await.unwrap();
+    assert_eq!(server.recv(&mut buf).await.unwrap(), 5);
+}
+
+#[waterspout::test]
+async fn a_connected_udp_socket_hears_only_its_peer() {
+    let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    assert_eq!(kind(client.peer_addr()), io::ErrorKind::NotConnected);
+    client.connect(server.local_addr().unwrap()).await.unwrap();
+    assert_eq!(client.peer_addr().unwrap(), server.local_addr().unwrap());
+    let mut buf = [0; 8];
+    let mut heard = [0; 8];
+    let mut recv = pin!(client.recv(&mut heard));
+    assert!(poll_once(recv.as_mut()).await.is_pending());
+    let address = client.local_addr().unwrap();
+    stranger.send_to(b"psst", address).await.unwrap();
+    turns(2).await;
+    assert!(poll_once(recv.as_mut()).await.is_pending());
+    server.try_send_to(b"ok", address).unwrap();
+    assert_eq!(recv.await.unwrap(), 2);
+    client.send(b"hi").await.unwrap();
+    assert_eq!(client.try_send(b"again").unwrap(), 5);
+    assert_eq!(server.recv(&mut buf).await.unwrap(), 2);
+    server.readable().await.unwrap();
+    assert_eq!(server.try_recv(&mut buf).unwrap(), 5);
+    server.writable().await.unwrap();
+}
+
+#[waterspout::test]
+async fn a_udp_socket_hears_on_after_a_refusal() {
+    let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = gone.local_addr().unwrap();
+    let client = Rc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    client.connect(address).await.unwrap();
+    drop(gone);
+    let mut buf = [0; 8];
+    for _ in 0..3 {
+        assert_eq!(kind(client.try_recv(&mut buf)), io::ErrorKind::WouldBlock);
+        client.send(b"anyone?").await.unwrap();
+        assert_eq!(kind(client.recv(&mut buf).await), io::ErrorKind::ConnectionRefused);
+        turns(2).await;
+    }
+    let reading = client.clone();
+    let reading = coroutine::start(async move { reading.recv(&mut [0; 8]).await });
+    turns(2).await;
+    assert!(!reading.done());
+    let back = std::net::UdpSocket::bind(address).unwrap();
+    back.send_to(b"here", client.local_addr().unwrap()).unwrap();
+    assert_eq!(reading.await.unwrap(), 4);
+}
+
+#[waterspout::test]
+async fn two_coroutines_receive_from_one_udp_socket() {
+    let server = Rc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let address = server.local_addr().unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for _ in 0..20 {
+        let receive = |server: Rc<UdpSocket>| {
+            coroutine::start(async move {
+                let mut buf = [0; 1];
+                server.recv(&mut buf).await.unwrap();
+                buf[0]
+            })
+        };
+        let receiving = [receive(server.clone()), receive(server.clone())];
+        turns(1).await;
+        client.send_to(&[1], address).await.unwrap();
+        client.send_to(&[2], address).await.unwrap();
+        let mut got = join_all(receiving).await;
+        got.sort();
+        assert_eq!(got, [1, 2]);
+    }
+}
+
+#[waterspout::test]
+async fn udp_options_are_kept() {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.set_broadcast(true).unwrap();
+    assert!(socket.broadcast().unwrap());
+    socket.set_ttl(7).unwrap();
+    assert_eq!(socket.ttl().unwrap(), 7);
+    socket.set_multicast_ttl_v4(3).unwrap();
+    assert_eq!(socket.multicast_ttl_v4().unwrap(), 3);
+    socket.set_multicast_loop_v4(false).unwrap();
+    assert!(!socket.multicast_loop_v4().unwrap());
+    assert!(socket.take_error().unwrap().is_none());
+    let not_a_group = socket.join_multicast_v4([127, 0, 0, 1].into(), [127, 0, 0, 1].into());
+    assert!(not_a_group.is_err());
+    let in_use = UdpSocket::bind(socket.local_addr().unwrap()).await;
+    assert_eq!(kind(in_use), io::ErrorKind::AddrInUse);
+    let too_long = socket.send_to(&vec![0; 70_000], socket.local_addr().unwrap()).await;
+    assert!(too_long.is_err());
+}
+
+#[waterspout::test]
+async fn udp_poll_functions_keep_the_waker() {
+    let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().unwrap();
+    let receiving = coroutine::start(async move {
+        let mut buf = [0; 8];
+        let (n, _) = poll_fn(|cx| server.poll_recv_from(cx, &mut buf)).await.unwrap();
+        n
+    });
+    turns(2).await;
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    poll_fn(|cx| client.poll_send_to(cx, b"four", address)).await.unwrap();
+    assert_eq!(receiving.await, 4);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Unix domain
+
+#[waterspout::test]
+async fn unix_sockets_connect_by_path() {
+    let path = TempPath::new();
+    assert_eq!(kind(UnixStream::connect(&path).await), io::ErrorKind::NotFound);
+    let listener = UnixListener::bind(&path).unwrap();
+    assert_eq!(kind(UnixListener::bind(&path)), io::ErrorKind::AddrInUse);
+    assert_eq!(listener.local_addr().unwrap().as_pathname(), Some(path.0.as_path()));
+    let accepting = coroutine::start(async move {
+        let stream = listener.incoming().next().await.unwrap().unwrap();
+        (stream, listener)
+    });
+    let client = UnixStream::connect(&path).await.unwrap();
+    let (server, listener) = accepting.await;
+    assert_eq!(client.peer_addr().unwrap().as_pathname(), Some(path.0.as_path()));
+    client.write_all(b"abc").await.unwrap();
+    assert_eq!(&*server.read_lent().await.unwrap(), b"abc");
+    assert_eq!(kind(listener.try_accept()), io::ErrorKind::WouldBlock);
+    drop(listener);
+    assert_eq!(kind(UnixStream::connect(&path).await), io::ErrorKind::ConnectionRefused);
+}
+
+#[waterspout::test]
+async fn a_unix_connect_waits_while_the_queue_is_full() {
+    let path = TempPath::new();
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+    socket.listen(0).unwrap();
+    let listener = UnixListener::from_std(socket.into()).unwrap();
+    let path = Rc::new(path);
+    let connecting: Vec<_> = (0..4)
+        .map(|_| {
+            let path = path.clone();
+            coroutine::start(async move { UnixStream::connect(&*path).await.map(drop) })
+        })
+        .collect();
+    turns(2).await;
+    assert!(connecting.iter().any(|connect| !connect.done()));
+    for _ in &connecting {
+        listener.accept().await.unwrap();
+    }
+    for connect in connecting {
+        connect.await.unwrap();
+    }
+}
+
+#[waterspout::test]
+async fn unix_datagrams_find_their_path() {
+    let (server_path, client_path) = (TempPath::new(), TempPath::new());
+    let server = UnixDatagram::bind(&server_path).unwrap();
+    let client = UnixDatagram::bind(&client_path).unwrap();
+    let nameless = UnixDatagram::unbound().unwrap();
+    let mut buf = [0; 64];
+    client.send_to(b"to you", &server_path).await.unwrap();
+    let (n, peer) = server.recv_from(&mut buf).await.unwrap();
+    assert_eq!(&buf[..n], b"to you");
+    assert_eq!(peer.as_pathname(), Some(client_path.0.as_path()));
+    assert_eq!(kind(server.try_recv(&mut buf)), io::ErrorKind::WouldBlock);
+
+    assert_eq!(kind(nameless.send(b"x").await), io::ErrorKind::NotConnected);
+    nameless.connect(&server_path).unwrap();
+    nameless.send(b"hello").await.unwrap();
+    assert_eq!(nameless.peer_addr().unwrap().as_pathname(), Some(server_path.0.as_path()));
+    let (n, peer) = server.recv_from(&mut buf).await.unwrap();
+    assert_eq!((n, peer.is_unnamed()), (5, true));
+
+    assert_eq!(kind(server.send_to(b"x", TempPath::new()).await), io::ErrorKind::NotFound);
+    drop(server);
+    assert_eq!(kind(nameless.send(b"x").await), io::ErrorKind::ConnectionRefused);
+}
+
+#[waterspout::test]
+async fn a_unix_datagram_waits_for_room_in_either_way_of_sending() {
+    // Connected: the selector tells.
+    let (here, there) = UnixDatagram::pair().unwrap();
+    while here.try_send(b"fill").is_ok() {}
+    let sending = coroutine::start(async move { here.send(b"last").await });
+    turns(2).await;
+    assert!(!sending.done());
+    let mut buf = [0; 8];
+    loop {
+        there.recv(&mut buf).await.unwrap();
+        if &buf[..4] == b"last" {
+            break;
+        }
+    }
+    sending.await.unwrap();
+
+    // By path, into a queue that somebody else has filled: it does not.
+    let path = TempPath::new();
+    let server = UnixDatagram::bind(&path).unwrap();
+    let filler = UnixDatagram::unbound().unwrap();
+    while filler.try_send_to(b"fill", &path).is_ok() {}
+    let sender = UnixDatagram::unbound().unwrap();
+    let sending = coroutine::start(async move { sender.send_to(b"last", path).await });
+    turns(2).await;
+    assert!(!sending.done());
+    loop {
+        server.recv(&mut buf).await.unwrap();
+        if &buf[..4] == b"last" {
+            break;
+        }
+    }
+    assert_eq!(sending.await.unwrap(), 4);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Pipes
+
+#[waterspout::test]
+async fn a_closed_pipe_writer_ends_the_pipe_and_says_so() {
+    let (mut writer, reader) = pipe::pair().unwrap();
+    let mut buf = [0; 8];
+    assert_eq!(kind(reader.try_read(&mut buf)), io::ErrorKind::WouldBlock);
+    writer.writable().await.unwrap();
+    assert_eq!(writer.try_write(b"abc").unwrap(), 3);
+    reader.readable().await.unwrap();
+    assert_eq!(reader.try_read(&mut buf).unwrap(), 3);
+    let before = counters().sources;
+    writer.close().await.unwrap();
+    writer.close().await.unwrap();
+    assert_eq!(counters().sources, before - 1);
+    assert_eq!(reader.read(&mut buf).await.unwrap(), 0);
+    assert_eq!(kind(writer.write(b"x").await), io::ErrorKind::BrokenPipe);
+    assert_eq!(kind(writer.try_write(b"x")), io::ErrorKind::BrokenPipe);
+    assert_eq!(kind(writer.into_fd()), io::ErrorKind::BrokenPipe);
+}
+
+#[waterspout::test]
+async fn a_child_is_fed_and_read() {
+    use std::process::{Command, Stdio};
+    let mut command = Command::new("sh");
+    command.args(["-c", "cat; echo oops >&2"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = pipe::PipeWriter::try_from(child.stdin.take().unwrap()).unwrap();
+    let mut stdout = pipe::PipeReader::try_from(child.stdout.take().unwrap()).unwrap();
+    let mut stderr = pipe::PipeReader::try_from(child.stderr.take().unwrap()).unwrap();
+    let sent = pattern(300_000);
+    let sending = sent.clone();
+    let feeding = coroutine::start(async move {
+        stdin.write_all(&sending).await.unwrap();
+        stdin.close().await.unwrap();
+    });
+    let mut got = Vec::new();
+    stdout.read_to_end(&mut got).await.unwrap();
+    feeding.await;
+    assert!(got == sent);
+    let mut complaint = String::new();
+    stderr.read_to_string(&mut complaint).await.unwrap();
+    assert_eq!(complaint, "oops\n");
+    assert!(child.wait().unwrap().success());
+}
+
+#[waterspout::test]
+async fn pipe_ends_come_and_go_as_fds() {
+    let (writer, reader) = pipe::pair().unwrap();
+    let (writer, reader) = (writer.into_fd().unwrap(), reader.into_fd().unwrap());
+    assert_eq!(counters().sources, 0);
+    let mut writer = std::fs::File::from(writer);
+    writer.write_all(b"as a file").unwrap();
+    let reader = pipe::PipeReader::try_from(reader).unwrap();
+    let mut buf = [0; 9];
+    reader.read_exact(&mut buf).await.unwrap();
+    assert_eq!(&buf, b"as a file");
+    let writer = pipe::PipeWriter::try_from(OwnedFd::from(writer)).unwrap();
+    writer.write_all(b"and back.").await.unwrap();
+    reader.read_exact(&mut buf).await.unwrap();
+    assert_eq!(&buf, b"and back.");
+}
+
+// ---------------------------------------------------------------------------------------------
+// Any fd
+
+fn std_pair() -> (std::os::unix::net::UnixStream, std::os::unix::net::UnixStream) {
+    let (here, there) = std::os::unix::net::UnixStream::pair().unwrap();
+    here.set_nonblocking(true).unwrap();
+    there.set_nonblocking(true).unwrap();
+    (here, there)
+}
+
+#[waterspout::test]
+async fn an_operation_waits_again_each_time_it_would_block() {
+    let (mut peer, fd) = std_pair();
+    let fd = Rc::new(AsyncFd::new(fd).unwrap());
+    for round in 0..5 {
+        let reading = fd.clone();
+        let reading = coroutine::start(async move {
+            let mut buf = [0; 8];
+            let n = reading.read_with(|mut stream| stream.read(&mut buf)).await.unwrap();
+            buf[..n].to_vec()
+        });
+        turns(2).await;
+        assert!(!reading.done());
+        peer.write_all(&[round, round]).unwrap();
+        assert_eq!(reading.await, [round, round]);
+    }
+    // What is left unread is no new edge, and is seen all the same.
+    peer.write_all(b"abcdef").unwrap();
+    for expected in *b"abcdef" {
+        let mut buf = [0; 1];
+        fd.read_with(|mut stream| stream.read(&mut buf)).await.unwrap();
+        assert_eq!(buf[0], expected);
+    }
+    assert_eq!(
+        kind(fd.try_read_with(|mut stream| stream.read(&mut [0; 8]))),
+        io::ErrorKind::WouldBlock
+    );
+    let waiting = fd.clone();
+    let waiting = coroutine::start(async move { waiting.readable().await });
+    turns(2).await;
+    assert!(!waiting.done());
+    drop(peer);
+    waiting.await.unwrap();
+    let end = poll_fn(|cx| fd.poll_read_with(cx, |mut stream| stream.read(&mut [0; 8]))).await;
+    assert_eq!(end.unwrap(), 0);
+}
+
+#[waterspout::test]
+async fn writing_waits_for_room() {
+    let (peer, fd) = std_pair();
+    let fd = Rc::new(AsyncFd::new(fd).unwrap());
+    let chunk = [1; 4096];
+    while fd.try_write_with(|mut stream| stream.write(&chunk)).is_ok() {}
+    let writing = fd.clone();
+    let writing = coroutine::start(async move {
+        writing.write_with(|mut stream| stream.write(b"last")).await.unwrap();
+        writing.writable().await.unwrap();
+        poll_fn(|cx| writing.poll_write_with(cx, |mut stream| stream.write(b"!"))).await
+    });
+    turns(2).await;
+    assert!(!writing.done());
+    let mut buf = vec![0; 1 << 20];
+    while (&peer).read(&mut buf).is_ok() {}
+    assert_eq!(writing.await.unwrap(), 1);
+}
+
+#[waterspout::test]
+async fn an_error_of_the_operation_is_given_back_and_interruption_is_not() {
+    let (_peer, fd) = std_pair();
+    let fd = AsyncFd::new(fd).unwrap();
+    let mut calls = 0;
+    let error = fd.read_with(|_| -> io::Result<()> {
+        calls += 1;
+        Err(if calls < 3 { io::ErrorKind::Interrupted } else { io::ErrorKind::InvalidData }.into())
+    });
+    assert_eq!(kind(error.await), io::ErrorKind::InvalidData);
+    assert_eq!(calls, 3);
+}
+
+#[waterspout::test]
+async fn an_fd_is_given_back_and_taken_again() {
+    let (mut peer, fd) = std_pair();
+    let mut fd = AsyncFd::new(fd).unwrap();
+    assert_eq!(kind(AsyncFd::new(fd.as_raw_fd())), io::ErrorKind::AlreadyExists);
+    for round in 0..3 {
+        let inner = fd.into_inner().unwrap();
+        assert_eq!(counters().sources, 0);
+        peer.write_all(&[round]).unwrap();
+        fd = AsyncFd::with_interest(inner, Interest::READ).unwrap();
+        let mut buf = [0; 8];
+        assert_eq!(fd.read_with(|mut stream| stream.read(&mut buf)).await.unwrap(), 1);
+        assert_eq!(buf[0], round);
+    }
+    assert!(fd.get_mut().take_error().unwrap().is_none());
+}
+
+#[waterspout::test]
+async fn dropping_tells_the_selector_although_the_file_stays_open() {
+    let (mut peer, fd) = std_pair();
+    let shared = Arc::new(fd);
+    for _ in 0..3 {
+        let fd = AsyncFd::new(shared.clone()).unwrap();
+        peer.write_all(b"x").unwrap();
+        fd.read_with(|stream| (&**stream).read(&mut [0; 8])).await.unwrap();
+        drop(fd);
+        assert_eq!(counters().sources, 0);
+    }
+    turns(1).await;
+    let before = counters().events;
+    peer.write_all(b"nobody listens").unwrap();
+    turns(5).await;
+    assert_eq!(counters().events, before);
+}
+
+#[waterspout::test]
+async fn fds_that_cannot_be_watched_are_refused_by_epoll() {
+    let file = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+    let closed = AsyncFd::new(1_000_000);
+    let file = AsyncFd::with_interest(file, Interest::READ);
+    if POLL {
+        // poll(2) takes anything; a file is ready, always.
+        let file = file.unwrap();
+        let n = file.read_with(|mut file| file.read(&mut [0; 16])).await.unwrap();
+        assert_eq!(n, 16);
+    } else {
+        assert_eq!(kind(file), io::ErrorKind::PermissionDenied);
+        assert!(closed.is_err());
+        assert_eq!(counters().sources, 0);
+    }
+}
+
+#[test]
+fn an_fd_of_another_loop_is_refused_and_not_taken_back() {
+    let (owner, other) = (IoLoop::new().unwrap(), IoLoop::new().unwrap());
+    let (mut peer, fd) = std_pair();
+    let fd = owner.run_sync(async || AsyncFd::new(fd).unwrap()).unwrap();
+    peer.write_all(b"kept").unwrap();
+    let error = other.run_sync(async || fd.read_with(|mut s| s.read(&mut [0; 8])).await);
+    let message = error.unwrap().unwrap_err().to_string();
+    assert!(message.contains(&format!("{owner:?}")), "{message}");
+    assert!(message.contains(&format!("{other:?}")), "{message}");
+    let read = owner.run_sync(async || fd.read_with(|mut s| s.read(&mut [0; 8])).await);
+    assert_eq!(read.unwrap().unwrap(), 4);
+    assert!(other.run_sync(async || fd.into_inner().is_err()).unwrap());
+    owner.run_sync(moment).unwrap();
+    assert_eq!(owner.counters().sources, 0);
+}
