@@ -56,7 +56,9 @@
 //! | feature | default | what |
 //! | --- | --- | --- |
 //! | `macros` | yes | `#[coroutine]`, `#[engine]`, `#[main]`, `#[test]` |
+//! | `process` | yes | [`process`]: child processes, workers |
 //! | `regex` | yes | [`IoStream::read_until_regex`](iostream::IoStream::read_until_regex) |
+//! | `signal` | yes | [`signal`]: Unix signals |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -71,8 +73,14 @@ mod ioloop;
 pub mod iostream;
 pub mod locks;
 pub mod net;
+#[cfg(feature = "process")]
+#[cfg_attr(docsrs, doc(cfg(feature = "process")))]
+pub mod process;
 pub mod queues;
 mod report;
+#[cfg(feature = "signal")]
+#[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
+pub mod signal;
 mod testing;
 mod wait_queue;
 

@@ -17,6 +17,8 @@ const FLOORS: &[&[&str]] = &[
     &["coroutine"],
     &["net"],
     &["iostream"],
+    &["net::tcp_client", "net::tcp_server", "signal"],
+    &["process"],
     &["testing"],
     &["__private"],
 ];

@@ -10,19 +10,29 @@
 
 mod address;
 mod async_fd;
+mod bind;
 mod fd;
 mod lent;
 pub mod pipe;
+mod resolver;
 mod source;
 mod split;
 mod tcp;
+mod tcp_client;
+mod tcp_server;
 mod udp;
 mod unix;
 
 pub use address::ToSocketAddrs;
 pub use async_fd::AsyncFd;
+pub use bind::{BindOptions, bind_sockets, bind_unix_socket};
 pub use lent::Lent;
+pub use resolver::{
+    CachingResolver, OverrideResolver, Resolver, Resolving, ThreadedResolver, is_valid_ip,
+};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 pub use tcp::{TcpListener, TcpStream};
+pub use tcp_client::TcpClient;
+pub use tcp_server::TcpServer;
 pub use udp::UdpSocket;
 pub use unix::{UnixDatagram, UnixListener, UnixStream};

@@ -15,14 +15,11 @@ use mio::Interest;
 use socket2::SockRef;
 
 use super::address::{ToSocketAddrs, resolve};
+use super::bind::{BindOptions, listen};
 use super::lent::Lent;
 use super::source::{ByteStream, Registered, established, waiting_at};
 use super::split::{HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split};
 use crate::ioloop::{Direction, SHORT_IS_DRAINED};
-
-/// How many connections may wait to be accepted, unless the socket was made elsewhere. Tornado's
-/// is 128, tokio's and std's at most that; more costs nothing until it is used.
-const BACKLOG: i32 = 1024;
 
 /// A TCP socket that accepts connections.
 ///
@@ -58,21 +55,12 @@ impl TcpListener {
     pub async fn bind(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let mut last = None;
         for address in resolve(address).await? {
-            match TcpListener::bind_to(address) {
+            match listen(address, &BindOptions::default(), false).and_then(TcpListener::from_std) {
                 Ok(listener) => return Ok(listener),
                 Err(error) => last = Some(error),
             }
         }
         Err(last.unwrap_or_else(|| io::ErrorKind::InvalidInput.into()))
-    }
-
-    fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
     }
 
     /// Takes over a listener made elsewhere, for the current loop.
@@ -202,7 +190,31 @@ impl TcpStream {
     }
 
     async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
-        let stream = mio::net::TcpStream::connect(address)?;
+        TcpStream::connecting(mio::net::TcpStream::connect(address)?).await
+    }
+
+    /// Connects from a certain address of this machine.
+    pub(super) async fn connect_from(
+        source: Option<SocketAddr>,
+        address: SocketAddr,
+    ) -> io::Result<TcpStream> {
+        let Some(source) = source else { return TcpStream::connect_to(address).await };
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&source.into())?;
+        match socket.connect(&address.into()) {
+            Err(error)
+                if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
+            {
+                Err(error)
+            }
+            _ => TcpStream::connecting(mio::net::TcpStream::from_std(socket.into())).await,
+        }
+    }
+
+    async fn connecting(stream: mio::net::TcpStream) -> io::Result<TcpStream> {
         let stream = TcpStream::registered(stream, &[])?;
         let established = |stream: &mio::net::TcpStream| {
             stream.try_io(|| established(stream.take_error(), || stream.peer_addr()))

@@ -1,0 +1,143 @@
+//! Listening sockets for servers: every address of a name, on one port.
+//!
+//! They are std's sockets, which belong to no loop yet: they can be made before there is one, and
+//! handed to another thread.
+
+use std::fs;
+use std::io;
+use std::net::{self, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net as unix;
+use std::path::Path;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// How many connections may wait to be accepted. Tornado's is 128; more costs nothing until used.
+pub(super) const BACKLOG: i32 = 1024;
+
+/// How [`bind_sockets`] binds.
+#[derive(Clone, Debug)]
+pub struct BindOptions {
+    /// A name or a numeric address; all addresses of the machine unless told.
+    pub address: Option<String>,
+    /// How many connections may wait to be accepted: 1,024 unless told.
+    pub backlog: i32,
+    /// Lets several sockets share the port, and the system distribute connections over them
+    /// (`SO_REUSEPORT`): one for each thread of a server, say.
+    pub reuse_port: bool,
+}
+
+impl Default for BindOptions {
+    fn default() -> BindOptions {
+        BindOptions { address: None, backlog: BACKLOG, reuse_port: false }
+    }
+}
+
+/// Binds a port on every address that `options` names: one socket each. Tornado: `bind_sockets`.
+///
+/// Port 0 takes a free one, the same for all. A socket for IPv6 takes no IPv4 connections, so both can
+/// be bound. Families that the machine lacks are skipped, unless none is left. A name is looked up
+/// here and now, which may block.
+///
+/// # Errors
+///
+/// If an address cannot be bound: `AddrInUse`, `PermissionDenied`; if the name has none.
+///
+/// ```
+/// use waterspout::net::{BindOptions, bind_sockets};
+///
+/// let options = BindOptions { address: Some("localhost".into()), ..BindOptions::default() };
+/// let sockets = bind_sockets(0, &options)?;
+/// let port = sockets[0].local_addr()?.port();
+/// assert!(sockets.iter().all(|socket| socket.local_addr().unwrap().port() == port));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn bind_sockets(port: u16, options: &BindOptions) -> io::Result<Vec<net::TcpListener>> {
+    let mut addresses: Vec<IpAddr> = match &options.address {
+        None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        Some(name) => {
+            (name.as_str(), port).to_socket_addrs()?.map(|address| address.ip()).collect()
+        }
+    };
+    addresses.sort_by_key(IpAddr::is_ipv6);
+    addresses.dedup();
+    let several = addresses.len() > 1;
+    let mut sockets: Vec<net::TcpListener> = Vec::new();
+    let mut skipped = None;
+    for ip in addresses {
+        let port = match sockets.first() {
+            Some(first) => first.local_addr()?.port(),
+            None => port,
+        };
+        match listen((ip, port).into(), options, ip.is_ipv6()) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) if several && ip.is_ipv6() && is_lacking(&error) => skipped = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    if sockets.is_empty() {
+        return Err(skipped.unwrap_or_else(|| io::ErrorKind::InvalidInput.into()));
+    }
+    Ok(sockets)
+}
+
+/// The machine has no IPv6, or no such address of it (`localhost` without `::1`).
+fn is_lacking(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, Unsupported};
+    // `EAFNOSUPPORT` has no kind of its own.
+    let no_family = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    matches!(error.kind(), AddrNotAvailable | Unsupported)
+        || error.raw_os_error() == Some(no_family)
+}
+
+/// A listening socket on one address, non-blocking.
+pub(super) fn listen(
+    address: SocketAddr,
+    options: &BindOptions,
+    only_v6: bool,
+) -> io::Result<net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if options.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    if only_v6 {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(options.backlog)?;
+    Ok(socket.into())
+}
+
+/// Binds a Unix socket with the permissions `mode`, 0o600 in Tornado. Tornado: `bind_unix_socket`.
+///
+/// A socket file that nobody listens on any more is replaced.
+///
+/// # Errors
+///
+/// `AddrInUse` if somebody listens on it, `AlreadyExists` if the file is no socket; what the system
+/// says.
+pub fn bind_unix_socket(path: impl AsRef<Path>, mode: u32) -> io::Result<unix::UnixListener> {
+    let path = path.as_ref();
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        Ok(file) if !file.file_type().is_socket() => {
+            let message = format!("{} exists and is no socket", path.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
+        Ok(_) if unix::UnixStream::connect(path).is_ok() => {
+            let message = format!("somebody listens on {}", path.display());
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+        }
+        Ok(_) => fs::remove_file(path)?,
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    // Before anybody can connect.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,188 @@
+//! From names to addresses, in ways that can be exchanged.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::ioloop::IoLoop;
+
+/// Addresses that come later.
+pub type Resolving<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + 'a>>;
+
+/// Finds the addresses of a name. Tornado: `Resolver`.
+///
+/// [`TcpClient`](super::TcpClient) takes one. It is asked only for names: who has a numeric address
+/// need not ask.
+pub trait Resolver {
+    /// The addresses of `host`, in the order in which they are to be tried.
+    ///
+    /// # Errors
+    ///
+    /// If it has none, or they could not be found out.
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a>;
+}
+
+/// Whether `text` is a numeric IPv4 or IPv6 address. Tornado: `is_valid_ip`.
+///
+/// ```
+/// use waterspout::net::is_valid_ip;
+///
+/// assert!(is_valid_ip("127.0.0.1") && is_valid_ip("::1"));
+/// assert!(!is_valid_ip("localhost") && !is_valid_ip("127.0.0.1 ") && !is_valid_ip(""));
+/// ```
+pub fn is_valid_ip(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok()
+}
+
+/// The addresses of `host` by `resolver`, which is not asked for numeric ones.
+pub(super) async fn resolve_with(
+    resolver: &dyn Resolver,
+    host: &str,
+    port: u16,
+) -> io::Result<Vec<SocketAddr>> {
+    // A numeric IPv6 address may be in brackets, as it is in URLs.
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok(vec![(ip, port).into()]);
+    }
+    let addresses = resolver.resolve(host, port).await?;
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address")));
+    }
+    Ok(addresses)
+}
+
+/// Asks the system (`getaddrinfo`) on a thread of the loop's executor. Tornado: `ThreadedResolver`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ThreadedResolver;
+
+impl Resolver for ThreadedResolver {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a> {
+        let host = host.to_owned();
+        Box::pin(async move {
+            let look_up = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
+            IoLoop::current().run_in_executor(look_up).await
+        })
+    }
+}
+
+/// Answers for some names itself and leaves the others to another resolver. Tornado:
+/// `OverrideResolver`.
+///
+/// ```
+/// use waterspout::net::{OverrideResolver, ThreadedResolver};
+///
+/// let resolver = OverrideResolver::new(ThreadedResolver)
+///     .with_host("example.com", "127.0.0.1")
+///     .with_port("example.com", 443, "127.0.0.1", 8443);
+/// ```
+pub struct OverrideResolver<R> {
+    inner: R,
+    hosts: HashMap<String, String>,
+    ports: HashMap<(String, u16), (String, u16)>,
+}
+
+impl<R: Resolver> OverrideResolver<R> {
+    /// Answers for no name yet.
+    pub fn new(inner: R) -> OverrideResolver<R> {
+        OverrideResolver { inner, hosts: HashMap::new(), ports: HashMap::new() }
+    }
+
+    /// Takes `to`, a name or a numeric address, in place of `host`.
+    #[must_use]
+    pub fn with_host(mut self, host: &str, to: &str) -> OverrideResolver<R> {
+        self.hosts.insert(host.to_owned(), to.to_owned());
+        self
+    }
+
+    /// Takes `to` and `to_port` in place of `host` with `port`, before what is said of the host alone.
+    #[must_use]
+    pub fn with_port(mut self, host: &str, port: u16, to: &str, to_port: u16) -> Self {
+        self.ports.insert((host.to_owned(), port), (to.to_owned(), to_port));
+        self
+    }
+}
+
+impl<R: Resolver> Resolver for OverrideResolver<R> {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a> {
+        let (host, port) = match self.ports.get(&(host.to_owned(), port)) {
+            Some((host, port)) => (host.as_str(), *port),
+            None => (self.hosts.get(host).map_or(host, String::as_str), port),
+        };
+        Box::pin(resolve_with(&self.inner, host, port))
+    }
+}
+
+impl<R: fmt::Debug> fmt::Debug for OverrideResolver<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OverrideResolver")
+            .field("inner", &self.inner)
+            .field("hosts", &self.hosts)
+            .field("ports", &self.ports)
+            .finish()
+    }
+}
+
+/// Remembers the answers of another resolver for a time. Errors are not remembered.
+pub struct CachingResolver<R> {
+    inner: R,
+    keep: Duration,
+    known: RefCell<HashMap<(String, u16), Answer>>,
+}
+
+/// Addresses, and until when they are remembered.
+type Answer = (Instant, Rc<[SocketAddr]>);
+
+impl<R: Resolver> CachingResolver<R> {
+    /// Remembers answers for as long as `keep`, at most 1,024 of them.
+    pub fn new(inner: R, keep: Duration) -> CachingResolver<R> {
+        CachingResolver { inner, keep, known: RefCell::new(HashMap::new()) }
+    }
+
+    /// Forgets all answers.
+    pub fn clear(&self) {
+        self.known.borrow_mut().clear();
+    }
+}
+
+/// How many answers a [`CachingResolver`] remembers.
+const REMEMBERED: usize = 1024;
+
+impl<R: Resolver> Resolver for CachingResolver<R> {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a> {
+        Box::pin(async move {
+            let key = (host.to_owned(), port);
+            let now = IoLoop::current().time();
+            let known = self.known.borrow().get(&key).cloned();
+            match known {
+                Some((until, addresses)) if now < until => return Ok(addresses.to_vec()),
+                _ => {}
+            }
+            let addresses = self.inner.resolve(host, port).await?;
+            let mut known = self.known.borrow_mut();
+            if known.len() >= REMEMBERED {
+                known.retain(|_, (until, _)| now < *until);
+            }
+            if known.len() < REMEMBERED {
+                let until = IoLoop::current().time() + self.keep;
+                known.insert(key, (until, addresses.as_slice().into()));
+            }
+            Ok(addresses)
+        })
+    }
+}
+
+impl<R: fmt::Debug> fmt::Debug for CachingResolver<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachingResolver")
+            .field("inner", &self.inner)
+            .field("keep", &self.keep)
+            .field("known", &self.known.borrow().len())
+            .finish()
+    }
+}

@@ -1,0 +1,277 @@
+//! `TcpServer`: accepting connections, and living with what goes wrong there.
+//!
+//! Each listener has a coroutine that accepts, each connection one that handles it. Accepting gives
+//! way to the others by the budget that all I/O has. When the process or the system has no more file
+//! descriptors, accepting pauses: the connections that it has are served on, those that wait stay in
+//! the backlog, and the log gets a line, not a flood.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::net::{self, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+
+use super::bind::{BindOptions, bind_sockets};
+use super::tcp::{TcpListener, TcpStream};
+use crate::coroutine::{Coroutine, Outcome, TaskGroup, sleep, start};
+use crate::error::ExcInfo;
+use crate::ioloop::{Deadline, IoLoop};
+use crate::iostream::{IoStream, Options};
+use crate::locks::Semaphore;
+use crate::report::{self, Exception};
+
+/// How long accepting pauses when there are no descriptors. (trio's is 100 ms, too.)
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often such a pause is worth a line in the log.
+const TELL_EVERY: Duration = Duration::from_secs(30);
+
+/// A server of TCP connections; each is a coroutine on the current loop. Tornado: `TCPServer`.
+///
+/// Dropping it stops accepting and cancels the connections; [`drain`](TcpServer::drain) lets them
+/// finish.
+///
+/// ```
+/// use std::time::Duration;
+/// use waterspout::{IoLoop, iostream::IoStream, net::{TcpClient, TcpServer, TcpStream}};
+///
+/// # IoLoop::new()?.run_sync(|| async {
+/// let server = TcpServer::new(|stream: IoStream<TcpStream>, _peer| async move {
+///     while let Ok(line) = stream.read_until(b"\n", 1024).await {
+///         stream.write(line).await?;
+///     }
+///     Ok::<(), std::io::Error>(())
+/// });
+/// let port = server.listen(0)?;
+///
+/// let client = IoStream::new(TcpClient::new().connect("127.0.0.1", port).await?);
+/// client.write("hello\n").await?;
+/// assert_eq!(client.read_until(b"\n", 1024).await?, b"hello\n");
+/// client.close();
+/// server.drain(Duration::from_secs(5)).await;
+/// # Ok::<(), std::io::Error>(())
+/// # })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct TcpServer {
+    inner: Rc<Inner>,
+    accepting: RefCell<Vec<Coroutine<()>>>,
+}
+
+/// Handles a connection, in a future that only reports how it ended.
+type Handler = Box<dyn Fn(IoStream<TcpStream>, SocketAddr) -> Pin<Box<dyn Future<Output = ()>>>>;
+
+struct Inner {
+    handle: Handler,
+    connections: TaskGroup,
+    accepted: Cell<u64>,
+    settings: Cell<Settings>,
+    limit: RefCell<Option<Semaphore>>,
+    told: Cell<Option<Instant>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Settings {
+    stream: Options,
+}
+
+impl TcpServer {
+    /// A server whose connections `handle_stream` handles. It listens nowhere yet.
+    ///
+    /// The future that `handle_stream` makes is a coroutine of the connection's own; an `Err` or a
+    /// panic of it is reported with the address of the other side, and ends that connection only.
+    /// Tornado: overriding `handle_stream`.
+    pub fn new<H, F>(handle_stream: H) -> TcpServer
+    where
+        H: Fn(IoStream<TcpStream>, SocketAddr) -> F + 'static,
+        F: Future<Output: Outcome> + 'static,
+    {
+        let handle: Handler = Box::new(move |stream, peer| {
+            let handling = handle_stream(stream, peer);
+            Box::pin(async move {
+                let info = match AssertUnwindSafe(handling).catch_unwind().await {
+                    Ok(outcome) => outcome.error().map(ExcInfo::error),
+                    Err(panic) => Some(ExcInfo::from_panic(&*panic)),
+                };
+                if let Some(info) = info {
+                    let what = "a connection handler";
+                    let info = ExcInfo::error(format!("{info}, with {peer}"));
+                    report::report(Exception { what, name: None, location: None, info });
+                }
+            })
+        });
+        let inner = Inner {
+            handle,
+            connections: TaskGroup::independent(),
+            accepted: Cell::new(0),
+            settings: Cell::new(Settings::default()),
+            limit: RefCell::new(None),
+            told: Cell::new(None),
+        };
+        TcpServer { inner: Rc::new(inner), accepting: RefCell::new(Vec::new()) }
+    }
+
+    /// Sets the limits of the streams that are accepted from now on.
+    #[must_use]
+    pub fn stream_options(self, options: Options) -> TcpServer {
+        self.inner.settings.set(Settings { stream: options });
+        self
+    }
+
+    /// Serves at most so many connections at a time; more wait in the backlog.
+    #[must_use]
+    pub fn max_connections(self, connections: usize) -> TcpServer {
+        *self.inner.limit.borrow_mut() = Some(Semaphore::new(connections));
+        self
+    }
+
+    /// Listens on a port of all addresses of the machine, and tells which one it is: 0 takes a free
+    /// one. May be called again for others. Tornado: `listen`.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind_sockets`].
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`].
+    pub fn listen(&self, port: u16) -> io::Result<u16> {
+        let sockets = bind_sockets(port, &BindOptions::default())?;
+        let port = sockets[0].local_addr()?.port();
+        self.add_sockets(sockets)?;
+        Ok(port)
+    }
+
+    /// Accepts from sockets that listen already, from [`bind_sockets`] say. Tornado: `add_sockets`.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be watched: those before it are.
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`].
+    pub fn add_sockets(
+        &self,
+        sockets: impl IntoIterator<Item = net::TcpListener>,
+    ) -> io::Result<()> {
+        for socket in sockets {
+            let listener = TcpListener::from_std(socket)?;
+            let accepting = start(accept(self.inner.clone(), listener));
+            self.accepting.borrow_mut().push(accepting);
+        }
+        Ok(())
+    }
+
+    /// Stops accepting and closes the listeners; connections go on. Twice does no harm. Tornado:
+    /// `stop`.
+    pub fn stop(&self) {
+        for accepting in self.accepting.take() {
+            accepting.cancel();
+        }
+    }
+
+    /// Stops accepting and waits until the connections have ended, but no longer than until
+    /// `deadline`; then cancels those that have not, and tells how many that were.
+    pub async fn drain(&self, deadline: impl Into<Deadline>) -> usize {
+        self.stop();
+        self.inner.connections.shutdown(deadline).await
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.inner.connections.len()
+    }
+
+    /// How many connections were accepted in all.
+    pub fn accepted(&self) -> u64 {
+        self.inner.accepted.get()
+    }
+}
+
+impl Drop for TcpServer {
+    fn drop(&mut self) {
+        self.stop();
+        self.inner.connections.cancel();
+    }
+}
+
+impl fmt::Debug for TcpServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpServer")
+            .field("listeners", &self.accepting.borrow().len())
+            .field("connections", &self.connections())
+            .field("accepted", &self.accepted())
+            .finish()
+    }
+}
+
+async fn accept(server: Rc<Inner>, listener: TcpListener) {
+    loop {
+        let limit = server.limit.borrow().clone();
+        let permit = match limit {
+            Some(limit) => Some(limit.acquire().await),
+            None => None,
+        };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                server.accepted.set(server.accepted.get() + 1);
+                let stream = IoStream::with_options(stream, server.settings.get().stream);
+                let server = server.clone();
+                let connections = server.clone();
+                connections.connections.start(async move {
+                    // Called here, so that a panic of it is the connection's.
+                    (server.handle)(stream, peer).await;
+                    drop(permit);
+                    Ok(())
+                });
+            }
+            // One connection's trouble, over before it began.
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) => {
+                server.tell(&listener, &error);
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// `accept` also tells network errors of the connection that it would have given (see accept(2)).
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkDown,
+        NetworkUnreachable, PermissionDenied,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | NetworkDown
+            | NetworkUnreachable
+            | PermissionDenied
+    )
+}
+
+impl Inner {
+    /// Says that accepting pauses, now and then.
+    fn tell(&self, listener: &TcpListener, error: &io::Error) {
+        let now = IoLoop::current().time();
+        if self.told.get().is_some_and(|told| now < told + TELL_EVERY) {
+            return;
+        }
+        self.told.set(Some(now));
+        let address =
+            listener.local_addr().map_or("a socket".into(), |address| address.to_string());
+        let connections = self.connections.len();
+        log::warn!(
+            target: "waterspout",
+            "accepting on {address} pauses: {error}; {connections} connections are served on"
+        );
+    }
+}

@@ -1,0 +1,397 @@
+//! `Workers`: one loop a core. Tornado's `fork_processes`, on threads.
+//!
+//! Each worker is a thread with a loop of its own that runs one coroutine, from the same function.
+//! What they share a connection load by is a listener each on one port (`SO_REUSEPORT`). A worker that
+//! panics is started again under its number, up to a limit; `SIGTERM` and Ctrl-C ask all of them to
+//! end, and those that take too long are ended.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use futures::stream::StreamExt;
+
+use crate::concurrent::{ExcInfo, Receiver, Sender, channel};
+use crate::coroutine::{CancelToken, sleep, start};
+use crate::error::RunError;
+use crate::ioloop::{IoLoop, LoopHandle};
+use crate::signal::{self, Signal};
+
+/// How many threads can run at the same time. Tornado: `cpu_count`.
+pub fn cpu_count() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+thread_local! {
+    static WORKER: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// The number of the worker whose thread this is, from 0; `None` on other threads. Tornado:
+/// `task_id`.
+pub fn worker_id() -> Option<usize> {
+    WORKER.get()
+}
+
+/// What a worker's coroutine is told.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    id: usize,
+    stop: CancelToken,
+}
+
+impl Worker {
+    /// Its number, from 0. A worker that is started again has the same.
+    pub fn id(&self) -> usize {
+        self.id
+    }
+
+    /// Cancelled when the workers are to end: a server stops accepting then, and drains.
+    pub fn stop(&self) -> &CancelToken {
+        &self.stop
+    }
+}
+
+/// How workers run; one thread with a loop for each CPU unless told. Tornado: `fork_processes`.
+///
+/// ```
+/// use std::time::Duration;
+/// use waterspout::process::{Worker, Workers};
+///
+/// async fn serve(worker: Worker) {
+///     println!("worker {} is up", worker.id());
+///     # if true { return; }
+///     worker.stop().cancelled().await; // accept and serve meanwhile
+/// }
+///
+/// Workers::new().count(2).grace(Duration::from_secs(10)).run(serve)?;
+/// # Ok::<(), waterspout::process::WorkersError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Workers {
+    count: usize,
+    max_restarts: usize,
+    grace: Duration,
+    pinned: bool,
+}
+
+/// Why the workers have ended before their time.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum WorkersError {
+    /// A thread or a loop could not be made.
+    Start(io::Error),
+    /// Workers panicked more often than they may; the last one so.
+    TooManyRestarts(ExcInfo),
+    /// So many workers had not ended when their grace was over, and do not yield to their loops.
+    Stuck(usize),
+}
+
+impl fmt::Display for WorkersError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WorkersError::Start(error) => write!(f, "cannot start a worker: {error}"),
+            WorkersError::TooManyRestarts(info) => {
+                write!(f, "workers were started again too often; the last one {info}")
+            }
+            WorkersError::Stuck(count) => write!(f, "{count} workers do not end"),
+        }
+    }
+}
+
+impl Error for WorkersError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            WorkersError::Start(error) => Some(error),
+            WorkersError::TooManyRestarts(info) => Some(info),
+            WorkersError::Stuck(_) => None,
+        }
+    }
+}
+
+/// What a worker's thread tells the one that watches.
+enum News {
+    Running(usize, LoopHandle),
+    Ended(usize, Result<(), Ending>),
+}
+
+/// How a worker ended that should not have.
+enum Ending {
+    Panicked(ExcInfo),
+    NotStarted(io::Error),
+}
+
+impl Workers {
+    /// A worker for each CPU, 100 restarts, half a minute to end, not pinned.
+    pub fn new() -> Workers {
+        let grace = Duration::from_secs(30);
+        Workers { count: cpu_count(), max_restarts: 100, grace, pinned: false }
+    }
+
+    /// So many workers, at least one.
+    #[must_use]
+    pub fn count(mut self, count: usize) -> Workers {
+        self.count = count.max(1);
+        self
+    }
+
+    /// How often, in all, workers that panicked are started again: 100 unless told, as in Tornado.
+    #[must_use]
+    pub fn max_restarts(mut self, restarts: usize) -> Workers {
+        self.max_restarts = restarts;
+        self
+    }
+
+    /// How long workers may take to end when they are asked to; then they are ended where they
+    /// stand.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Workers {
+        self.grace = grace;
+        self
+    }
+
+    /// Keeps each worker on a CPU of its own (Linux only, without effect elsewhere).
+    #[must_use]
+    pub fn pinned(mut self, pinned: bool) -> Workers {
+        self.pinned = pinned;
+        self
+    }
+
+    /// Runs `work` in every worker and waits until all have ended.
+    ///
+    /// `SIGTERM` and Ctrl-C ask them to end. A worker whose future finishes is done; one that panics
+    /// is logged and started again.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkersError`]; the other workers have been ended then.
+    pub fn run<W, F>(self, work: W) -> Result<(), WorkersError>
+    where
+        W: Fn(Worker) -> F + Send + Sync + 'static,
+        F: Future + 'static,
+    {
+        let interrupted = || async {
+            let mut terminate = signal::stream(Signal::TERMINATE)?;
+            match select(Box::pin(signal::ctrl_c()), Box::pin(terminate.recv())).await {
+                Either::Left((signal, _)) | Either::Right((signal, _)) => signal,
+            }
+        };
+        self.run_until(interrupted, work)
+    }
+
+    /// [`run`](Workers::run) with another reason to end than a signal: when the future that `until`
+    /// makes is done.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Workers::run); also [`WorkersError::Start`] with the error of that future.
+    pub fn run_until<U, V, W, F>(self, until: U, work: W) -> Result<(), WorkersError>
+    where
+        U: FnOnce() -> V,
+        V: Future<Output = io::Result<()>>,
+        W: Fn(Worker) -> F + Send + Sync + 'static,
+        F: Future + 'static,
+    {
+        let io_loop = IoLoop::new().map_err(WorkersError::Start)?;
+        let watched = io_loop.run_sync(|| Watch::new(self, work).watch(until()));
+        match watched {
+            Ok(result) => result,
+            Err(error) => Err(WorkersError::Start(io::Error::other(error))),
+        }
+    }
+}
+
+impl Default for Workers {
+    fn default() -> Workers {
+        Workers::new()
+    }
+}
+
+/// The thread that watches over the workers.
+struct Watch<W> {
+    workers: Workers,
+    work: Arc<W>,
+    sender: Sender<News>,
+    news: Receiver<News>,
+    /// Dropping one cancels the token of that worker.
+    stops: Vec<Option<Sender<()>>>,
+    /// The loops of those that run, to be stopped if that does not help.
+    handles: Vec<Option<LoopHandle>>,
+    alive: usize,
+    restarts: usize,
+    stopping: bool,
+}
+
+impl<W, F> Watch<W>
+where
+    W: Fn(Worker) -> F + Send + Sync + 'static,
+    F: Future + 'static,
+{
+    fn new(workers: Workers, work: W) -> Watch<W> {
+        // A worker tells two things of each of its lives, and has told one before the next begins.
+        let (sender, news) = channel(2 * workers.count + 2);
+        let stops = (0..workers.count).map(|_| None).collect();
+        let handles = vec![None; workers.count];
+        let work = Arc::new(work);
+        let (alive, restarts, stopping) = (0, 0, false);
+        Watch { workers, work, sender, news, stops, handles, alive, restarts, stopping }
+    }
+
+    async fn watch(
+        mut self,
+        until: impl Future<Output = io::Result<()>>,
+    ) -> Result<(), WorkersError> {
+        let mut outcome = Ok(());
+        for id in 0..self.workers.count {
+            if let Err(error) = self.start(id) {
+                outcome = Err(WorkersError::Start(error));
+                break;
+            }
+        }
+        let mut until = std::pin::pin!(until);
+        while self.alive > 0 && outcome.is_ok() {
+            let next = select(self.news.next(), until.as_mut()).await;
+            match next {
+                Either::Left((Some(news), _)) => {
+                    outcome = self.hear(news);
+                }
+                Either::Left((None, _)) => break,
+                Either::Right((ended, _)) => {
+                    outcome = ended.map_err(WorkersError::Start);
+                    break;
+                }
+            }
+        }
+        let stuck = self.end().await;
+        match outcome {
+            Ok(()) if stuck > 0 => Err(WorkersError::Stuck(stuck)),
+            outcome => outcome,
+        }
+    }
+
+    /// Starts the thread of a worker.
+    fn start(&mut self, id: usize) -> io::Result<()> {
+        let (work, sender) = (self.work.clone(), self.sender.clone());
+        let (stop, stopped) = channel(1);
+        let pinned = self.workers.pinned;
+        thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
+            WORKER.set(Some(id));
+            if pinned {
+                pin_to_cpu(id);
+            }
+            let ended = live(id, &*work, &sender, stopped);
+            // The other side has room for it, or has gone.
+            let _ = sender.try_send(News::Ended(id, ended));
+        })?;
+        self.stops[id] = Some(stop);
+        self.alive += 1;
+        Ok(())
+    }
+
+    fn hear(&mut self, news: News) -> Result<(), WorkersError> {
+        let (id, ended) = match news {
+            News::Running(id, handle) => {
+                self.handles[id] = Some(handle);
+                return Ok(());
+            }
+            News::Ended(id, ended) => (id, ended),
+        };
+        self.alive -= 1;
+        (self.stops[id], self.handles[id]) = (None, None);
+        match ended {
+            Ok(()) => Ok(()),
+            Err(Ending::NotStarted(error)) => Err(WorkersError::Start(error)),
+            Err(Ending::Panicked(info)) if self.stopping => {
+                log::error!(target: "waterspout", "worker {id} {info}, while it was to end");
+                Ok(())
+            }
+            Err(Ending::Panicked(info)) => {
+                self.restarts += 1;
+                if self.restarts > self.workers.max_restarts {
+                    return Err(WorkersError::TooManyRestarts(info));
+                }
+                log::error!(target: "waterspout", "worker {id} {info}; starting it again");
+                self.start(id).map_err(WorkersError::Start)
+            }
+        }
+    }
+
+    /// Asks all workers to end, then ends them; tells how many do not.
+    async fn end(&mut self) -> usize {
+        self.stopping = true;
+        self.stops.fill_with(|| None);
+        self.hear_until_over(self.workers.grace).await;
+        for handle in self.handles.iter().flatten() {
+            let _ = handle.stop();
+        }
+        // A loop that runs at all takes a moment to stop.
+        self.hear_until_over(Duration::from_secs(1)).await;
+        self.alive
+    }
+
+    async fn hear_until_over(&mut self, limit: Duration) {
+        let mut over = std::pin::pin!(sleep(limit));
+        while self.alive > 0 {
+            let next = select(self.news.next(), over.as_mut()).await;
+            match next {
+                Either::Left((Some(news), _)) => drop(self.hear(news)),
+                _ => return,
+            }
+        }
+    }
+}
+
+/// A worker's life, on its thread, until it is done or asked to end.
+fn live<W, F>(
+    id: usize,
+    work: &W,
+    sender: &Sender<News>,
+    mut stopped: Receiver<()>,
+) -> Result<(), Ending>
+where
+    W: Fn(Worker) -> F,
+    F: Future + 'static,
+{
+    let io_loop = IoLoop::new().map_err(Ending::NotStarted)?;
+    let _ = sender.try_send(News::Running(id, io_loop.handle()));
+    let lived = catch_unwind(AssertUnwindSafe(|| {
+        io_loop.run_sync(|| {
+            let stop = CancelToken::new();
+            let worker = Worker { id, stop: stop.clone() };
+            start(async move {
+                // Nothing is ever sent: it is the end that comes.
+                stopped.recv().await;
+                stop.cancel();
+            });
+            work(worker)
+        })
+    }));
+    match lived {
+        // Stopped is what happens to those whose grace is over.
+        Ok(Ok(_) | Err(RunError::Stopped)) => Ok(()),
+        Ok(Err(error)) => Err(Ending::NotStarted(io::Error::other(error))),
+        Err(panic) => Err(Ending::Panicked(ExcInfo::from_panic(&*panic))),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn pin_to_cpu(id: usize) {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    // Of those that the process may use at all.
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
+    let Some(&cpu) = cpus.get(id % cpus.len().max(1)) else { return };
+    let mut own = CpuSet::new();
+    own.set(cpu);
+    if let Err(error) = sched_setaffinity(None, &own) {
+        log::warn!(target: "waterspout", "worker {id} cannot be kept on CPU {cpu}: {error}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pin_to_cpu(_: usize) {}

@@ -1,0 +1,185 @@
+//! Unix signals as streams and callbacks.
+//!
+//! A handler may do almost nothing inside a signal. The one installed here (by the `signal-hook`
+//! crate) writes a byte into a pipe, which the loop reads like any other: what runs in answer is an
+//! ordinary coroutine or callback. Each listener has a pipe of its own, so there may be several, on
+//! any number of loops, and all of them hear each signal. Signals that come faster than they are heard
+//! are heard once, as the system itself merges them.
+//!
+//! Once a signal has been listened to, it does not do what it does by default any more, not even
+//! after the listener was dropped.
+
+use std::fmt;
+use std::io;
+use std::os::unix::net as unix;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures::io::AsyncRead;
+use futures::stream::{Stream, StreamExt};
+use signal_hook::SigId;
+use signal_hook::consts as signals;
+use signal_hook::low_level;
+
+use crate::coroutine::{CancelOnDrop, start};
+use crate::net::UnixStream;
+
+/// A signal that can be listened to.
+///
+/// ```
+/// use waterspout::signal::Signal;
+///
+/// assert_eq!(Signal::TERMINATE.number(), 15);
+/// assert_eq!(Signal::from_number(9), None, "nobody can listen to SIGKILL");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Signal(i32);
+
+impl Signal {
+    /// `SIGINT`: the user pressed Ctrl-C.
+    pub const INTERRUPT: Signal = Signal(signals::SIGINT);
+    /// `SIGTERM`: please end.
+    pub const TERMINATE: Signal = Signal(signals::SIGTERM);
+    /// `SIGHUP`: the terminal has gone; to a service, read your configuration again.
+    pub const HANGUP: Signal = Signal(signals::SIGHUP);
+    /// `SIGQUIT`: the user pressed Ctrl-\.
+    pub const QUIT: Signal = Signal(signals::SIGQUIT);
+    /// `SIGUSR1`.
+    pub const USER1: Signal = Signal(signals::SIGUSR1);
+    /// `SIGUSR2`.
+    pub const USER2: Signal = Signal(signals::SIGUSR2);
+    /// `SIGCHLD`: a child process has ended or stopped.
+    pub const CHILD: Signal = Signal(signals::SIGCHLD);
+    /// `SIGWINCH`: the terminal has another size.
+    pub const WINDOW_CHANGE: Signal = Signal(signals::SIGWINCH);
+    /// `SIGALRM`: a timer of the system's.
+    pub const ALARM: Signal = Signal(signals::SIGALRM);
+
+    /// A signal by its number; `None` for those that cannot be caught (`SIGKILL`, `SIGSTOP`), or that
+    /// must not be taken from where they happen (`SIGSEGV`, `SIGFPE`, `SIGILL`).
+    pub fn from_number(number: i32) -> Option<Signal> {
+        let real = (1..=64).contains(&number);
+        (real && !signals::FORBIDDEN.contains(&number)).then_some(Signal(number))
+    }
+
+    /// Its number on this system.
+    pub fn number(self) -> i32 {
+        self.0
+    }
+}
+
+/// Signals as they come; from [`stream`]. Dropping it ends the listening.
+pub struct SignalStream {
+    id: SigId,
+    signal: Signal,
+    pipe: UnixStream,
+}
+
+/// Listens to a signal on the current loop, from this call on.
+///
+/// # Errors
+///
+/// If there are too many open files (it takes two), or the system refuses the handler.
+///
+/// # Panics
+///
+/// As [`IoLoop::current`](crate::IoLoop::current).
+///
+/// ```
+/// use waterspout::{IoLoop, signal::{self, Signal}};
+///
+/// IoLoop::new()?.run_sync(|| async {
+///     let mut hangups = signal::stream(Signal::HANGUP)?;
+///     # signal_hook::low_level::raise(Signal::HANGUP.number())?;
+///     hangups.recv().await?;
+///     println!("reading the configuration again");
+///     Ok::<(), std::io::Error>(())
+/// })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn stream(signal: Signal) -> io::Result<SignalStream> {
+    let (read, write) = unix::UnixStream::pair()?;
+    let pipe = UnixStream::from_std(read)?;
+    let id = low_level::pipe::register(signal.0, write)?;
+    Ok(SignalStream { id, signal, pipe })
+}
+
+impl SignalStream {
+    /// Waits for the next signal. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If it is awaited on another loop than it was made on.
+    pub fn recv(&mut self) -> impl Future<Output = io::Result<()>> {
+        std::future::poll_fn(|cx| self.poll_recv(cx))
+    }
+
+    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // All that have come are one.
+        let mut bytes = [0; 64];
+        let read = ready!(Pin::new(&mut &self.pipe).poll_read(cx, &mut bytes));
+        Poll::Ready(read.map(drop))
+    }
+}
+
+impl Stream for SignalStream {
+    type Item = io::Result<()>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<()>>> {
+        self.poll_recv(cx).map(Some)
+    }
+}
+
+impl Drop for SignalStream {
+    fn drop(&mut self) {
+        low_level::unregister(self.id);
+    }
+}
+
+impl fmt::Debug for SignalStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignalStream").field("signal", &self.signal).finish()
+    }
+}
+
+/// Calls `callback` on the current loop for each signal, until what this returns is dropped.
+/// Tornado: `add_callback_from_signal`.
+///
+/// # Errors
+///
+/// As [`stream`].
+///
+/// # Panics
+///
+/// As [`IoLoop::current`](crate::IoLoop::current).
+pub fn on(signal: Signal, mut callback: impl FnMut() + 'static) -> io::Result<SignalHandler> {
+    let mut signals = stream(signal)?;
+    let listening = start(async move {
+        while let Some(Ok(())) = signals.next().await {
+            callback();
+        }
+    });
+    Ok(SignalHandler { signal, _listening: listening.cancel_on_drop() })
+}
+
+/// Keeps a callback listening to a signal; from [`on`].
+#[must_use = "dropping it ends the listening"]
+pub struct SignalHandler {
+    signal: Signal,
+    _listening: CancelOnDrop<()>,
+}
+
+impl fmt::Debug for SignalHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignalHandler").field("signal", &self.signal).finish()
+    }
+}
+
+/// Waits until the user presses Ctrl-C. Cancel safe.
+///
+/// # Errors
+///
+/// As [`stream`].
+pub async fn ctrl_c() -> io::Result<()> {
+    stream(Signal::INTERRUPT)?.recv().await
+}
