@@ -423,7 +423,7 @@ async fn bytes_around_urgent_data_all_arrive() {
     });
     turns(2).await;
     // One turn sees it all: a read stops before the urgent byte, though more is there.
-    (&client).try_write(b"abcd").unwrap();
+    client.try_write(b"abcd").unwrap();
     socket2::SockRef::from(&client).send_out_of_band(b"!").unwrap();
     client.try_write(b"efgh").unwrap();
     assert_eq!(reading.await, b"abcdefgh");
@@ -624,7 +624,6 @@ async fn a_cancelled_read_loses_nothing() {
             writer.write_all(&[expected]).await.unwrap();
             // Woken, but nobody polls it any more.
             turns(2).await;
-            let _ = read;
             assert_eq!(reader.read(&mut buf).await.unwrap(), 1, "{name}");
             assert_eq!(buf[0], expected, "{name}");
         }

@@ -7,6 +7,10 @@
 //! All implement the traits of [`futures::io`] where they are byte streams, and have inherent
 //! methods of the same names, which take `&self`. A system call is tried before waiting; a socket
 //! is registered once, for its whole life.
+//!
+//! TCP and Unix streams have listeners, streams and halves; UDP and Unix datagrams one socket each;
+//! [`pipe`] has the two ends of a pipe and takes those of a child process. For everything else that
+//! has a file descriptor there is [`AsyncFd`].
 
 mod address;
 mod async_fd;
