@@ -18,7 +18,9 @@ const UNLIMITED: u32 = u32::MAX;
 
 thread_local! {
     static LEFT: Cell<u32> = const { Cell::new(UNLIMITED) };
-    /// Who ran out.
+    /// Whether anybody ran out...
+    static IS_DEFERRED: Cell<bool> = const { Cell::new(false) };
+    /// ...and who.
     static DEFERRED: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -40,8 +42,7 @@ pub(crate) fn poll_proceed(cx: &Context<'_>) -> Poll<()> {
     match LEFT.get() {
         UNLIMITED => Poll::Ready(()),
         0 => {
-            // A thread that is ending runs no loop that could take them.
-            let _ = DEFERRED.try_with(|deferred| deferred.borrow_mut().push(cx.waker().clone()));
+            defer(cx.waker().clone());
             Poll::Pending
         }
         left => {
@@ -51,8 +52,20 @@ pub(crate) fn poll_proceed(cx: &Context<'_>) -> Poll<()> {
     }
 }
 
+/// Wakes when the resumptions of this turn have ended. (A thread that is ending has no more turns.)
+pub(crate) fn defer(waker: Waker) {
+    let _ = DEFERRED.try_with(|deferred| deferred.borrow_mut().push(waker));
+    IS_DEFERRED.set(true);
+}
+
+/// Whether there is anyone to wake.
+pub(crate) fn is_deferred() -> bool {
+    IS_DEFERRED.get()
+}
+
 /// Those to wake now that the resumptions have ended.
 pub(crate) fn take_deferred() -> Vec<Waker> {
+    IS_DEFERRED.set(false);
     DEFERRED.try_with(RefCell::take).unwrap_or_default()
 }
 

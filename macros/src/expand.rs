@@ -93,7 +93,15 @@ fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream 
             // On the function's name: what is wrong with the whole coroutine is said there.
             let at = Span::mixed_site().located_at(sig.ident.span());
             let start = quote_spanned!(at=> ::waterspout::__private::start);
-            let started = quote_spanned!(at=> #start(#name, #report, #future));
+            let kind = quote! {
+                const {
+                    &::waterspout::__private::Kind {
+                        name: ::waterspout::__private::Name::Is(#name),
+                        report: #report,
+                    }
+                }
+            };
+            let started = quote_spanned!(at=> #start(#kind, #future));
             match handle {
                 Handle::Returned => quote!({ #started }),
                 Handle::Dropped => {

@@ -69,8 +69,7 @@ impl Executor {
             // Whoever asked may be gone; a destructor of the result must not end the thread.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(sender.send(done))));
         });
-        let kind = Kind { name: std::any::type_name::<W>(), report: |_| None };
-        start_as(kind, async move {
+        start_as(const { &Kind::of::<W>() }, async move {
             let _outside = with_current(|core| core.outside());
             if let Err(refused) = submitted {
                 panic!("the work of {location} was refused: {refused}");

@@ -10,8 +10,7 @@ use std::thread;
 
 use futures::channel::oneshot;
 
-use super::queue;
-use super::runner::Kind;
+use super::{Coroutine, Kind, Name, queue};
 use crate::error::{Failure, JoinError, LoopClosed};
 use crate::ioloop::{IoLoop, LoopHandle};
 
@@ -54,13 +53,15 @@ impl LoopHandle {
         let name = std::any::type_name::<F>();
         self.add_callback(move || {
             let io_loop = IoLoop::current();
-            let kind = Kind { name, report: |_| None };
-            let made = queue(&io_loop, kind, async move { make().await }, location);
-            let kind = Kind { name: "the answer of a LoopHandle", report: |_| None };
+            let core = io_loop.core();
+            let make = async move { make().await };
+            let made = Coroutine::of(queue(core, const { &Kind::of::<F>() }, (), make, location));
+            let kind =
+                const { &Kind { name: Name::Is("the answer of a LoopHandle"), report: |_| None } };
             let answering = async move {
                 let _ = sender.send(made.join().await);
             };
-            drop(queue(&io_loop, kind, answering, location));
+            drop(Coroutine::of(queue(core, kind, (), answering, location)));
         })?;
         Ok(Answer { receiver, name })
     }

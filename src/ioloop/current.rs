@@ -33,6 +33,18 @@ pub(crate) fn with_current<R>(ask: impl FnOnce(&Core) -> R) -> Option<R> {
         .flatten()
 }
 
+/// [`with_current`] that makes a loop if the thread has none.
+#[track_caller]
+pub(crate) fn on_current<R>(ask: impl FnOnce(&Core) -> R) -> R {
+    let mut ask = Some(ask);
+    let mut answer = || with_current(|core| ask.take().map(|ask| ask(core))).flatten();
+    let answer = answer().or_else(|| {
+        drop(IoLoop::current());
+        answer()
+    });
+    answer.unwrap_or_else(|| unreachable!("there is a current loop now"))
+}
+
 /// Makes `io_loop` the thread's current one, with its exception handler, and returns the one before.
 fn replace_current(io_loop: Option<IoLoop>) -> Option<IoLoop> {
     report::install(io_loop.as_ref().map(|io_loop| io_loop.core.on_exception.clone()));

@@ -37,13 +37,13 @@ pub use introspect::{CoroutineInfo, Counters};
 pub use periodic::PeriodicCallback;
 
 pub(crate) use self::core::{Core, Timer};
-pub(crate) use current::with_current;
+pub(crate) use current::{on_current, with_current};
 pub(crate) use handlers::rearm;
 pub(crate) use inbox::{Item, LoopId, forget};
 pub(crate) use readiness::{Direction, Gone, SHORT_IS_DRAINED};
 pub(crate) use ready::{Callback, Resume};
 pub(crate) use slots::{Key, Slots};
-pub(crate) use waker::waker;
+pub(crate) use waker::{pack, unpack, waker};
 
 /// An event loop: coroutines, callbacks, timers and sockets of one thread.
 ///

@@ -13,7 +13,7 @@ use super::introspect::CoroutineInfo;
 use super::readiness::Readiness;
 use super::ready::{Callback, Resume};
 use super::slots::Key;
-use super::{IoLoop, waker};
+use super::{IoLoop, pack, waker};
 use crate::error::{RunError, StartError};
 
 impl IoLoop {
@@ -147,7 +147,7 @@ impl IoLoop {
                     if let Some(make) = make.take() {
                         future.set(Some(make().into_future()));
                     }
-                    let waker = waker(core.number(), slot.key);
+                    let waker = waker(pack(core.number(), slot.key));
                     match future.as_mut().as_pin_mut() {
                         Some(future) => future.poll(&mut Context::from_waker(&waker)),
                         None => Poll::Pending,

@@ -38,25 +38,31 @@ impl IoLoop {
     pub(super) fn turn(&self, main: &mut dyn FnMut()) {
         let core = &*self.core;
         core.counting.turns.add(1);
-        self.take_inbox();
+        if core.inbox.is_pending() {
+            self.take_inbox();
+        }
 
         let ready = core.scheduler.borrow().ready();
-        let mut due = core.due.take();
-        core.timers.borrow_mut().collect_due(core.clock.last(), &mut due);
+        let due = self.collect_due();
 
-        for _ in 0..ready {
-            self.run_next();
-            if core.main_resumed.take() {
-                main();
-            }
+        let mut left = ready;
+        while left > 0 {
+            // Goes on with the rest after a panic.
+            self.guarded("handler", None, || {
+                while left > 0 {
+                    left -= 1;
+                    self.run_next();
+                    if core.main_resumed.take() {
+                        main();
+                    }
+                }
+            });
         }
-        for key in due.drain(..) {
-            self.fire(key);
+        if let Some(due) = due {
+            self.fire_all(due);
         }
-        core.due.set(due);
-        let deferred = budget::take_deferred();
-        if !deferred.is_empty() {
-            self.wake_all(deferred);
+        if budget::is_deferred() {
+            self.wake_all(budget::take_deferred());
         }
 
         core.entries.set(core.entries.get().saturating_add(ready.max(1) as u32));
@@ -65,12 +71,30 @@ impl IoLoop {
         }
     }
 
+    /// Phase 2: the timers that are due, if any are.
+    fn collect_due(&self) -> Option<Vec<Key>> {
+        let core = &*self.core;
+        let now = core.clock.last();
+        let mut timers = core.timers.borrow_mut();
+        if timers.is_settled(now) {
+            return None;
+        }
+        let mut due = core.due.take();
+        timers.collect_due(now, &mut due);
+        Some(due)
+    }
+
+    /// Phase 3: the timers that were due when the turn began.
+    fn fire_all(&self, mut due: Vec<Key>) {
+        for key in due.drain(..) {
+            self.fire(key);
+        }
+        self.core.due.set(due);
+    }
+
     /// Phase 1: what other threads have posted.
     fn take_inbox(&self) {
         let core = &*self.core;
-        if !core.inbox.is_pending() {
-            return;
-        }
         let items = core.inbox.take();
         core.counting.messages.add(items.len() as u64);
         for item in items {
@@ -94,8 +118,11 @@ impl IoLoop {
         match next {
             Some(Next::Resume(resume)) => {
                 core.counting.resumes.add(1);
+                if core.slow_callback.is_none() {
+                    return resume.resume(self);
+                }
                 let info = || resume.info().map_or("a handler".into(), |info| info.to_string());
-                self.guarded("handler", None, || self.timed(info, || resume.clone().resume(self)));
+                self.timed(info, || resume.clone().resume(self));
             }
             Some(Next::Call(callback)) => self.run_callback(callback),
             Some(Next::Stale) | None => {}
