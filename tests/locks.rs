@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use waker_fn::waker_fn;
-use waterspout::locks::Semaphore;
+use waterspout::locks::{Condition, Semaphore};
 
 /// Polls once, for nobody.
 fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
@@ -67,4 +67,18 @@ fn a_waker_that_goes_with_its_waiter_may_use_the_lock() {
     assert!(poll_for(&mut waiting, &waker_dropping(move || releases.release())).is_pending());
     drop(waiting);
     assert_eq!(semaphore.permits(), 1);
+}
+
+#[test]
+fn notify_all_is_for_those_who_wait_and_not_handed_on_to_who_comes_later() {
+    let condition = Condition::new();
+    let mut first = condition.wait();
+    assert!(poll(&mut first).is_pending());
+    condition.notify_all();
+    let mut late = condition.wait();
+    assert!(poll(&mut late).is_pending());
+    drop(first);
+    assert!(poll(&mut late).is_pending());
+    condition.notify_all();
+    assert!(poll(&mut late).is_ready());
 }
