@@ -1,13 +1,14 @@
 //! Locks: who is woken and in which order, what becomes of what was meant for a waiter that has gone,
 //! and what foreign code may do meanwhile.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use waker_fn::waker_fn;
-use waterspout::locks::{Condition, Semaphore};
+use waterspout::coroutine::{moment, start};
+use waterspout::locks::{Condition, Event, Semaphore};
 
 /// Polls once, for nobody.
 fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
@@ -81,4 +82,23 @@ fn notify_all_is_for_those_who_wait_and_not_handed_on_to_who_comes_later() {
     assert!(poll(&mut late).is_pending());
     condition.notify_all();
     assert!(poll(&mut late).is_ready());
+}
+
+#[waterspout::test(virtual_time)]
+async fn who_asks_an_event_while_it_is_set_passes_also_if_it_first_has_to_give_way() {
+    let (event, passed) = (Event::new(), Rc::new(Cell::new(0)));
+    event.set();
+    let (waits, passes) = (event.clone(), passed.clone());
+    let passing = start(async move {
+        loop {
+            waits.wait().await;
+            passes.set(passes.get() + 1);
+        }
+    });
+    let before = passed.get();
+    event.clear();
+    moment().await;
+    moment().await;
+    assert_eq!(passed.get(), before + 1);
+    passing.cancel();
 }
