@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use waker_fn::waker_fn;
 use waterspout::coroutine::{moment, start};
-use waterspout::locks::{Condition, Event, Semaphore};
+use waterspout::locks::{BoundedSemaphore, Condition, Event, ReleasedTooOften, Semaphore};
 
 /// Polls once, for nobody.
 fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
@@ -101,4 +101,19 @@ async fn who_asks_an_event_while_it_is_set_passes_also_if_it_first_has_to_give_w
     moment().await;
     assert_eq!(passed.get(), before + 1);
     passing.cancel();
+}
+
+#[test]
+fn a_bounded_semaphore_does_not_take_a_permit_that_is_held_for_a_missing_one() {
+    let semaphore = BoundedSemaphore::new(1);
+    let permit = semaphore.try_acquire().unwrap();
+    assert_eq!(semaphore.release(), Err(ReleasedTooOften));
+    assert!(semaphore.try_acquire().is_none());
+    let mut waiting = semaphore.acquire();
+    assert!(poll(&mut waiting).is_pending());
+    assert_eq!(semaphore.release(), Err(ReleasedTooOften));
+    assert!(poll(&mut waiting).is_pending());
+    drop(permit);
+    assert!(poll(&mut waiting).is_ready());
+    assert_eq!(semaphore.permits(), 1);
 }
