@@ -7,7 +7,7 @@
 //! What is put goes straight to the one who has waited longest to get, and what is got makes room
 //! for the one who has waited longest to put; nobody barges in between. Waiters that are dropped
 //! leave: an item whose putter was dropped is never put, an item whose getter was dropped is given to
-//! the next.
+//! the next, or goes back to where it was.
 
 mod store;
 
@@ -16,7 +16,7 @@ use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use futures::sink::Sink;
 use futures::stream::{FusedStream, Stream};
@@ -71,8 +71,10 @@ struct Inner<S: Store> {
     store: RefCell<S>,
     maxsize: usize,
     closed: Cell<bool>,
-    /// Waits for an item, which is put in its place.
-    getters: WaitQueue<S::Item>,
+    /// How many items were put so far.
+    turns: Cell<u64>,
+    /// Waits for an item, which is put in its place with its turn.
+    getters: WaitQueue<(u64, S::Item)>,
     /// Waits for room, with the item in its place until there is.
     putters: WaitQueue<S::Item>,
     unfinished: Cell<usize>,
@@ -116,6 +118,7 @@ impl<S: Store> QueueOver<S> {
             store: RefCell::new(S::default()),
             maxsize,
             closed: Cell::new(false),
+            turns: Cell::new(0),
             getters: WaitQueue::new(),
             putters: WaitQueue::new(),
             unfinished: Cell::new(0),
@@ -252,30 +255,26 @@ impl<S: Store> Inner<S> {
     fn put(&self, item: S::Item) {
         self.unfinished.set(self.unfinished.get() + 1);
         self.finished.clear();
-        self.give(item);
+        let turn = self.turns.replace(self.turns.get() + 1);
+        self.store.borrow_mut().push(turn, item);
+        self.serve();
     }
 
-    /// Gives an item to the first getter, or keeps it.
-    fn give(&self, item: S::Item) {
-        self.store.borrow_mut().push(item);
-        if let Some(getter) = self.serve() {
+    /// Gives the next item to the first getter, if there are both.
+    fn serve(&self) {
+        if self.getters.is_empty() {
+            return;
+        }
+        let Some(next) = self.store.borrow_mut().pop() else { return };
+        if let Some(getter) = self.getters.take_first(|_| Some(next)) {
             getter.wake();
         }
     }
 
-    /// Gives the next item to the first getter, if there are both.
-    fn serve(&self) -> Option<Waker> {
-        if self.getters.is_empty() {
-            return None;
-        }
-        let item = self.store.borrow_mut().pop()?;
-        self.getters.take_first(|_| Some(item))
-    }
-
     /// Gets the next item and lets the first putter have its place.
     fn get(&self) -> Option<S::Item> {
-        let item = self.store.borrow_mut().pop();
-        if item.is_some() && !self.closed.get() {
+        let (_, item) = self.store.borrow_mut().pop()?;
+        if !self.closed.get() {
             let mut next = None;
             let putter = self.putters.take_first(|item| {
                 next = item;
@@ -288,7 +287,7 @@ impl<S: Store> Inner<S> {
                 putter.wake();
             }
         }
-        item
+        Some(item)
     }
 }
 
@@ -345,17 +344,15 @@ impl<S: Store> Getting<S> {
             self.place = inner.getters.join(cx, None);
         }
         let item = ready!(inner.getters.poll(&mut self.place, cx));
-        Poll::Ready(item.ok_or(QueueClosed(())))
+        Poll::Ready(item.map(|(_, item)| item).ok_or(QueueClosed(())))
     }
 }
 
 impl<S: Store> Drop for Getting<S> {
     fn drop(&mut self) {
-        if let Left::Taken(Some(item)) = self.inner.getters.leave(&mut self.place) {
-            self.inner.store.borrow_mut().give_back(item);
-            if let Some(getter) = self.inner.serve() {
-                getter.wake();
-            }
+        if let Left::Taken(Some((turn, item))) = self.inner.getters.leave(&mut self.place) {
+            self.inner.store.borrow_mut().give_back(turn, item);
+            self.inner.serve();
         }
     }
 }

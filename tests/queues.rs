@@ -1,0 +1,77 @@
+//! Queues: in which order what is put is got, who waits for whom, what becomes of items whose putter or
+//! getter has gone, and when all is done.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use waterspout::queues::{LifoQueue, PriorityQueue, Queue, QueueClosed, QueueOver, Store};
+
+/// Polls once, for nobody.
+fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// All that can be got now.
+fn drain<S: Store>(queue: &QueueOver<S>) -> Vec<S::Item> {
+    std::iter::from_fn(|| queue.get_nowait().ok()).collect()
+}
+
+/// As many getters, in line.
+fn getters<S: Store>(
+    queue: &QueueOver<S>,
+    n: usize,
+) -> Vec<impl Future<Output = Result<S::Item, QueueClosed>> + Unpin + use<S>> {
+    let mut getters: Vec<_> = (0..n).map(|_| queue.get()).collect();
+    assert!(getters.iter_mut().all(|getter| poll(getter).is_pending()));
+    getters
+}
+
+#[test]
+fn items_that_getters_give_back_are_in_their_old_order() {
+    let fifo = Queue::new(0);
+    let waiting = getters(&fifo, 3);
+    (0..5).for_each(|n| fifo.put_nowait(n).unwrap());
+    drop(waiting); // in their order
+    assert_eq!(drain(&fifo), [0, 1, 2, 3, 4]);
+
+    let waiting = getters(&fifo, 3);
+    (0..5).for_each(|n| fifo.put_nowait(n).unwrap());
+    waiting.into_iter().rev().for_each(drop);
+    assert_eq!(drain(&fifo), [0, 1, 2, 3, 4]);
+
+    let lifo = LifoQueue::new(0);
+    let waiting = getters(&lifo, 3);
+    (0..5).for_each(|n| lifo.put_nowait(n).unwrap());
+    drop(waiting);
+    assert_eq!(drain(&lifo), [4, 3, 2, 1, 0]);
+
+    let priority = PriorityQueue::new(0);
+    let waiting = getters(&priority, 3);
+    (0..5).for_each(|n| priority.put_nowait(Job(7, n)).unwrap());
+    drop(waiting);
+    assert_eq!(drain(&priority).iter().map(|job| job.1).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+}
+
+/// Something to do, with its priority, by which alone it is compared.
+#[derive(Debug)]
+struct Job(u32, usize);
+
+impl PartialEq for Job {
+    fn eq(&self, other: &Job) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Job {}
+
+impl PartialOrd for Job {
+    fn partial_cmp(&self, other: &Job) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Job {
+    fn cmp(&self, other: &Job) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
+}
