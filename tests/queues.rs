@@ -75,3 +75,21 @@ impl Ord for Job {
         self.0.cmp(&other.0)
     }
 }
+
+#[test]
+fn an_item_that_was_given_back_takes_the_room_of_the_next_putter() {
+    let queue = Queue::new(1);
+    let getter = getters(&queue, 1);
+    queue.put_nowait(0).unwrap();
+    queue.put_nowait(1).unwrap();
+    let mut putters = [queue.put(2), queue.put(3)];
+    assert!(putters.iter_mut().all(|putter| poll(putter).is_pending()));
+    drop(getter);
+    assert_eq!(queue.qsize(), 2); // one more than there is room for, since it had gone already
+    assert_eq!(queue.get_nowait(), Ok(0));
+    assert_eq!(queue.qsize(), 1);
+    assert!(putters.iter_mut().all(|putter| poll(putter).is_pending()));
+    assert_eq!(queue.get_nowait(), Ok(1));
+    assert_eq!((poll(&mut putters[0]), queue.qsize()), (Poll::Ready(Ok(())), 1));
+    assert_eq!(drain(&queue), [2, 3]);
+}

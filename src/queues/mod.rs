@@ -274,7 +274,8 @@ impl<S: Store> Inner<S> {
     /// Gets the next item and lets the first putter have its place.
     fn get(&self) -> Option<S::Item> {
         let (_, item) = self.store.borrow_mut().pop()?;
-        if !self.closed.get() {
+        // An item that was given back may have left it full.
+        if !self.closed.get() && !self.is_full() {
             let mut next = None;
             let putter = self.putters.take_first(|item| {
                 next = item;
