@@ -93,3 +93,14 @@ fn an_item_that_was_given_back_takes_the_room_of_the_next_putter() {
     assert_eq!((poll(&mut putters[0]), queue.qsize()), (Poll::Ready(Ok(())), 1));
     assert_eq!(drain(&queue), [2, 3]);
 }
+
+#[test]
+fn a_getter_that_close_has_woken_gets_what_another_gave_back_before_it_looked() {
+    let queue = Queue::new(0);
+    let mut waiting = getters(&queue, 3);
+    queue.put_nowait("item").unwrap(); // for the first
+    queue.close();
+    drop(waiting.remove(0));
+    assert_eq!(poll(&mut waiting[0]), Poll::Ready(Ok("item")));
+    assert_eq!(poll(&mut waiting[1]), Poll::Ready(Err(QueueClosed(()))));
+}

@@ -336,16 +336,18 @@ impl<S: Store> Getting<S> {
         let inner = &self.inner;
         if self.place == Place::default() {
             ready!(budget::poll_proceed(cx));
-            if let Some(item) = inner.get() {
-                return Poll::Ready(Ok(item));
-            }
-            if inner.closed.get() {
-                return Poll::Ready(Err(QueueClosed(())));
-            }
-            self.place = inner.getters.join(cx, None);
+        } else if let Some((_, item)) = ready!(inner.getters.poll(&mut self.place, cx)) {
+            return Poll::Ready(Ok(item));
         }
-        let item = ready!(inner.getters.poll(&mut self.place, cx));
-        Poll::Ready(item.map(|(_, item)| item).ok_or(QueueClosed(())))
+        // Woken without an item, it was closed; another getter may have given its item back since.
+        if let Some(item) = inner.get() {
+            return Poll::Ready(Ok(item));
+        }
+        if inner.closed.get() {
+            return Poll::Ready(Err(QueueClosed(())));
+        }
+        self.place = inner.getters.join(cx, None);
+        Poll::Pending
     }
 }
 
