@@ -4,7 +4,10 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use waterspout::queues::{LifoQueue, PriorityQueue, Queue, QueueClosed, QueueOver, Store};
+use futures::{FutureExt, StreamExt};
+use waterspout::queues::{
+    LifoQueue, PriorityQueue, Queue, QueueClosed, QueueEmpty, QueueOver, Store,
+};
 
 /// Polls once, for nobody.
 fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
@@ -103,4 +106,26 @@ fn a_getter_that_close_has_woken_gets_what_another_gave_back_before_it_looked() 
     drop(waiting.remove(0));
     assert_eq!(poll(&mut waiting[0]), Poll::Ready(Ok("item")));
     assert_eq!(poll(&mut waiting[1]), Poll::Ready(Err(QueueClosed(()))));
+}
+
+#[test]
+fn get_takes_the_place_that_a_dropped_next_of_the_same_handle_has_left() {
+    let mut queue = Queue::new(0);
+    assert_eq!(queue.next().now_or_never(), None);
+    queue.put_nowait(0).unwrap(); // is for who waits, as if `next` still did
+    assert_eq!(queue.get_nowait(), Ok(0));
+
+    assert_eq!(queue.next().now_or_never(), None);
+    let other = queue.clone();
+    let mut waiting = other.get();
+    assert!(poll(&mut waiting).is_pending());
+    let mut get = queue.get();
+    other.put_nowait(1).unwrap();
+    assert_eq!(poll(&mut get), Poll::Ready(Ok(1)));
+    assert!(poll(&mut waiting).is_pending());
+
+    assert_eq!(queue.next().now_or_never(), None);
+    assert_eq!(queue.get_nowait(), Err(QueueEmpty::ForNow)); // and the place is given up
+    other.put_nowait(2).unwrap();
+    assert_eq!(poll(&mut waiting), Poll::Ready(Ok(2)));
 }

@@ -63,7 +63,7 @@ pub type LifoQueue<T> = QueueOver<Lifo<T>>;
 pub struct QueueOver<S: Store> {
     inner: Rc<Inner<S>>,
     /// What this handle waits for as a stream, and as a sink.
-    getting: Option<Getting<S>>,
+    getting: RefCell<Option<Getting<S>>>,
     putting: Option<Putting<S>>,
 }
 
@@ -124,7 +124,7 @@ impl<S: Store> QueueOver<S> {
             unfinished: Cell::new(0),
             finished,
         };
-        QueueOver { inner: Rc::new(inner), getting: None, putting: None }
+        QueueOver { inner: Rc::new(inner), getting: RefCell::new(None), putting: None }
     }
 
     /// How many items it has room for; 0 is without limit.
@@ -178,8 +178,10 @@ impl<S: Store> QueueOver<S> {
         Putting { inner: self.inner.clone(), item: Some(item), place: Place::default() }
     }
 
+    /// Goes on with what a dropped `next` of this handle has begun.
     fn getting(&self) -> Getting<S> {
-        Getting { inner: self.inner.clone(), place: Place::default() }
+        let fresh = || Getting { inner: self.inner.clone(), place: Place::default() };
+        self.getting.take().unwrap_or_else(fresh)
     }
 
     /// Puts an item if there is room. Tornado: `put_nowait`.
@@ -201,7 +203,7 @@ impl<S: Store> QueueOver<S> {
     ///
     /// [`QueueEmpty`], which tells whether there ever will be one.
     pub fn get_nowait(&self) -> Result<S::Item, QueueEmpty> {
-        self.inner.get().ok_or_else(|| {
+        self.getting().take().ok_or_else(|| {
             if self.inner.closed.get() { QueueEmpty::Closed } else { QueueEmpty::ForNow }
         })
     }
@@ -332,6 +334,14 @@ struct Getting<S: Store> {
 }
 
 impl<S: Store> Getting<S> {
+    /// What there is now; gives the place up.
+    fn take(&mut self) -> Option<S::Item> {
+        match self.inner.getters.leave(&mut self.place) {
+            Left::Taken(Some((_, item))) => Some(item),
+            _ => self.inner.get(),
+        }
+    }
+
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<S::Item, QueueClosed>> {
         let inner = &self.inner;
         if self.place == Place::default() {
@@ -362,7 +372,7 @@ impl<S: Store> Drop for Getting<S> {
 
 impl<S: Store> Clone for QueueOver<S> {
     fn clone(&self) -> QueueOver<S> {
-        QueueOver { inner: self.inner.clone(), getting: None, putting: None }
+        QueueOver { inner: self.inner.clone(), getting: RefCell::new(None), putting: None }
     }
 }
 
@@ -377,14 +387,17 @@ impl<S: Store> fmt::Debug for QueueOver<S> {
 }
 
 /// Gets items until the queue is closed and empty.
+///
+/// A stream is not told that a `next` was dropped: the handle keeps its place among those who wait,
+/// and an item that comes meanwhile, for its next `next` or `get`. Drop the handle to give both up.
 impl<S: Store> Stream for QueueOver<S> {
     type Item = S::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
-        let fresh = self.getting.take().unwrap_or_else(|| self.getting());
-        let got = self.getting.insert(fresh).poll(cx);
-        if got.is_ready() {
-            self.getting = None;
+        let mut getting = self.getting();
+        let got = getting.poll(cx);
+        if got.is_pending() {
+            *self.getting.get_mut() = Some(getting);
         }
         got.map(Result::ok)
     }
@@ -392,7 +405,7 @@ impl<S: Store> Stream for QueueOver<S> {
 
 impl<S: Store> FusedStream for QueueOver<S> {
     fn is_terminated(&self) -> bool {
-        self.is_closed() && self.is_empty() && self.getting.is_none()
+        self.is_closed() && self.is_empty() && self.getting.borrow().is_none()
     }
 }
 
