@@ -203,7 +203,9 @@ impl<S: Store> QueueOver<S> {
     ///
     /// [`QueueEmpty`], which tells whether there ever will be one.
     pub fn get_nowait(&self) -> Result<S::Item, QueueEmpty> {
-        self.getting().take().ok_or_else(|| {
+        let begun = self.getting.take();
+        let item = begun.map_or_else(|| self.inner.get(), Getting::into_item);
+        item.ok_or_else(|| {
             if self.inner.closed.get() { QueueEmpty::Closed } else { QueueEmpty::ForNow }
         })
     }
@@ -335,7 +337,7 @@ struct Getting<S: Store> {
 
 impl<S: Store> Getting<S> {
     /// What there is now; gives the place up.
-    fn take(&mut self) -> Option<S::Item> {
+    fn into_item(mut self) -> Option<S::Item> {
         match self.inner.getters.leave(&mut self.place) {
             Left::Taken(Some((_, item))) => Some(item),
             _ => self.inner.get(),
