@@ -868,6 +868,41 @@ fn a_waker_may_use_the_queue_that_wakes_it() {
     SHARED.set(None);
 }
 
+/// Puts one with one less into the queue that it was meant for, when it is dropped.
+struct Echo(u32, Queue<Echo>);
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        if self.0 > 0 {
+            // Refused, the next is dropped in turn.
+            let _ = self.1.put_nowait(Echo(self.0 - 1, self.1.clone()));
+        }
+    }
+}
+
+#[test]
+fn the_destructor_of_an_item_may_put_into_its_queue() {
+    let queue = Queue::new(2);
+    let echo = |n| Echo(n, queue.clone());
+    queue.put_nowait(echo(2)).map_err(drop).unwrap();
+    queue.put_nowait(echo(0)).map_err(drop).unwrap();
+    let mut putters = line([queue.put(echo(3)), queue.put(echo(0))]);
+    drop(putters.remove(0)); // with its item, whose echo finds no room, and so on
+    assert_eq!(queue.qsize(), 2);
+    drop(queue.get_nowait()); // makes room for the other putter: the echo finds none
+    assert_eq!(queue.qsize(), 2);
+    assert!(poll(&mut putters[0]).is_ready());
+    drop((queue.get_nowait(), queue.get_nowait()));
+
+    let getter = getters(&queue, 1);
+    queue.put_nowait(echo(3)).map_err(drop).unwrap();
+    drop(getter); // gives it back
+    assert_eq!(queue.qsize(), 1);
+    drop(queue.get_nowait()); // 3, whose echo is 2, and so on
+    let rest: Vec<_> = std::iter::from_fn(|| queue.get_nowait().ok().map(|item| item.0)).collect();
+    assert_eq!(rest, [2, 1, 0]);
+}
+
 // Fairness
 
 #[waterspout::test]

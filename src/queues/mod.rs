@@ -64,7 +64,8 @@ pub struct QueueOver<S: Store> {
     inner: Rc<Inner<S>>,
     /// What this handle waits for as a stream, and as a sink.
     getting: RefCell<Option<Getting<S>>>,
-    putting: Option<Putting<S>>,
+    /// Boxed, so that an item may hold a handle of the queue that it is put into.
+    putting: Option<Box<Putting<S>>>,
 }
 
 struct Inner<S: Store> {
@@ -428,7 +429,7 @@ impl<S: Store> Sink<S::Item> for QueueOver<S> {
             Ok(()) => Ok(()),
             Err(QueueFull(item)) if self.is_closed() => Err(QueueClosed(item)),
             Err(QueueFull(item)) => {
-                self.putting = Some(self.putting(item));
+                self.putting = Some(Box::new(self.putting(item)));
                 Ok(())
             }
         }
