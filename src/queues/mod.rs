@@ -191,7 +191,7 @@ impl<S: Store> QueueOver<S> {
     ///
     /// [`QueueFull`] with the item, if there is none, or the queue is closed.
     pub fn put_nowait(&self, item: S::Item) -> Result<(), QueueFull<S::Item>> {
-        if self.inner.closed.get() || !self.inner.has_room() {
+        if self.inner.closed.get() || self.inner.is_full() {
             return Err(QueueFull(item));
         }
         self.inner.put(item);
@@ -247,13 +247,9 @@ impl<S: Store> QueueOver<S> {
 }
 
 impl<S: Store> Inner<S> {
+    /// While anybody waits to put, it is: who gets lets the first of them in.
     fn is_full(&self) -> bool {
         self.maxsize > 0 && self.store.borrow().size() >= self.maxsize
-    }
-
-    /// Whether an item can be put past nobody.
-    fn has_room(&self) -> bool {
-        !self.is_full() && self.putters.is_empty()
     }
 
     /// Puts an item for which there is room, or a getter.
@@ -280,7 +276,7 @@ impl<S: Store> Inner<S> {
     fn get(&self) -> Option<S::Item> {
         let (_, item) = self.store.borrow_mut().pop()?;
         // An item that was given back may have left it full.
-        if !self.closed.get() && !self.is_full() {
+        if !self.is_full() {
             let mut next = None;
             let putter = self.putters.take_first(|item| {
                 next = item;
@@ -313,7 +309,7 @@ impl<S: Store> Putting<S> {
             if self.inner.closed.get() {
                 return Poll::Ready(Err(QueueClosed(item)));
             }
-            if self.inner.has_room() {
+            if !self.inner.is_full() {
                 self.inner.put(item);
                 return Poll::Ready(Ok(()));
             }
