@@ -629,7 +629,7 @@ fn a_priority_queue_gives_equals_in_the_order_in_which_they_were_put() {
     queue.put_nowait(Job(5, 0)).unwrap();
     let _putters = line([(5, 1), (4, 2), (4, 3), (5, 4)].map(|(p, n)| queue.put(Job(p, n))));
     let order: Vec<_> = drain(&queue).into_iter().map(|job| job.1).collect();
-    assert_eq!(order, [0, 1, 2, 3, 4]); // one at a time is in it
+    assert_eq!(order, [0, 2, 3, 1, 4]); // who gets lets a waiting putter in first
 }
 
 #[test]
@@ -646,8 +646,8 @@ fn a_lifo_queue_gives_the_last_first() {
     queue.put_nowait(0).unwrap();
     assert!(queue.is_full());
     let _putters = line([queue.put(3), queue.put(2)]);
-    // What is got makes room for 3, then 2, which are the last then.
-    assert_eq!(drain(&queue), [0, 3, 2, 1]);
+    // Who gets lets a waiting putter in first.
+    assert_eq!(drain(&queue), [3, 2, 0, 1]);
 }
 
 // Stream and sink

@@ -272,22 +272,26 @@ impl<S: Store> Inner<S> {
         }
     }
 
-    /// Gets the next item and lets the first putter have its place.
+    /// Gets the next item and lets the first putter have its place: first in, so that its item may
+    /// be the next, as in Tornado.
     fn get(&self) -> Option<S::Item> {
-        let (_, item) = self.store.borrow_mut().pop()?;
-        // An item that was given back may have left it full.
-        if !self.is_full() {
-            let mut next = None;
-            let putter = self.putters.take_first(|item| {
+        let mut next = None;
+        // An item that was given back may have left it fuller than full.
+        let size = self.store.borrow().size();
+        let putter = if size <= self.maxsize {
+            self.putters.take_first(|item| {
                 next = item;
                 None
-            });
-            if let Some(next) = next {
-                self.put(next);
-            }
-            if let Some(putter) = putter {
-                putter.wake();
-            }
+            })
+        } else {
+            None
+        };
+        if let Some(next) = next {
+            self.put(next);
+        }
+        let (_, item) = self.store.borrow_mut().pop()?;
+        if let Some(putter) = putter {
+            putter.wake();
         }
         Some(item)
     }
