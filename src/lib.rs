@@ -65,7 +65,6 @@
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
-mod budget;
 pub mod concurrent;
 pub mod coroutine;
 mod error;
@@ -78,6 +77,7 @@ pub mod net;
 pub mod process;
 pub mod queues;
 mod report;
+mod resumption;
 #[cfg(feature = "signal")]
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub mod signal;

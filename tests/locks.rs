@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use waker_fn::waker_fn;
-use waterspout::coroutine::{moment, sleep, start, with_timeout};
+use waterspout::coroutine::{moment, sleep, spawn, start, with_timeout};
 use waterspout::locks::{BoundedSemaphore, Condition, Event, Lock, ReleasedTooOften, Semaphore};
 use waterspout::{Coroutine, IoLoop, TimedOut};
 
@@ -796,6 +796,22 @@ fn the_destructor_of_a_lock_s_value_may_use_locks() {
 // All of them
 
 #[waterspout::test(virtual_time)]
+async fn coroutines_that_are_always_ready_do_not_starve_the_loop() {
+    let lock = Lock::new(());
+    let busy = spawn(async move {
+        loop {
+            let lock = lock.clone();
+            // Done when the call returns, so awaiting it does not wait; each has a lock to itself.
+            start(async move { drop(lock.acquire().await) }).await;
+        }
+    });
+    for _ in 0..3 {
+        moment().await;
+    }
+    busy.cancel();
+}
+
+#[waterspout::test(virtual_time)]
 async fn a_hundred_thousand_waiters_of_one_lock_are_polled_twice_each() {
     const WAITERS: u64 = 100_000;
     let (lock, polls) = (Lock::new(0), Rc::new(Cell::new(0)));
@@ -803,7 +819,7 @@ async fn a_hundred_thousand_waiters_of_one_lock_are_polled_twice_each() {
     let waiters: Vec<_> = (0..WAITERS)
         .map(|n| {
             let (lock, polls) = (lock.clone(), polls.clone());
-            start(async move {
+            spawn(async move {
                 let mut acquiring = pin!(lock.acquire());
                 let mut value = std::future::poll_fn(|cx| {
                     polls.set(polls.get() + 1);
@@ -815,6 +831,7 @@ async fn a_hundred_thousand_waiters_of_one_lock_are_polled_twice_each() {
             })
         })
         .collect();
+    moment().await; // each waits, by a resumption and a budget of its own
     let resumed = IoLoop::current().counters().resumes;
     drop(guard);
     for waiter in waiters {

@@ -15,7 +15,7 @@ use futures::future::LocalBoxFuture;
 use futures::stream::{self, FusedStream};
 use futures::{FutureExt, SinkExt, StreamExt};
 use waker_fn::waker_fn;
-use waterspout::coroutine::{moment, multi, sleep, start, with_timeout};
+use waterspout::coroutine::{moment, multi, sleep, spawn, start, with_timeout};
 use waterspout::queues::{
     LifoQueue, PriorityQueue, Queue, QueueClosed, QueueEmpty, QueueFull, QueueOver, Store,
     TaskDoneTooOften,
@@ -1008,13 +1008,14 @@ async fn a_hundred_thousand_waiters_of_one_queue_are_polled_twice_each() {
     let (queue, polls) = (Queue::new(1), Rc::new(Cell::new(0)));
     let counted = |wait: LocalBoxFuture<'static, u32>| {
         let (polls, mut wait) = (polls.clone(), wait);
-        start(std::future::poll_fn(move |cx| {
+        spawn(std::future::poll_fn(move |cx| {
             polls.set(polls.get() + 1);
             wait.as_mut().poll(cx)
         }))
     };
     let getters: Vec<_> =
         (0..WAITERS).map(|_| counted(queue.get().map(Result::unwrap).boxed_local())).collect();
+    moment().await; // each waits, by a resumption and a budget of its own
     (0..WAITERS).for_each(|n| queue.put_nowait(n).unwrap());
     for (n, getter) in (0..).zip(getters) {
         assert_eq!(getter.await, n);
@@ -1025,6 +1026,7 @@ async fn a_hundred_thousand_waiters_of_one_queue_are_polled_twice_each() {
     let putters: Vec<_> = (1..=WAITERS)
         .map(|n| counted(queue.put(n).map(move |put| put.map(|()| n).unwrap()).boxed_local()))
         .collect();
+    moment().await;
     assert!(drain(&queue).into_iter().eq(0..=WAITERS));
     for (n, putter) in (1..).zip(putters) {
         assert_eq!(putter.await, n);

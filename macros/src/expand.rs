@@ -335,11 +335,17 @@ mod tests {
                 #[track_caller]
                 pub fn f(mut a: A, __arg1: B) -> ::waterspout::Coroutine<Outcome> {
                     ::waterspout::__private::start(
-                        ::core::concat!(::core::module_path!(), "::", "f"),
-                        {
-                            #[allow(unused_imports)]
-                            use ::waterspout::__private::{ReportErr as _, ReportNothing as _};
-                            (&::waterspout::__private::Probe::<Outcome>::new()).report()
+                        const {
+                            &::waterspout::__private::Kind {
+                                name: ::waterspout::__private::Name::Is(
+                                    ::core::concat!(::core::module_path!(), "::", "f")
+                                ),
+                                report: {
+                                    #[allow(unused_imports)]
+                                    use ::waterspout::__private::ReportNothing as _;
+                                    ::waterspout::__private::Probe::<Outcome>::REPORT
+                                },
+                            }
                         },
                         async move {
                             if let ::core::option::Option::Some(__result) =
@@ -374,8 +380,9 @@ mod tests {
         .to_string();
         let start = "# [track_caller] fn f () { \
             :: waterspout :: __private :: check_engine_output :: < () > () ; \
-            :: core :: mem :: drop (:: waterspout :: __private :: start (\"beat\" ,";
+            :: core :: mem :: drop (:: waterspout :: __private :: start (";
         assert!(expansion.starts_with(start), "{expansion}");
+        assert!(expansion.contains("Name :: Is (\"beat\")"), "{expansion}");
     }
 
     #[test]

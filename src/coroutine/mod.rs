@@ -79,7 +79,7 @@ pub use wait_iterator::WaitIterator;
 
 use crate::concurrent::Future as Slot;
 use crate::ioloop::{
-    Callback, Core, CoroutineInfo, IoLoop, PeriodicCallback, Resume, on_current, with_current,
+    Callback, Core, CoroutineInfo, IoLoop, PeriodicCallback, on_current, with_current,
 };
 use runner::{Given, Join, Runner};
 #[doc(hidden)]
@@ -175,8 +175,7 @@ impl<T> Coroutine<T> {
     /// It does not take the result: await the coroutine, or [`join`](Coroutine::join), for that.
     #[track_caller]
     pub fn add_done_callback(&self, callback: impl FnOnce() + 'static) {
-        let call = Box::new(callback);
-        self.runner.when_done(Callback { call, location: Location::caller() });
+        self.runner.when_done(Callback::new(Location::caller(), callback));
     }
 
     /// Its name: the path of the function, what the attribute or [`spawn_named`] said, or the type
@@ -328,7 +327,7 @@ pub(crate) fn start_as<F: Future + 'static>(
     let io_loop = IoLoop::current();
     let runner = Runner::new(io_loop.core(), future, kind, (), Location::caller());
     if runner.has_slot() {
-        Resume::resume(runner.clone(), &io_loop);
+        runner.start(io_loop.core());
     }
     Coroutine::of(runner)
 }

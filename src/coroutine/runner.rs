@@ -24,7 +24,6 @@
     reason = "a state machine is pinned in place, and replaced by its output there"
 )]
 
-use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -35,9 +34,10 @@ use std::task::{Context, Poll, Waker};
 use super::Outcome;
 use crate::error::{ExcInfo, Failure};
 use crate::ioloop::{
-    Callback, Core, CoroutineInfo, IoLoop, Key, Resume, pack, unpack, waker, with_current,
+    Callback, Core, CoroutineInfo, IoLoop, Key, Panic, Resume, pack, unpack, waker, with_current,
 };
 use crate::report::{self, Exception};
+use crate::resumption;
 
 /// What a coroutine is called, and whether an output of it is an error to report: one constant for
 /// all coroutines of a function.
@@ -132,7 +132,10 @@ pub(crate) struct Runner<F: Future + 'static, N = ()> {
     cancelled: Cell<bool>,
     awaiter: Cell<Option<Waker>>,
     /// Hardly any coroutine has one, so a pointer is all that they cost.
-    #[expect(clippy::box_collection, reason = "a vector would take three words of every coroutine")]
+    #[expect(
+        clippy::box_collection,
+        reason = "a vector would take three words of every coroutine"
+    )]
     callbacks: Cell<Option<Box<Vec<Callback>>>>,
     kind: &'static Kind<F::Output>,
     started_at: &'static Location<'static>,
@@ -205,27 +208,72 @@ impl<F: Future + 'static, N: Given> Runner<F, N> {
 
     /// Polls the state machine once, and puts its output in its place when there is one. Tells
     /// whether there is. `state` is `Running`.
-    fn step(&self) -> Result<bool, Box<dyn Any + Send>> {
+    fn step(&self) -> bool {
         // Its destructor has nothing to do, and a call less to do it in.
         let waker = ManuallyDrop::new(waker(self.word.get()));
         let mut cx = Context::from_waker(&waker);
-        catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: the caller has set `state` to `Running`, and keeps it so until this is over;
-            // every other use of the body looks at `state` first.
-            let body = unsafe { self.body() };
-            let Body::Machine(machine) = body else { return false };
-            // SAFETY: the machine lies inside an `Rc` that is never unwrapped or made `&mut`, and
-            // leaves its place only by being dropped there, by the assignment below or in `settle`.
-            match unsafe { Pin::new_unchecked(machine) }.poll(&mut cx) {
-                Poll::Pending => false,
-                Poll::Ready(output) => {
-                    // Drops the machine in place, and leaves the output there also if its
-                    // destructor panics.
-                    *body = Body::Output(Ok(output));
-                    true
-                }
+        // SAFETY: the caller has set `state` to `Running`, and keeps it so until this is over, also
+        // if it panics; every other use of the body looks at `state` first.
+        let body = unsafe { self.body() };
+        let Body::Machine(machine) = body else { return false };
+        // SAFETY: the machine lies inside an `Rc` that is never unwrapped or made `&mut`, and
+        // leaves its place only by being dropped there, by the assignment below or in `settle`.
+        match unsafe { Pin::new_unchecked(machine) }.poll(&mut cx) {
+            Poll::Pending => false,
+            Poll::Ready(output) => {
+                // Drops the machine in place, and leaves the output there also if its destructor
+                // panics.
+                *body = Body::Output(Ok(output));
+                true
             }
-        }))
+        }
+    }
+
+    /// Goes on until the next suspension, on the current loop. A panic goes through, and leaves
+    /// `state` as `Running` for `fail`.
+    fn go_on(&self, core: &Core) {
+        match self.state.get() {
+            State::Suspended => self.state.set(State::Running),
+            // It would resume itself from within, which the loop never does.
+            State::Running => return,
+            // Settled while another loop was current.
+            State::Done => return drop(core.remove(self.key())),
+        }
+        let is_done = self.step();
+        if !is_done && !self.cancelled.get() {
+            self.waiting_at.set(resumption::place());
+            self.state.set(State::Suspended);
+            return;
+        }
+        if !is_done {
+            self.settle(Failure::Cancelled);
+        }
+        self.done(Some(core));
+    }
+
+    /// A step has panicked: in the state machine, in its destructor when it had given its output, or
+    /// in the waker of who awaits it.
+    #[cold]
+    fn fail(&self, panic: Panic, core: &Core) {
+        if self.state.get() != State::Running {
+            return self.report("whoever awaits coroutine", ExcInfo::from_panic(&*panic));
+        }
+        // SAFETY: `state` is `Running`, and nothing foreign runs while this looks.
+        match unsafe { self.body() } {
+            Body::Machine(_) => self.settle(Failure::Panicked(panic)),
+            Body::Output(_) | Body::Taken => {
+                self.report("the destructors of coroutine", ExcInfo::from_panic(&*panic));
+            }
+        }
+        self.done(Some(core));
+    }
+
+    /// Starts it now, within whatever is going on.
+    pub(crate) fn start(&self, core: &Core) {
+        let _scope = core.scope(self.key());
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.go_on(core))) {
+            self.fail(panic, core);
+        }
     }
 
     /// Drops the state machine without an output. `state` is `Running`.
@@ -242,18 +290,6 @@ impl<F: Future + 'static, N: Given> Runner<F, N> {
         }
     }
 
-    /// A step has panicked: the state machine, or its destructor when it had given its output.
-    #[cold]
-    fn panicked(&self, panic: Box<dyn Any + Send>) {
-        // SAFETY: `state` is `Running`, and nothing foreign runs while this looks.
-        match unsafe { self.body() } {
-            Body::Machine(_) => self.settle(Failure::Panicked(panic)),
-            Body::Output(_) | Body::Taken => {
-                self.report("the destructors of coroutine", ExcInfo::from_panic(&*panic));
-            }
-        }
-    }
-
     /// The outcome is in its place: gives the slot back and tells who waits for it.
     fn done(&self, core: Option<&Core>) {
         self.state.set(State::Done);
@@ -262,7 +298,10 @@ impl<F: Future + 'static, N: Given> Runner<F, N> {
             None => self.done_elsewhere(),
         }
         if let Some(awaiter) = self.awaiter.take() {
-            awaiter.wake();
+            match core {
+                Some(core) => core.wake(awaiter),
+                None => awaiter.wake(),
+            }
         }
         if let Some(callbacks) = self.callbacks.take() {
             callbacks.into_iter().for_each(call_back);
@@ -329,28 +368,12 @@ fn call_back(callback: Callback) {
 
 impl<F: Future + 'static, N: Given> Resume for Runner<F, N> {
     fn resume(self: Rc<Self>, io_loop: &IoLoop) {
-        let core = io_loop.core();
-        match self.state.get() {
-            State::Suspended => self.state.set(State::Running),
-            // It would resume itself from within, which the loop never does.
-            State::Running => return,
-            // Settled while another loop was current.
-            State::Done => return drop(core.remove(self.key())),
-        }
-        let scope = core.scope(self.key());
-        let step = self.step();
-        let waiting_at = scope.end();
-        match step {
-            Ok(false) if !self.cancelled.get() => {
-                self.waiting_at.set(waiting_at);
-                self.state.set(State::Suspended);
-                return;
-            }
-            Ok(true) => {}
-            Ok(false) => self.settle(Failure::Cancelled),
-            Err(panic) => self.panicked(panic),
-        }
-        self.done(Some(core));
+        self.go_on(io_loop.core());
+    }
+
+    fn panicked(&self, panic: Panic, io_loop: &IoLoop) -> Option<Panic> {
+        self.fail(panic, io_loop.core());
+        None
     }
 
     fn close(self: Rc<Self>, _: &IoLoop) {

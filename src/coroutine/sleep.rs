@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::ioloop::{Deadline, IoLoop, Item, Key, LoopId, Timer, forget, with_current};
+use crate::resumption;
 
 /// Waits for `duration`, counted from this call. Tornado: `gen.sleep`.
 ///
@@ -103,12 +104,14 @@ impl std::future::Future for Sleep {
                 Timing::Set(key) if core.poll_timer(key, cx.waker()) => {}
                 Timing::Set(_) | Timing::Over => this.timer = Timing::Over,
             }
-            core.waits_at(this.location);
             None
         });
         match here {
             Some(None) if this.timer == Timing::Over => Poll::Ready(()),
-            Some(None) => Poll::Pending,
+            Some(None) => {
+                resumption::waits_at(this.location);
+                Poll::Pending
+            }
             Some(Some(here)) => {
                 panic!("a Sleep of {} is awaited on {here}: make it where it is awaited", this.id)
             }
@@ -163,16 +166,14 @@ impl std::future::Future for Moment {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let turn = with_current(|core| {
-            core.waits_at(self.location);
-            core.turns()
-        });
+        let turn = with_current(|core| core.turns());
         match self.turn {
             // Outside of any loop there are no turns: one wake-up has to do.
             Some(_) if turn.is_none() => Poll::Ready(()),
             Some(begun) if Some(begun) != turn => Poll::Ready(()),
             // A combinator polls again within the turn: it has woken itself.
             _ => {
+                resumption::waits_at(self.location);
                 self.turn = Some(turn.unwrap_or_default());
                 cx.waker().wake_by_ref();
                 Poll::Pending

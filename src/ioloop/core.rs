@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::RawFd;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -23,11 +23,11 @@ use super::ready::{Callback, Resume, Scheduler};
 use super::slots::{Full, Key};
 use super::timers::Timers;
 use super::turn::POLL_INTERVAL;
-use super::{Builder, Deadline, with_current};
-use crate::budget;
+use super::{Builder, Deadline, waker, with_current};
 use crate::concurrent::Executor;
 use crate::error::{ExcInfo, LoopClosed};
 use crate::report;
+use crate::resumption;
 
 /// The token of the inbox's eventfd; no slot packs to it.
 pub(super) const INBOX: mio::Token = mio::Token(usize::MAX);
@@ -64,9 +64,8 @@ pub(crate) struct Core {
     /// Made by [`IoLoop::current`]: closed with its thread.
     pub(super) of_thread: Cell<bool>,
 
-    /// The slot that is being resumed, and where it says it waits.
+    /// The slot that is being resumed.
     pub(super) current: Cell<Key>,
-    pub(super) waiting_at: Cell<Option<&'static Location<'static>>>,
     /// The main future of `run_sync` was resumed.
     pub(super) main_resumed: Cell<bool>,
     /// Executor jobs under way: while there are any, virtual time stands still.
@@ -107,7 +106,6 @@ impl Core {
             stop: Cell::new(false),
             of_thread: Cell::new(false),
             current: Cell::new(Key::NONE),
-            waiting_at: Cell::new(None),
             main_resumed: Cell::new(false),
             outside: Rc::new(Cell::new(0)),
             entries: Cell::new(0),
@@ -163,14 +161,17 @@ impl Core {
         self.scheduler.borrow_mut().call(callback);
     }
 
-    /// Enters a slot: it is the current one, with a fresh budget, until the scope ends.
-    pub(crate) fn scope(&self, key: Key) -> Scope<'_> {
-        Scope {
-            core: self,
-            current: self.current.replace(key),
-            _budget: budget::fresh(),
-            waiting_at: self.waiting_at.replace(None),
+    /// Wakes somebody who waits; without detours if it is a slot of this loop.
+    pub(crate) fn wake(&self, waker: Waker) {
+        match waker::key_in(&waker, self.number()) {
+            Some(key) => self.schedule(key),
+            None => waker.wake(),
         }
+    }
+
+    /// Enters a slot within whatever is going on: it is the current one until the scope ends.
+    pub(crate) fn scope(&self, key: Key) -> Scope<'_> {
+        Scope { core: self, current: self.current.replace(key), _nested: resumption::nested() }
     }
 
     /// Says that something outside is under way, for which virtual time has to wait.
@@ -186,11 +187,6 @@ impl Core {
     /// The coroutine that is being resumed.
     pub(crate) fn current(&self) -> Option<CoroutineInfo> {
         self.scheduler.borrow().info(self.current.get())
-    }
-
-    /// Notes where the coroutine that is being resumed is about to wait.
-    pub(crate) fn waits_at(&self, place: &'static Location<'static>) {
-        self.waiting_at.set(Some(place));
     }
 
     #[track_caller]
@@ -304,20 +300,11 @@ impl Drop for Outside {
 pub(crate) struct Scope<'a> {
     core: &'a Core,
     current: Key,
-    _budget: budget::Fresh,
-    waiting_at: Option<&'static Location<'static>>,
-}
-
-impl Scope<'_> {
-    /// Ends it and tells where the slot said it waits.
-    pub(crate) fn end(self) -> Option<&'static Location<'static>> {
-        self.core.waiting_at.get()
-    }
+    _nested: resumption::Nested,
 }
 
 impl Drop for Scope<'_> {
     fn drop(&mut self) {
         self.core.current.set(self.current);
-        self.core.waiting_at.set(self.waiting_at);
     }
 }

@@ -41,7 +41,7 @@ pub(crate) use current::{on_current, with_current};
 pub(crate) use handlers::rearm;
 pub(crate) use inbox::{Item, LoopId, forget};
 pub(crate) use readiness::{Direction, Gone, SHORT_IS_DRAINED};
-pub(crate) use ready::{Callback, Resume};
+pub(crate) use ready::{Callback, Panic, Resume};
 pub(crate) use slots::{Key, Slots};
 pub(crate) use waker::{pack, unpack, waker};
 
@@ -143,7 +143,7 @@ impl IoLoop {
     /// ```
     #[track_caller]
     pub fn add_callback(&self, callback: impl FnOnce() + 'static) {
-        self.core.call(Callback { call: Box::new(callback), location: Location::caller() });
+        self.core.call(Callback::new(Location::caller(), callback));
     }
 
     /// Runs a callback at a deadline: an [`Instant`] or a [`Duration`] from now.
@@ -165,7 +165,7 @@ impl IoLoop {
         let key = if core.is_closed() {
             Key::NONE
         } else {
-            let call = Callback { call: Box::new(callback), location: Location::caller() };
+            let call = Callback::new(Location::caller(), callback);
             core.add_timer(core.deadline(deadline.into()), Timer::Call(call))
         };
         Timeout { id: core.id, key }

@@ -15,6 +15,7 @@ use super::ready::{Callback, Resume};
 use super::slots::Key;
 use super::{IoLoop, pack, waker};
 use crate::error::{RunError, StartError};
+use crate::resumption;
 
 impl IoLoop {
     /// Runs the loop until [`stop`](IoLoop::stop).
@@ -132,7 +133,7 @@ impl IoLoop {
                 timed_out.set(true);
                 io_loop.stop();
             };
-            let call = Callback { call: Box::new(up), location };
+            let call = Callback::new(location, up);
             slot.timeout.set(Some(core.add_timer(core.clock.after(timeout), Timer::Call(call))));
         }
 
@@ -153,7 +154,8 @@ impl IoLoop {
                         None => Poll::Pending,
                     }
                 }));
-                main.waiting_at.set(scope.end());
+                main.waiting_at.set(resumption::place());
+                drop(scope);
                 match polled {
                     Ok(Poll::Pending) => {}
                     Ok(Poll::Ready(output)) => outcome = Some(Ok(output)),

@@ -23,6 +23,9 @@ pub(crate) const GENERATION_BITS: u32 = 8;
 const INDEX_MASK: usize = (1 << INDEX_BITS) - 1;
 const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
 
+/// Set in a slot's generation while it is marked, so that no key equals it.
+const MARK: u32 = 1 << 31;
+
 /// End of the free list; never a valid index.
 const NONE: u32 = INDEX_MASK as u32;
 
@@ -97,6 +100,7 @@ impl<T> Slots<T> {
             }
             slot.entry = Entry::Occupied(value);
             self.len += 1;
+            slot.generation &= !MARK;
             return Ok(Key { index, generation: slot.generation });
         }
         let index = self.slots.len();
@@ -108,14 +112,43 @@ impl<T> Slots<T> {
         Ok(Key { index: index as u32, generation: 0 })
     }
 
-    /// Takes the entry out; from here on `key` finds nothing.
+    /// Marks the entry; `false` if it is marked already, or gone.
+    ///
+    /// One comparison answers both: a marked slot has a generation that no key has. (A key that was
+    /// kept until its generation came around again may mark a vacant slot, which harms nobody.)
+    #[inline]
+    pub(crate) fn mark(&mut self, key: Key) -> bool {
+        match self.slots.get_mut(key.index()) {
+            Some(slot) if slot.generation == key.generation => {
+                slot.generation |= MARK;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes the mark off and shows the entry, unless it is gone.
+    #[inline]
+    pub(crate) fn unmark(&mut self, key: Key) -> Option<&mut T> {
+        let slot = self.slots.get_mut(key.index())?;
+        if slot.generation != key.generation | MARK {
+            return None;
+        }
+        slot.generation = key.generation;
+        match &mut slot.entry {
+            Entry::Occupied(value) => Some(value),
+            Entry::Vacant { .. } => None,
+        }
+    }
+
+    /// Takes the entry out, marked or not; from here on `key` finds nothing.
     #[inline]
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         let slot = self.slots.get_mut(key.index())?;
-        if slot.generation != key.generation || matches!(slot.entry, Entry::Vacant { .. }) {
+        if slot.generation & !MARK != key.generation || matches!(slot.entry, Entry::Vacant { .. }) {
             return None;
         }
-        slot.generation = (slot.generation + 1) & GENERATION_MASK;
+        slot.generation = (key.generation + 1) & GENERATION_MASK;
         let entry = std::mem::replace(&mut slot.entry, Entry::Vacant { next: self.free });
         self.free = key.index;
         self.len -= 1;
@@ -128,7 +161,7 @@ impl<T> Slots<T> {
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         match self.slots.get(key.index()) {
             Some(Slot { generation, entry: Entry::Occupied(value) })
-                if *generation == key.generation =>
+                if *generation & !MARK == key.generation =>
             {
                 Some(value)
             }
@@ -139,7 +172,7 @@ impl<T> Slots<T> {
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.slots.get_mut(key.index()) {
             Some(Slot { generation, entry: Entry::Occupied(value) })
-                if *generation == key.generation =>
+                if *generation & !MARK == key.generation =>
             {
                 Some(value)
             }
@@ -170,7 +203,7 @@ impl<T> Slots<T> {
 
     /// The key of the live entry at `index`.
     pub(crate) fn key_at(&self, index: u32) -> Key {
-        Key { index, generation: self.slots[index as usize].generation }
+        Key { index, generation: self.slots[index as usize].generation & !MARK }
     }
 
     /// The key of the first live entry at or after `index`.
@@ -194,7 +227,7 @@ impl<T> Slots<T> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.slots.iter().enumerate().filter_map(|(index, slot)| match &slot.entry {
             Entry::Occupied(value) => {
-                Some((Key { index: index as u32, generation: slot.generation }, value))
+                Some((Key { index: index as u32, generation: slot.generation & !MARK }, value))
             }
             Entry::Vacant { .. } => None,
         })
@@ -261,6 +294,22 @@ mod tests {
         assert_eq!(slots.remove(key), None);
         slots.remove(Key { index: 0, generation: GENERATION_MASK }).unwrap();
         assert_eq!(slots.insert(()).unwrap(), Key { index: 0, generation: 0 });
+    }
+
+    #[test]
+    fn an_entry_is_marked_once_and_found_all_the_same() {
+        let mut slots = Slots::new();
+        let key = slots.insert('a').unwrap();
+        assert_eq!(slots.unmark(key), None);
+        assert!(slots.mark(key) && !slots.mark(key));
+        assert_eq!((slots.get(key), slots.iter().next()), (Some(&'a'), Some((key, &'a'))));
+        assert_eq!(slots.unmark(key), Some(&mut 'a'));
+        assert!(slots.mark(key));
+        assert_eq!(slots.remove(key), Some('a'));
+        assert!(!slots.mark(key));
+        assert_eq!(slots.unmark(key), None);
+        let next = slots.insert('b').unwrap();
+        assert!(slots.mark(next) && slots.get(key).is_none());
     }
 
     #[test]

@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 use super::IoLoop;
 use super::core::{ALARM, Core, INBOX, Timer};
 use super::inbox::Item;
-use super::ready::{Callback, Next};
+use super::ready::{Callback, Next, Panic};
 use super::slots::Key;
-use crate::budget;
 use crate::error::ExcInfo;
 use crate::report::{self, Exception};
+use crate::resumption;
 
 /// While entries are ready, the selector is polled after at most so many of them. (tokio's default
 /// is 61.)
@@ -34,40 +34,33 @@ const POLL_LATENCY: u64 = 100_000;
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 impl IoLoop {
-    /// One turn; `main` polls the future of `run_sync` when that was resumed.
+    /// Turns until the selector has been asked, or the loop is to stop; `main` polls the future of
+    /// `run_sync` when that was resumed.
     pub(super) fn turn(&self, main: &mut dyn FnMut()) {
         let core = &*self.core;
-        core.counting.turns.add(1);
-        if core.inbox.is_pending() {
-            self.take_inbox();
-        }
-
-        let ready = core.scheduler.borrow().ready();
-        let due = self.collect_due();
-
-        let mut left = ready;
-        while left > 0 {
-            // Goes on with the rest after a panic.
-            self.guarded("handler", None, || {
-                while left > 0 {
-                    left -= 1;
-                    self.run_next();
-                    if core.main_resumed.take() {
-                        main();
-                    }
-                }
-            });
-        }
-        if let Some(due) = due {
-            self.fire_all(due);
-        }
-        if budget::is_deferred() {
-            self.wake_all(budget::take_deferred());
-        }
-
-        core.entries.set(core.entries.get().saturating_add(ready.max(1) as u32));
-        if !core.stop.get() {
-            self.poll();
+        loop {
+            core.counting.turns.add(1);
+            if core.inbox.is_pending() {
+                self.take_inbox();
+            }
+            let ready = core.scheduler.borrow().ready();
+            let due = self.collect_due();
+            self.run(ready, main);
+            if let Some(due) = due {
+                self.fire_all(due);
+            }
+            if resumption::is_deferred() {
+                self.wake_all(resumption::take_deferred());
+            }
+            if core.stop.get() {
+                return;
+            }
+            let entries = core.entries.get().saturating_add(ready.max(1) as u32);
+            core.entries.set(entries);
+            let busy = core.scheduler.borrow().ready() > 0;
+            if !busy || entries >= core.interval.get() {
+                return self.poll(busy);
+            }
         }
     }
 
@@ -100,7 +93,7 @@ impl IoLoop {
         for item in items {
             match item {
                 Item::Wake(key) => core.schedule(key),
-                Item::Call(call) => core.call(Callback { call, location: Location::caller() }),
+                Item::Call(call) => core.call(Callback::new(Location::caller(), call)),
                 Item::ForgetSource(key) => self.wake_all(core.take_source(key)),
                 Item::ForgetTimer(key) => {
                     let timer = core.remove_timer(key);
@@ -111,29 +104,71 @@ impl IoLoop {
         }
     }
 
-    /// Phase 3: one entry of the run queue.
-    fn run_next(&self) {
+    /// Phase 3: so many entries of the run queue.
+    ///
+    /// What panics is found by the slot that was being resumed, and the rest goes on: one
+    /// `catch_unwind` for all of them, where one for each would cost as much as a resumption.
+    fn run(&self, ready: usize, main: &mut dyn FnMut()) {
+        let core = &*self.core;
+        let mut left = ready;
+        while left > 0 {
+            let ran = catch_unwind(AssertUnwindSafe(|| {
+                while left > 0 {
+                    left -= 1;
+                    self.run_next(main);
+                }
+            }));
+            let key = core.current.replace(Key::NONE);
+            resumption::end();
+            if let Err(panic) = ran {
+                self.panicked(key, panic);
+            }
+        }
+    }
+
+    fn run_next(&self, main: &mut dyn FnMut()) {
         let core = &*self.core;
         let next = core.scheduler.borrow_mut().next();
         match next {
-            Some(Next::Resume(resume)) => {
+            Some(Next::Resume(key, resume)) => {
                 core.counting.resumes.add(1);
+                core.current.set(key);
+                resumption::begin();
                 if core.slow_callback.is_none() {
-                    return resume.resume(self);
+                    resume.resume(self);
+                } else {
+                    let info = || resume.info().map_or("a handler".into(), |info| info.to_string());
+                    self.timed(info, || resume.clone().resume(self));
                 }
-                let info = || resume.info().map_or("a handler".into(), |info| info.to_string());
-                self.timed(info, || resume.clone().resume(self));
+                if core.main_resumed.take() {
+                    main();
+                }
             }
             Some(Next::Call(callback)) => self.run_callback(callback),
             Some(Next::Stale) | None => {}
         }
     }
 
+    #[cold]
+    fn panicked(&self, key: Key, panic: Panic) {
+        let slot = self.core.scheduler.borrow().get(key).cloned();
+        let panic = match slot {
+            Some(slot) => slot.panicked(panic, self),
+            None => Some(panic),
+        };
+        if let Some(panic) = panic {
+            self.report_panic("handler", None, panic);
+        }
+    }
+
     fn run_callback(&self, callback: Callback) {
         self.core.counting.callbacks.add(1);
-        let location = callback.location;
+        // Not the slot before it.
+        self.core.current.set(Key::NONE);
+        resumption::end();
+        let location = callback.location();
         let what = || format!("the callback added at {location}");
-        self.guarded("callback", Some(location), || self.timed(what, callback.call));
+        self.guarded("callback", Some(location), || self.timed(what, || callback.call()));
     }
 
     /// Phase 3: one timer that was due when the turn began, unless it was removed meanwhile.
@@ -142,7 +177,7 @@ impl IoLoop {
         match core.remove_timer(key) {
             Some(Timer::Wake(waker)) => {
                 core.counting.timers.add(1);
-                self.guarded("waker", None, || waker.wake());
+                self.guarded("waker", None, || core.wake(waker));
             }
             Some(Timer::Call(callback)) => {
                 core.counting.timers.add(1);
@@ -160,11 +195,21 @@ impl IoLoop {
         run: impl FnOnce(),
     ) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-            let info = ExcInfo::from_panic(&*panic);
-            // The payload is foreign, too, and its destructor might panic.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
-            report::report(Exception { what, name: None, location, info });
+            self.report_panic(what, location, panic);
         }
+    }
+
+    #[cold]
+    fn report_panic(
+        &self,
+        what: &'static str,
+        location: Option<&'static Location<'static>>,
+        panic: Panic,
+    ) {
+        let info = ExcInfo::from_panic(&*panic);
+        // The payload is foreign, too, and its destructor might panic.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
+        report::report(Exception { what, name: None, location, info });
     }
 
     /// Runs something and warns if it took longer than the threshold, if there is one.
@@ -184,12 +229,8 @@ impl IoLoop {
     }
 
     /// Phase 4: asks the selector who can go on, and sleeps there if nobody can.
-    fn poll(&self) {
+    fn poll(&self, busy: bool) {
         let core = &*self.core;
-        let busy = core.scheduler.borrow().ready() > 0;
-        if busy && core.entries.get() < core.interval.get() {
-            return;
-        }
         let sleep = if busy { Sleep::Not } else { core.sleep() };
         let asleep = sleep != Sleep::Not && core.inbox.fall_asleep();
         let timeout = match sleep {
@@ -231,7 +272,7 @@ impl IoLoop {
     fn wake_all(&self, mut woken: Vec<Waker>) {
         let mut wakers = woken.drain(..);
         while wakers.len() > 0 {
-            self.guarded("waker", None, || wakers.by_ref().for_each(Waker::wake));
+            self.guarded("waker", None, || wakers.by_ref().for_each(|waker| self.core.wake(waker)));
         }
         drop(wakers);
         self.core.woken.set(woken);

@@ -70,6 +70,17 @@ fn wake(data: *const ()) {
         here
     });
     if here != Some(true) {
-        inbox::wake(number, key);
+        wake_from_afar(number, key);
     }
+}
+
+#[cold]
+fn wake_from_afar(number: usize, key: Key) {
+    inbox::wake(number, key);
+}
+
+/// The slot of a waker of ours, if it is one of loop `number`.
+pub(crate) fn key_in(waker: &Waker, number: usize) -> Option<Key> {
+    let (of, key) = unpack(waker.data().addr());
+    (std::ptr::eq(waker.vtable(), &VTABLE) && of == number).then_some(key)
 }

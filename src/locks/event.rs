@@ -5,7 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::budget;
+use crate::resumption;
 use crate::wait_queue::{Place, WaitQueue};
 
 /// Blocks those who wait until it is set. Tornado: `locks.Event`.
@@ -89,7 +89,7 @@ impl Waiting {
         if self.place == Place::default() {
             self.seen |= self.inner.is_set.get();
             if self.seen {
-                return budget::poll_proceed(cx);
+                return resumption::poll_proceed(cx);
             }
             self.place = self.inner.waiters.join(cx, None);
         }

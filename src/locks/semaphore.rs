@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use crate::budget;
+use crate::resumption;
 use crate::wait_queue::{Left, Place, WaitQueue};
 
 /// Hands out a number of permits, first come first served. Tornado: `locks.Semaphore`.
@@ -138,7 +138,7 @@ struct Acquiring {
 impl Acquiring {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Permit> {
         if self.place == Place::default() {
-            ready!(budget::poll_proceed(cx));
+            ready!(resumption::poll_proceed(cx));
             if self.inner.try_take() {
                 return Poll::Ready(Permit::of(&self.inner));
             }

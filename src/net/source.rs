@@ -17,9 +17,9 @@ use mio::Interest;
 use mio::event::Source;
 
 use super::lent::Lent;
-use crate::budget;
 use crate::error::LoopClosed;
 use crate::ioloop::{Core, Direction, Gone, IoLoop, Item, Key, LoopId, forget, with_current};
+use crate::resumption;
 
 /// Names a slot in the readiness table of a loop, and gives it back.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Token {
     fn poll_ready(&self, cx: &Context<'_>, direction: Direction) -> Poll<io::Result<()>> {
         let ready = self.here(|core| {
             match core.readiness(|readiness| readiness.poll_ready(self.key, direction, cx)) {
-                Ok(Poll::Ready(())) => budget::poll_proceed(cx).map(Ok),
+                Ok(Poll::Ready(())) => resumption::poll_proceed(cx).map(Ok),
                 Ok(Poll::Pending) => Poll::Pending,
                 Err(Gone) => Poll::Ready(Err(LoopClosed.into())),
             }
@@ -228,7 +228,7 @@ pub(crate) fn waiting_at<T>(
     poll_fn(move |cx| {
         let polled = poll(cx);
         if polled.is_pending() {
-            with_current(|core| core.waits_at(place));
+            resumption::waits_at(place);
         }
         polled
     })

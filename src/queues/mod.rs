@@ -21,8 +21,8 @@ use std::task::{Context, Poll, ready};
 use futures::sink::Sink;
 use futures::stream::{FusedStream, Stream};
 
-use crate::budget;
 use crate::locks::Event;
+use crate::resumption;
 use crate::wait_queue::{Left, Place, WaitQueue};
 pub use store::{Fifo, Lifo, Priority, Store};
 
@@ -307,7 +307,7 @@ struct Putting<S: Store> {
 impl<S: Store> Putting<S> {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<(), QueueClosed<S::Item>>> {
         if self.item.is_some() {
-            ready!(budget::poll_proceed(cx));
+            ready!(resumption::poll_proceed(cx));
         }
         if let Some(item) = self.item.take() {
             if self.inner.closed.get() {
@@ -348,7 +348,7 @@ impl<S: Store> Getting<S> {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<S::Item, QueueClosed>> {
         let inner = &self.inner;
         if self.place == Place::default() {
-            ready!(budget::poll_proceed(cx));
+            ready!(resumption::poll_proceed(cx));
         } else if let Some((_, item)) = ready!(inner.getters.poll(&mut self.place, cx)) {
             return Poll::Ready(Ok(item));
         }
