@@ -73,19 +73,24 @@ pub(crate) fn place() -> Place {
     WAITS_AT.get()
 }
 
+/// Spends one unit, if there is one.
+#[inline]
+pub(crate) fn spend() -> bool {
+    match LEFT.get() {
+        0 => return false,
+        UNLIMITED => {}
+        left => LEFT.set(left - 1),
+    }
+    true
+}
+
 /// Spends one unit; pending if there is none.
 pub(crate) fn poll_proceed(cx: &Context<'_>) -> Poll<()> {
-    match LEFT.get() {
-        UNLIMITED => Poll::Ready(()),
-        0 => {
-            defer(cx.waker().clone());
-            Poll::Pending
-        }
-        left => {
-            LEFT.set(left - 1);
-            Poll::Ready(())
-        }
+    if spend() {
+        return Poll::Ready(());
     }
+    defer(cx.waker().clone());
+    Poll::Pending
 }
 
 /// Wakes when the resumptions of this turn have ended. (A thread that is ending has no more turns.)

@@ -1450,3 +1450,29 @@ fn an_fd_of_another_loop_is_refused_and_not_taken_back() {
     owner.run_sync(moment).unwrap();
     assert_eq!(owner.counters().sources, 0);
 }
+
+#[waterspout::test]
+async fn a_wait_that_is_dropped_leaves_its_waker_with_nobody() {
+    let (here, there) = UnixStream::pair().unwrap();
+    let held = Arc::new(());
+    let waker = || {
+        let held = held.clone();
+        waker_fn::waker_fn(move || drop(held.clone()))
+    };
+    for _ in 0..100 {
+        // Like a combinator that is made anew each time around: another waker for each wait.
+        let waker = waker();
+        let mut buf = [0; 8];
+        let mut read = Box::pin(here.read(&mut buf));
+        assert!(read.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(read);
+        let mut polled = pin!(&here);
+        let poll = polled.as_mut().poll_read(&mut Context::from_waker(&waker), &mut buf);
+        assert!(poll.is_pending());
+    }
+    assert_eq!(Arc::strong_count(&held), 2, "that of the last poll function is kept");
+    there.write_all(b"x").await.unwrap();
+    let mut buf = [0; 8];
+    assert_eq!(here.read(&mut buf).await.unwrap(), 1);
+    assert_eq!(Arc::strong_count(&held), 1);
+}

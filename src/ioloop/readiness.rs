@@ -14,7 +14,7 @@
 //! A token is the packed key of a slot: an event for a socket closed earlier in the same batch
 //! finds nothing. This is the only file that reads mio's events.
 
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 
 use mio::event::Event;
 
@@ -40,36 +40,88 @@ const ERROR: u8 = 16;
 #[derive(Debug, Default)]
 struct Source {
     bits: u8,
-    /// The first waiter of each direction...
+    /// Who asks by a poll function, of each direction: the last one, as those traits have it.
+    polled: [Option<Waker>; 2],
+    /// Who awaits a future, of each direction...
     first: [Option<Waker>; 2],
     /// ...and the others, which are rare: several coroutines in `accept` on one listener.
     others: Vec<(Direction, Waker)>,
 }
 
+/// How somebody waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum By {
+    /// By a poll function: one at a time.
+    Poll,
+    /// By a future, which leaves when it is dropped.
+    Future,
+}
+
+/// The answer to who asks for readiness.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    /// No need to.
+    Ready,
+    /// The waker is known.
+    Known,
+    /// It is not: let it [`wait`](Readiness::wait).
+    Unknown,
+}
+
 impl Source {
-    fn wait(&mut self, direction: Direction, waker: &Waker) {
-        let first = &mut self.first[direction as usize];
-        match first {
-            None => *first = Some(waker.clone()),
-            Some(known) if known.will_wake(waker) => {}
-            Some(_) => {
-                let known =
-                    |(of, known): &(Direction, Waker)| *of == direction && known.will_wake(waker);
-                if !self.others.iter().any(known) {
-                    self.others.push((direction, waker.clone()));
-                }
+    fn knows(&self, direction: Direction, by: By, waker: &Waker) -> bool {
+        let is = |known: &Option<Waker>| known.as_ref().is_some_and(|known| known.will_wake(waker));
+        match by {
+            By::Poll => is(&self.polled[direction as usize]),
+            By::Future => {
+                is(&self.first[direction as usize])
+                    || self
+                        .others
+                        .iter()
+                        .any(|(of, known)| *of == direction && known.will_wake(waker))
             }
         }
     }
 
+    /// Puts a waker down that is not known, and gives back the one whose place it takes.
+    fn wait(&mut self, direction: Direction, by: By, waker: Waker) -> Option<Waker> {
+        let first = &mut self.first[direction as usize];
+        match by {
+            By::Poll => return self.polled[direction as usize].replace(waker),
+            By::Future if first.is_none() => *first = Some(waker),
+            By::Future => self.others.push((direction, waker)),
+        }
+        None
+    }
+
+    /// Takes a waker of a future out.
+    fn leave(&mut self, direction: Direction, waker: &Waker) -> Option<Waker> {
+        let first = &mut self.first[direction as usize];
+        if first.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            return first.take();
+        }
+        let is = |(of, known): &(Direction, Waker)| *of == direction && known.will_wake(waker);
+        let at = self.others.iter().position(is)?;
+        Some(self.others.remove(at).1)
+    }
+
     fn take_waiters(&mut self, direction: Direction, woken: &mut Vec<Waker>) {
+        woken.extend(self.polled[direction as usize].take());
         woken.extend(self.first[direction as usize].take());
-        self.others.retain(|(of, waker)| {
-            if *of == direction {
-                woken.push(waker.clone());
+        if !self.others.is_empty() {
+            self.take_others(direction, woken);
+        }
+    }
+
+    #[cold]
+    fn take_others(&mut self, direction: Direction, woken: &mut Vec<Waker>) {
+        for (of, waker) in std::mem::take(&mut self.others) {
+            if of == direction {
+                woken.push(waker);
+            } else {
+                self.others.push((of, waker));
             }
-            *of != direction
-        });
+        }
     }
 }
 
@@ -80,10 +132,6 @@ pub(crate) struct Taken {
     pub(crate) writable: bool,
     pub(crate) error: bool,
 }
-
-/// The slot is not in this table: the socket belongs to another loop, or its loop was closed.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Gone;
 
 /// The table of sockets.
 #[derive(Debug)]
@@ -114,19 +162,40 @@ impl Readiness {
         self.sources.len()
     }
 
-    /// Is the socket ready, or else: wakes the waker when it is.
+    /// Is the socket ready, or else: is this waker woken when it is? `None` if it is not in this
+    /// table: its loop was closed.
+    #[inline]
     pub(crate) fn poll_ready(
+        &self,
+        key: Key,
+        direction: Direction,
+        by: By,
+        waker: &Waker,
+    ) -> Option<Wait> {
+        let source = self.sources.get(key)?;
+        if source.bits & (READY[direction as usize] | CLOSED[direction as usize]) != 0 {
+            return Some(Wait::Ready);
+        }
+        let known = source.knows(direction, by, waker);
+        Some(if known { Wait::Known } else { Wait::Unknown })
+    }
+
+    /// Wakes `waker`, which is not known, when the socket is ready. Gives back what the caller is to
+    /// drop.
+    pub(crate) fn wait(
         &mut self,
         key: Key,
         direction: Direction,
-        cx: &Context<'_>,
-    ) -> Result<Poll<()>, Gone> {
-        let source = self.sources.get_mut(key).ok_or(Gone)?;
-        if source.bits & (READY[direction as usize] | CLOSED[direction as usize]) != 0 {
-            return Ok(Poll::Ready(()));
-        }
-        source.wait(direction, cx.waker());
-        Ok(Poll::Pending)
+        by: By,
+        waker: Waker,
+    ) -> Option<Waker> {
+        self.sources.get_mut(key)?.wait(direction, by, waker)
+    }
+
+    /// A future that waits by `waker` is dropped. Whoever else waits by the same has to ask again, so
+    /// the caller wakes it.
+    pub(crate) fn leave(&mut self, key: Key, direction: Direction, waker: &Waker) -> Option<Waker> {
+        self.sources.get_mut(key)?.leave(direction, waker)
     }
 
     /// A short read or write has drained the socket for now.
@@ -146,8 +215,11 @@ impl Readiness {
     /// Takes the bits of a handler's fd and lets `waker` wait for the next ones.
     pub(crate) fn take(&mut self, key: Key, waker: &Waker) -> Option<Taken> {
         let source = self.sources.get_mut(key)?;
-        source.wait(Direction::Read, waker);
-        source.wait(Direction::Write, waker);
+        for direction in [Direction::Read, Direction::Write] {
+            if !source.knows(direction, By::Poll, waker) {
+                source.wait(direction, By::Poll, waker.clone());
+            }
+        }
         let bits = std::mem::take(&mut source.bits);
         Some(Taken {
             readable: bits & READY[0] != 0,
@@ -187,56 +259,108 @@ impl Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Direction::{Read, Write};
 
     fn table() -> (Readiness, Key) {
         let mut readiness = Readiness::new();
-        let key = readiness.insert(&[Direction::Read]).unwrap();
+        let key = readiness.insert(&[Read]).unwrap();
         (readiness, key)
+    }
+
+    fn wakers(n: usize) -> Vec<Waker> {
+        (0..n).map(|_| waker_fn::waker_fn(|| ())).collect()
+    }
+
+    fn same(woken: &[Waker], expected: &[&Waker]) -> bool {
+        woken.len() == expected.len()
+            && woken.iter().zip(expected).all(|(woken, expected)| woken.will_wake(expected))
+    }
+
+    /// Asks and waits, as sockets do.
+    fn ask(
+        readiness: &mut Readiness,
+        key: Key,
+        direction: Direction,
+        by: By,
+        waker: &Waker,
+    ) -> Wait {
+        let wait = readiness.poll_ready(key, direction, by, waker).unwrap();
+        if wait == Wait::Unknown {
+            readiness.wait(key, direction, by, waker.clone());
+        }
+        wait
+    }
+
+    fn woken(readiness: &mut Readiness, key: Key, direction: Direction) -> Vec<Waker> {
+        let mut woken = Vec::new();
+        readiness.sources.get_mut(key).unwrap().take_waiters(direction, &mut woken);
+        woken
     }
 
     #[test]
     fn a_bit_stays_until_the_socket_is_drained() {
         let (mut readiness, key) = table();
-        let cx = Context::from_waker(Waker::noop());
         for _ in 0..2 {
-            assert_eq!(readiness.poll_ready(key, Direction::Read, &cx), Ok(Poll::Ready(())));
+            assert_eq!(ask(&mut readiness, key, Read, By::Future, Waker::noop()), Wait::Ready);
         }
-        readiness.drained(key, Direction::Read);
-        assert_eq!(readiness.poll_ready(key, Direction::Read, &cx), Ok(Poll::Pending));
-        assert_eq!(readiness.poll_ready(key, Direction::Write, &cx), Ok(Poll::Pending));
+        readiness.drained(key, Read);
+        assert_eq!(ask(&mut readiness, key, Read, By::Future, Waker::noop()), Wait::Unknown);
+        assert_eq!(ask(&mut readiness, key, Write, By::Future, Waker::noop()), Wait::Unknown);
     }
 
     #[test]
     fn the_end_of_the_stream_survives_a_short_read_but_not_eagain() {
         let (mut readiness, key) = table();
-        let cx = Context::from_waker(Waker::noop());
         readiness.sources.get_mut(key).unwrap().bits = READY[0] | CLOSED[0];
-        readiness.drained(key, Direction::Read);
-        assert_eq!(readiness.poll_ready(key, Direction::Read, &cx), Ok(Poll::Ready(())));
-        readiness.would_block(key, Direction::Read);
-        assert_eq!(readiness.poll_ready(key, Direction::Read, &cx), Ok(Poll::Pending));
+        readiness.drained(key, Read);
+        assert_eq!(ask(&mut readiness, key, Read, By::Poll, Waker::noop()), Wait::Ready);
+        readiness.would_block(key, Read);
+        assert_eq!(ask(&mut readiness, key, Read, By::Poll, Waker::noop()), Wait::Unknown);
     }
 
     #[test]
-    fn every_waiter_of_a_direction_is_kept_once() {
+    fn every_future_that_waits_is_kept_once_and_woken_in_order() {
         let (mut readiness, key) = table();
-        let wakers: Vec<Waker> = (0..3).map(|_| waker_fn::waker_fn(|| ())).collect();
-        readiness.drained(key, Direction::Read);
-        for _ in 0..2 {
+        let wakers = wakers(3);
+        readiness.drained(key, Read);
+        for expected in [Wait::Unknown, Wait::Known] {
             for waker in &wakers {
-                let cx = Context::from_waker(waker);
-                assert_eq!(readiness.poll_ready(key, Direction::Read, &cx), Ok(Poll::Pending));
+                assert_eq!(ask(&mut readiness, key, Read, By::Future, waker), expected);
             }
         }
-        let cx = Context::from_waker(&wakers[0]);
-        assert_eq!(readiness.poll_ready(key, Direction::Write, &cx), Ok(Poll::Pending));
-        let mut woken = Vec::new();
-        readiness.sources.get_mut(key).unwrap().take_waiters(Direction::Read, &mut woken);
-        assert_eq!(woken.len(), 3);
-        assert!(woken.iter().zip(&wakers).all(|(woken, waker)| woken.will_wake(waker)));
-        woken.clear();
-        readiness.remove(key, &mut woken);
-        assert_eq!(woken.len(), 1);
-        assert_eq!(readiness.poll_ready(key, Direction::Read, &cx), Err(Gone));
+        ask(&mut readiness, key, Write, By::Future, &wakers[0]);
+        let got = woken(&mut readiness, key, Read);
+        assert!(same(&got, &[&wakers[0], &wakers[1], &wakers[2]]));
+        let mut rest = Vec::new();
+        readiness.remove(key, &mut rest);
+        assert!(same(&rest, &[&wakers[0]]));
+        assert_eq!(readiness.poll_ready(key, Read, By::Future, &wakers[0]), None);
+    }
+
+    #[test]
+    fn of_those_who_poll_the_last_one_is_woken_beside_the_futures() {
+        let (mut readiness, key) = table();
+        let wakers = wakers(3);
+        readiness.drained(key, Read);
+        ask(&mut readiness, key, Read, By::Poll, &wakers[0]);
+        ask(&mut readiness, key, Read, By::Future, &wakers[1]);
+        ask(&mut readiness, key, Read, By::Poll, &wakers[2]);
+        assert!(same(&woken(&mut readiness, key, Read), &[&wakers[2], &wakers[1]]));
+    }
+
+    #[test]
+    fn a_future_that_is_dropped_leaves_nothing() {
+        let (mut readiness, key) = table();
+        let wakers = wakers(3);
+        readiness.drained(key, Read);
+        for waker in &wakers {
+            ask(&mut readiness, key, Read, By::Future, waker);
+        }
+        for gone in [&wakers[2], &wakers[0]] {
+            assert!(readiness.leave(key, Read, gone).unwrap().will_wake(gone));
+            assert!(readiness.leave(key, Read, gone).is_none());
+        }
+        assert!(readiness.leave(key, Write, &wakers[1]).is_none());
+        assert!(same(&woken(&mut readiness, key, Read), &[&wakers[1]]));
     }
 }
