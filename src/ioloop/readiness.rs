@@ -40,21 +40,22 @@ const ERROR: u8 = 16;
 #[derive(Debug, Default)]
 struct Source {
     bits: u8,
-    /// Who asks by a poll function, of each direction: the last one, as those traits have it.
-    polled: [Option<Waker>; 2],
-    /// Who awaits a future, of each direction...
-    first: [Option<Waker>; 2],
-    /// ...and the others, which are rare: several coroutines in `accept` on one listener.
+    /// Which of the wakers below are to be woken, by `ARMED`.
+    armed: u8,
+    /// Who asks by a poll function, and who awaits a future, of each direction. A waker stays when it
+    /// was woken, as it is most often the same one that waits next.
+    wakers: [[Option<Waker>; 2]; 2],
+    /// Further futures, which are rare: several coroutines in `accept` on one listener.
     others: Vec<(Direction, Waker)>,
 }
 
 /// How somebody waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum By {
-    /// By a poll function: one at a time.
-    Poll,
+    /// By a poll function: one at a time, the last one, as those traits have it.
+    Poll = 0,
     /// By a future, which leaves when it is dropped.
-    Future,
+    Future = 1,
 }
 
 /// The answer to who asks for readiness.
@@ -68,58 +69,111 @@ pub(crate) enum Wait {
     Unknown,
 }
 
+/// What becomes of a waker that is to be woken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Woken {
+    /// It has been woken, and may stay.
+    Done,
+    /// It is foreign, and to be woken later: it is taken out.
+    Later,
+}
+
+/// Bits by how and direction.
+const ARMED: [[u8; 2]; 2] = [[1, 2], [4, 8]];
+
 impl Source {
-    fn knows(&self, direction: Direction, by: By, waker: &Waker) -> bool {
-        let is = |known: &Option<Waker>| known.as_ref().is_some_and(|known| known.will_wake(waker));
-        match by {
-            By::Poll => is(&self.polled[direction as usize]),
-            By::Future => {
-                is(&self.first[direction as usize])
-                    || self
-                        .others
-                        .iter()
-                        .any(|(of, known)| *of == direction && known.will_wake(waker))
-            }
+    fn slot(&mut self, direction: Direction, by: By) -> (&mut Option<Waker>, &mut u8, u8) {
+        let (by, direction) = (by as usize, direction as usize);
+        (&mut self.wakers[by][direction], &mut self.armed, ARMED[by][direction])
+    }
+
+    /// Whether the waker is to be woken, if need be by arming it again.
+    #[inline]
+    fn rearm(&mut self, direction: Direction, by: By, waker: &Waker) -> bool {
+        let (slot, armed, bit) = self.slot(direction, by);
+        if slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *armed |= bit;
+            return true;
         }
+        !self.others.is_empty() && by == By::Future && self.other(direction, waker).is_some()
+    }
+
+    fn other(&self, direction: Direction, waker: &Waker) -> Option<usize> {
+        self.others.iter().position(|(of, known)| *of == direction && known.will_wake(waker))
     }
 
     /// Puts a waker down that is not known, and gives back the one whose place it takes.
     fn wait(&mut self, direction: Direction, by: By, waker: Waker) -> Option<Waker> {
-        let first = &mut self.first[direction as usize];
-        match by {
-            By::Poll => return self.polled[direction as usize].replace(waker),
-            By::Future if first.is_none() => *first = Some(waker),
-            By::Future => self.others.push((direction, waker)),
+        let (slot, armed, bit) = self.slot(direction, by);
+        if *armed & bit == 0 || by == By::Poll {
+            *armed |= bit;
+            return slot.replace(waker);
         }
+        self.others.push((direction, waker));
         None
     }
 
-    /// Takes a waker of a future out.
+    /// Takes a waker of a future out, if it is still to be woken.
     fn leave(&mut self, direction: Direction, waker: &Waker) -> Option<Waker> {
-        let first = &mut self.first[direction as usize];
-        if first.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            return first.take();
+        let (slot, armed, bit) = self.slot(direction, By::Future);
+        if slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            let was_armed = *armed & bit != 0;
+            *armed &= !bit;
+            let waker = slot.take();
+            // One that was woken has nothing to wait for; it is only dropped.
+            return if was_armed { waker } else { None };
         }
-        let is = |(of, known): &(Direction, Waker)| *of == direction && known.will_wake(waker);
-        let at = self.others.iter().position(is)?;
+        let at = self.other(direction, waker)?;
         Some(self.others.remove(at).1)
     }
 
-    fn take_waiters(&mut self, direction: Direction, woken: &mut Vec<Waker>) {
-        woken.extend(self.polled[direction as usize].take());
-        woken.extend(self.first[direction as usize].take());
+    /// Wakes who waits, if anybody does.
+    #[inline]
+    fn wake(
+        &mut self,
+        direction: Direction,
+        wake: &mut impl FnMut(&Waker) -> Woken,
+        later: &mut Vec<Waker>,
+    ) {
+        let armed = ARMED[0][direction as usize] | ARMED[1][direction as usize];
+        if self.armed & armed != 0 || !self.others.is_empty() {
+            self.wake_waiting(direction, wake, later);
+        }
+    }
+
+    fn wake_waiting(
+        &mut self,
+        direction: Direction,
+        wake: &mut impl FnMut(&Waker) -> Woken,
+        later: &mut Vec<Waker>,
+    ) {
+        for by in [By::Poll, By::Future] {
+            let (slot, armed, bit) = self.slot(direction, by);
+            if *armed & bit == 0 {
+                continue;
+            }
+            *armed &= !bit;
+            if slot.as_ref().map(&mut *wake) == Some(Woken::Later) {
+                later.extend(slot.take());
+            }
+        }
         if !self.others.is_empty() {
-            self.take_others(direction, woken);
+            self.wake_others(direction, wake, later);
         }
     }
 
     #[cold]
-    fn take_others(&mut self, direction: Direction, woken: &mut Vec<Waker>) {
+    fn wake_others(
+        &mut self,
+        direction: Direction,
+        wake: &mut impl FnMut(&Waker) -> Woken,
+        later: &mut Vec<Waker>,
+    ) {
         for (of, waker) in std::mem::take(&mut self.others) {
-            if of == direction {
-                woken.push(waker);
-            } else {
+            if of != direction {
                 self.others.push((of, waker));
+            } else if wake(&waker) == Woken::Later {
+                later.push(waker);
             }
         }
     }
@@ -150,11 +204,12 @@ impl Readiness {
         self.sources.insert(Source { bits, ..Source::default() })
     }
 
-    /// Forgets a socket. Who waited for it is woken, to find it gone.
+    /// Forgets a socket. Who waited for it is to be woken, to find it gone.
     pub(crate) fn remove(&mut self, key: Key, woken: &mut Vec<Waker>) {
         if let Some(mut source) = self.sources.remove(key) {
-            source.take_waiters(Direction::Read, woken);
-            source.take_waiters(Direction::Write, woken);
+            for direction in [Direction::Read, Direction::Write] {
+                source.wake(direction, &mut |_| Woken::Later, woken);
+            }
         }
     }
 
@@ -166,17 +221,17 @@ impl Readiness {
     /// table: its loop was closed.
     #[inline]
     pub(crate) fn poll_ready(
-        &self,
+        &mut self,
         key: Key,
         direction: Direction,
         by: By,
         waker: &Waker,
     ) -> Option<Wait> {
-        let source = self.sources.get(key)?;
+        let source = self.sources.get_mut(key)?;
         if source.bits & (READY[direction as usize] | CLOSED[direction as usize]) != 0 {
             return Some(Wait::Ready);
         }
-        let known = source.knows(direction, by, waker);
+        let known = source.rearm(direction, by, waker);
         Some(if known { Wait::Known } else { Wait::Unknown })
     }
 
@@ -216,7 +271,7 @@ impl Readiness {
     pub(crate) fn take(&mut self, key: Key, waker: &Waker) -> Option<Taken> {
         let source = self.sources.get_mut(key)?;
         for direction in [Direction::Read, Direction::Write] {
-            if !source.knows(direction, By::Poll, waker) {
+            if !source.rearm(direction, By::Poll, waker) {
                 source.wait(direction, By::Poll, waker.clone());
             }
         }
@@ -228,9 +283,14 @@ impl Readiness {
         })
     }
 
-    /// Sets the bits of an event and collects who waited for them; the caller wakes them when it
-    /// holds no borrow any more.
-    pub(crate) fn on_event(&mut self, event: &Event, woken: &mut Vec<Waker>) {
+    /// Sets the bits of an event and wakes who waited for them: by `wake`, which runs no foreign code,
+    /// or else `later`, when the caller holds no borrow any more.
+    pub(crate) fn on_event(
+        &mut self,
+        event: &Event,
+        wake: &mut impl FnMut(&Waker) -> Woken,
+        later: &mut Vec<Waker>,
+    ) {
         let Some(source) = self.sources.get_mut(Key::unpack(event.token().0)) else { return };
         // An error ends both directions as far as waiting goes: the next call on the socket tells.
         let error = event.is_error();
@@ -247,11 +307,11 @@ impl Readiness {
         }
         if event.is_readable() || event.is_priority() || read_closed {
             source.bits |= READY[0];
-            source.take_waiters(Direction::Read, woken);
+            source.wake(Direction::Read, wake, later);
         }
         if event.is_writable() || write_closed {
             source.bits |= READY[1];
-            source.take_waiters(Direction::Write, woken);
+            source.wake(Direction::Write, wake, later);
         }
     }
 }
@@ -293,8 +353,31 @@ mod tests {
 
     fn woken(readiness: &mut Readiness, key: Key, direction: Direction) -> Vec<Waker> {
         let mut woken = Vec::new();
-        readiness.sources.get_mut(key).unwrap().take_waiters(direction, &mut woken);
+        let source = readiness.sources.get_mut(key).unwrap();
+        source.wake(direction, &mut |_| Woken::Later, &mut woken);
         woken
+    }
+
+    #[test]
+    fn a_waker_stays_for_the_next_time_and_gives_way_to_another() {
+        let (mut readiness, key) = table();
+        let wakers = wakers(2);
+        readiness.drained(key, Read);
+        let mut woken = 0;
+        for expected in [Wait::Unknown, Wait::Known, Wait::Known] {
+            assert_eq!(ask(&mut readiness, key, Read, By::Future, &wakers[0]), expected);
+            let source = readiness.sources.get_mut(key).unwrap();
+            for _ in 0..2 {
+                let wake = &mut |_: &Waker| {
+                    woken += 1;
+                    Woken::Done
+                };
+                source.wake(Read, wake, &mut Vec::new());
+            }
+        }
+        assert_eq!(woken, 3, "once each time");
+        assert_eq!(ask(&mut readiness, key, Read, By::Future, &wakers[1]), Wait::Unknown);
+        assert!(same(&super::tests::woken(&mut readiness, key, Read), &[&wakers[1]]));
     }
 
     #[test]

@@ -19,8 +19,10 @@ use std::time::{Duration, Instant};
 use super::IoLoop;
 use super::core::{ALARM, Core, INBOX, Timer};
 use super::inbox::Item;
+use super::readiness::Woken;
 use super::ready::{Callback, Next, Panic};
 use super::slots::Key;
+use super::waker;
 use crate::error::ExcInfo;
 use crate::report::{self, Exception};
 use crate::resumption;
@@ -256,16 +258,25 @@ impl IoLoop {
 
     fn dispatch(&self, events: &mio::Events) {
         let core = &*self.core;
-        let mut woken = core.woken.take();
+        let mut later = core.woken.take();
         let mut readiness = core.readiness.borrow_mut();
+        let mut scheduler = core.scheduler.borrow_mut();
+        // Most who wait are slots of this loop: no detour for them.
+        let mut wake = |waker: &Waker| match waker::key_in(waker, core.number()) {
+            Some(key) => {
+                scheduler.schedule(key);
+                Woken::Done
+            }
+            None => Woken::Later,
+        };
         let mut count = 0;
         for event in events.iter().filter(|event| ![INBOX, ALARM].contains(&event.token())) {
-            readiness.on_event(event, &mut woken);
+            readiness.on_event(event, &mut wake, &mut later);
             count += 1;
         }
-        drop(readiness);
+        drop((readiness, scheduler));
         core.counting.events.add(count);
-        self.wake_all(woken);
+        self.wake_all(later);
     }
 
     /// Wakes all, also those after one whose waker panics, and keeps the buffer.
