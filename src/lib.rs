@@ -72,6 +72,7 @@ mod ioloop;
 pub mod iostream;
 pub mod locks;
 pub mod net;
+mod park;
 #[cfg(feature = "process")]
 #[cfg_attr(docsrs, doc(cfg(feature = "process")))]
 pub mod process;

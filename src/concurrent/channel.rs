@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures::stream::{FusedStream, Stream};
 
+use crate::park;
 use crate::resumption;
 
 struct Shared<T> {
@@ -116,6 +117,15 @@ impl<T: Send> Sender<T> {
     pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> {
         let mut sending = Sending { shared: &self.shared, item: Some(item), number: None };
         poll_fn(move |cx| sending.poll(cx))
+    }
+
+    /// Sends an item and blocks this thread until there is room: for threads that run no loop.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Sender::send).
+    pub fn blocking_send(&self, item: T) -> Result<(), SendError<T>> {
+        park::block_on(self.send(item))
     }
 
     /// Sends an item if there is room. May be called from anywhere, a thread without a loop included.

@@ -4,15 +4,15 @@
 //! made on the loop and stays there, so it need not be `Send`.
 
 use std::panic::Location;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::thread;
 
 use futures::channel::oneshot;
 
 use super::{Coroutine, Kind, Name, queue};
 use crate::error::{Failure, JoinError, LoopClosed};
 use crate::ioloop::{IoLoop, LoopHandle};
+use crate::park;
 
 impl LoopHandle {
     /// Starts a coroutine on the loop from any thread.
@@ -109,22 +109,8 @@ impl LoopHandle {
         }
         let name = std::any::type_name::<F>();
         match self.spawn(make) {
-            Ok(answer) => block_on(answer),
+            Ok(answer) => park::block_on(answer),
             Err(LoopClosed) => Err(JoinError::new(name, Failure::Cancelled)),
-        }
-    }
-}
-
-/// Blocks a thread that is no loop on a future, parking it in between.
-fn block_on<F: Future>(future: F) -> F::Output {
-    let thread = thread::current();
-    let waker = waker_fn::waker_fn(move || thread.unpark());
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
         }
     }
 }

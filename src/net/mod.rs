@@ -21,6 +21,7 @@ pub mod pipe;
 mod resolver;
 mod source;
 mod split;
+mod stdin;
 mod tcp;
 mod tcp_client;
 mod tcp_server;
@@ -35,6 +36,7 @@ pub use resolver::{
     CachingResolver, OverrideResolver, Resolver, Resolving, ThreadedResolver, is_valid_ip,
 };
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
+pub use stdin::{Stdin, stdin};
 pub use tcp::{TcpListener, TcpStream};
 pub use tcp_client::TcpClient;
 pub use tcp_server::TcpServer;
