@@ -82,14 +82,14 @@ mod resumption;
 #[cfg(feature = "signal")]
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub mod signal;
-mod testing;
+pub mod testing;
 mod wait_queue;
 
 pub use coroutine::Coroutine;
 pub use error::{JoinError, LoopClosed, RunError, StartError, StreamError, TimedOut};
 pub use ioloop::{
     Builder, CoroutineInfo, Counters, Deadline, Interest, IoLoop, LoopHandle, PeriodicCallback,
-    Timeout,
+    Step, Timeout,
 };
 pub use report::Exception;
 #[cfg(feature = "macros")]

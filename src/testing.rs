@@ -14,6 +14,69 @@ const TIMEOUT_VARIABLE: &str = "ASYNC_TEST_TIMEOUT";
 /// nothing does gets there at once. 100 days are far beyond what a test sleeps.
 const VIRTUAL_TIMEOUT: f64 = 100.0 * 24.0 * 3600.0;
 
+/// The environment variable that makes [`explore`] try one seed only.
+const SEED_VARIABLE: &str = "WATERSPOUT_SEED";
+
+/// Runs a test under many orders: on a fresh loop in virtual time for each of the first `seeds` seeds,
+/// with what is ready in a turn in an order of the seed's. See
+/// [`Builder::shuffle`](crate::Builder::shuffle).
+///
+/// # Panics
+///
+/// With the test's panic, or if a run takes more than 100 days of virtual time; the seed is printed
+/// then. `WATERSPOUT_SEED=7` in the environment runs that one again.
+///
+/// ```
+/// use std::{cell::RefCell, rc::Rc};
+/// use waterspout::{coroutine::spawn, testing::explore};
+///
+/// let orders = RefCell::new(std::collections::BTreeSet::new());
+/// explore(100, || async {
+///     let order = Rc::new(RefCell::new(String::new()));
+///     let children = ["a", "b", "c"].map(|name| {
+///         let order = order.clone();
+///         spawn(async move { order.borrow_mut().push_str(name) })
+///     });
+///     for child in children {
+///         child.await;
+///     }
+///     orders.borrow_mut().insert(order.take());
+/// });
+/// assert_eq!(orders.into_inner().len(), 6, "every order of three has come up");
+/// ```
+#[track_caller]
+pub fn explore<B, F>(seeds: u64, body: B)
+where
+    B: Fn() -> F,
+    F: Future<Output = ()>,
+{
+    let location = Location::caller();
+    let only = std::env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok());
+    let seeds = only.map_or(0..seeds, |seed: u64| seed..seed + 1);
+    for seed in seeds {
+        let told = Told(seed);
+        let io_loop = match IoLoop::builder().virtual_time().shuffle(seed).build() {
+            Ok(io_loop) => io_loop,
+            Err(error) => panic!("cannot make a loop: {error}"),
+        };
+        let limit = Duration::from_secs_f64(VIRTUAL_TIMEOUT);
+        if let Err(error) = io_loop.run_named("explore", Some(limit), &body, location) {
+            panic!("{error}");
+        }
+        io_loop.close();
+        std::mem::forget(told);
+    }
+}
+
+/// Tells the seed when it is dropped, which only a panic does.
+struct Told(u64);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        eprintln!("failed under seed {0}; {SEED_VARIABLE}={0} runs it again", self.0);
+    }
+}
+
 /// What a `#[test]` attribute said; its expansion makes one.
 #[doc(hidden)]
 #[derive(Debug)]

@@ -28,6 +28,8 @@ pub struct Builder {
     pub(super) virtual_time: bool,
     pub(super) on_exception: Option<Handler>,
     pub(super) slow_callback: Option<Duration>,
+    pub(super) shuffle: Option<u64>,
+    pub(super) trace: Option<usize>,
 }
 
 impl Builder {
@@ -37,6 +39,8 @@ impl Builder {
             virtual_time: false,
             on_exception: None,
             slow_callback: None,
+            shuffle: None,
+            trace: None,
         }
     }
 
@@ -77,6 +81,22 @@ impl Builder {
         self
     }
 
+    /// Runs what is ready in an order that `seed` decides, for tests: code that counts on an order
+    /// that nobody promised fails under some seed, and fails again under the same.
+    ///
+    /// What a turn runs is the same, only its order within the turn is not. See
+    /// [`testing::explore`](crate::testing::explore).
+    pub fn shuffle(mut self, seed: u64) -> Builder {
+        self.shuffle = Some(seed);
+        self
+    }
+
+    /// Records what the loop does, the last `steps` of it, for [`IoLoop::trace`].
+    pub fn trace(mut self, steps: usize) -> Builder {
+        self.trace = Some(steps);
+        self
+    }
+
     /// Makes the loop. It is not current until it starts, or [`IoLoop::make_current`] is called.
     ///
     /// # Errors
@@ -99,6 +119,8 @@ impl std::fmt::Debug for Builder {
             .field("virtual_time", &self.virtual_time)
             .field("on_exception", &self.on_exception.is_some())
             .field("slow_callback", &self.slow_callback)
+            .field("shuffle", &self.shuffle)
+            .field("trace", &self.trace)
             .finish()
     }
 }

@@ -17,7 +17,7 @@ use super::alarm::Alarm;
 use super::clock::Clock;
 use super::handlers::Handler;
 use super::inbox::{Inbox, LoopId};
-use super::introspect::{CoroutineInfo, Counting};
+use super::introspect::{CoroutineInfo, Counting, Step, Trace};
 use super::readiness::{Direction, Readiness};
 use super::ready::{Callback, Resume, Scheduler};
 use super::slots::{Full, Key};
@@ -85,6 +85,11 @@ pub(crate) struct Core {
 
     pub(super) on_exception: report::Handler,
     pub(super) slow_callback: Option<Duration>,
+    /// Whether entries are timed or recorded.
+    pub(super) watched: bool,
+    pub(super) trace: Option<Trace>,
+    /// The state of the generator that orders what is ready, for tests.
+    pub(super) shuffle: Option<Cell<u64>>,
     pub(super) counting: Counting,
 }
 impl Core {
@@ -118,6 +123,9 @@ impl Core {
             executor: RefCell::new(None),
             on_exception: guarding(builder.on_exception),
             slow_callback: builder.slow_callback,
+            watched: builder.slow_callback.is_some() || builder.trace.is_some(),
+            trace: builder.trace.map(Trace::new),
+            shuffle: builder.shuffle.map(Cell::new),
             counting: Counting::default(),
         })
     }
@@ -178,6 +186,12 @@ impl Core {
     pub(crate) fn outside(&self) -> Outside {
         self.outside.set(self.outside.get() + 1);
         Outside(self.outside.clone())
+    }
+
+    pub(super) fn traces(&self, step: Step) {
+        if let Some(trace) = &self.trace {
+            trace.add(step);
+        }
     }
 
     pub(crate) fn turns(&self) -> u64 {

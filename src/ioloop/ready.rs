@@ -122,6 +122,14 @@ impl Scheduler {
         }
     }
 
+    /// Puts the first `ready` entries in another order.
+    pub(crate) fn shuffle(&mut self, ready: usize, mut random: impl FnMut() -> u64) {
+        let entries = self.queue.make_contiguous();
+        for last in (1..ready.min(entries.len())).rev() {
+            entries.swap(last, (random() % (last as u64 + 1)) as usize);
+        }
+    }
+
     pub(crate) fn call(&mut self, callback: Callback) {
         self.queue.push_back(Ready::Call(callback));
     }

@@ -11,6 +11,7 @@
 //! long. The clock is read when the selector has been asked and somebody waits for a deadline, so
 //! at most once a turn, and not at all without timers.
 
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::task::Waker;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use super::IoLoop;
 use super::core::{ALARM, Core, INBOX, Timer};
 use super::inbox::Item;
+use super::introspect::Step;
 use super::readiness::Woken;
 use super::ready::{Callback, Next, Panic};
 use super::slots::Key;
@@ -42,10 +44,14 @@ impl IoLoop {
         let core = &*self.core;
         loop {
             core.counting.turns.add(1);
+            core.traces(Step::Turn);
             if core.inbox.is_pending() {
                 self.take_inbox();
             }
             let ready = core.scheduler.borrow().ready();
+            if let Some(state) = &core.shuffle {
+                core.scheduler.borrow_mut().shuffle(ready, || next_random(state));
+            }
             let due = self.collect_due();
             self.run(ready, main);
             if let Some(due) = due {
@@ -136,9 +142,10 @@ impl IoLoop {
                 core.counting.resumes.add(1);
                 core.current.set(key);
                 resumption::begin();
-                if core.slow_callback.is_none() {
+                if !core.watched {
                     resume.resume(self);
                 } else {
+                    core.traces(Step::Resume(resume.info().map(|info| info.name)));
                     let info = || resume.info().map_or("a handler".into(), |info| info.to_string());
                     self.timed(info, || resume.clone().resume(self));
                 }
@@ -169,6 +176,7 @@ impl IoLoop {
         self.core.current.set(Key::NONE);
         resumption::end();
         let location = callback.location();
+        self.core.traces(Step::Call(location));
         let what = || format!("the callback added at {location}");
         self.guarded("callback", Some(location), || self.timed(what, || callback.call()));
     }
@@ -275,6 +283,7 @@ impl IoLoop {
             count += 1;
         }
         drop((readiness, scheduler));
+        core.traces(Step::Poll(count as usize));
         core.counting.events.add(count);
         self.wake_all(later);
     }
@@ -288,6 +297,15 @@ impl IoLoop {
         drop(wakers);
         self.core.woken.set(woken);
     }
+}
+
+/// SplitMix64: small, and the same everywhere.
+fn next_random(state: &Cell<u64>) -> u64 {
+    state.set(state.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
+    let mut z = state.get();
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
