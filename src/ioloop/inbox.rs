@@ -84,22 +84,27 @@ pub(crate) struct Inbox {
     notified: AtomicU64,
 }
 
-/// Names a loop for ever: its number may be used again, its serial is not.
+/// Names a loop for ever: its number, which may be used again, and a serial, which is not, in one
+/// word.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct LoopId {
-    number: usize,
-    serial: u64,
-}
+pub(crate) struct LoopId(u64);
+
+/// How many bits of it are the number.
+const NUMBER_BITS: u32 = 16;
 
 impl LoopId {
+    fn new(number: usize, serial: u64) -> LoopId {
+        LoopId(serial << NUMBER_BITS | number as u64)
+    }
+
     pub(crate) fn number(self) -> usize {
-        self.number
+        (self.0 & ((1 << NUMBER_BITS) - 1)) as usize
     }
 }
 
 impl fmt::Display for LoopId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "IoLoop #{}", self.serial)
+        write!(f, "IoLoop #{}", self.0 >> NUMBER_BITS)
     }
 }
 
@@ -133,7 +138,7 @@ impl Inbox {
         }
         let serial = registry.serial;
         let inbox = Arc::new(Inbox {
-            id: LoopId { number, serial },
+            id: LoopId::new(number, serial),
             items: Mutex::new(Some(VecDeque::new())),
             doorbell: Doorbell::default(),
             waker,
@@ -195,7 +200,7 @@ impl Inbox {
     pub(crate) fn close(&self) -> VecDeque<Item> {
         let items = self.items.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut registry = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
-        registry.inboxes[self.id.number] = None;
+        registry.inboxes[self.id.number()] = None;
         items.unwrap_or_default()
     }
 }
@@ -214,7 +219,7 @@ pub(crate) fn wake(number: usize, key: Key) {
 
 /// Tells loop `id` that something of its was dropped on another thread.
 pub(crate) fn forget(id: LoopId, item: Item) {
-    match find(id.number) {
+    match find(id.number()) {
         Some(inbox) if inbox.id == id => drop(inbox.post(item)),
         _ => {}
     }
