@@ -136,9 +136,10 @@ impl<F: Future + 'static> Runner<F> {
 
     /// Polls the state machine once. `None` if it is not suspended.
     fn step(&self) -> Option<Result<Poll<F::Output>, Failure>> {
-        if self.state.replace(State::Running) != State::Suspended {
+        if self.state.get() != State::Suspended {
             return None;
         }
+        self.state.set(State::Running);
         let waker = waker(self.loop_id.number(), self.key.get());
         let mut cx = Context::from_waker(&waker);
         let polled = catch_unwind(AssertUnwindSafe(|| {
