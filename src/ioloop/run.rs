@@ -47,7 +47,9 @@ impl IoLoop {
     }
 
     fn begin(&self) -> Result<Running<'_>, StartError> {
-        if let Some(running) = IoLoop::running() {
+        // It runs without being current while a destructor at another loop's close asks.
+        let itself = (self.core.state.get() == State::Running).then(|| self.clone());
+        if let Some(running) = itself.or_else(IoLoop::running) {
             let (asked, running) = (format!("{self:?}"), format!("{running:?}"));
             return Err(StartError::Nested { asked, running });
         }
@@ -213,10 +215,13 @@ impl IoLoop {
             if next.is_none() && timer.is_none() {
                 break;
             }
-            self.guarded("destructor", None, || drop((next, timer)));
+            // Each by itself: a second panic while the first unwinds would abort the process.
+            self.guarded("destructor", None, || drop(next));
+            self.guarded("destructor", None, || drop(timer));
         }
-        let handlers = core.handlers.take();
-        self.guarded("destructor", None, || drop(handlers));
+        for handler in core.handlers.take().into_values() {
+            self.guarded("destructor of a handler", None, || drop(handler));
+        }
         let readiness = core.readiness.replace(Readiness::new());
         self.guarded("destructor", None, || drop(readiness));
         core.lent.borrow_mut().clear();
