@@ -95,6 +95,8 @@ impl IoLoop {
                 core.counting.resumes.add(1);
                 let info = || resume.info().map_or("a handler".into(), |info| info.to_string());
                 self.guarded("handler", None, || self.timed(info, || resume.clone().resume(self)));
+                // A handler that removed itself ends here.
+                self.guarded("destructor of a handler", None, || drop(resume));
             }
             Some(Next::Call(callback)) => self.run_callback(callback),
             Some(Next::Stale) | None => {}
