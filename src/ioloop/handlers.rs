@@ -198,7 +198,9 @@ impl IoLoop {
     /// `AlreadyExists` if this loop watches that fd already, by whatever object (a handler left
     /// behind by an fd that was closed elsewhere is replaced, though); what the system says of an
     /// fd that is closed (`EBADF`) or cannot be watched, like a regular file (`EPERM`). poll(2)
-    /// takes those: there a regular file is always ready, and a closed fd is told as an error.
+    /// takes those: there a regular file is always ready, and a closed fd is told as an error. It
+    /// knows an fd by its number alone, so there [`remove_handler`](IoLoop::remove_handler) has to
+    /// come before a new file gets the number.
     ///
     /// ```
     /// use std::cell::Cell;

@@ -293,7 +293,7 @@ impl Readiness {
     ) {
         let Some(source) = self.sources.get_mut(Key::unpack(event.token().0)) else { return };
         // An error ends both directions as far as waiting goes: the next call on the socket tells.
-        let error = event.is_error();
+        let error = event.is_error() || is_closed_fd(event);
         let read_closed = error || event.is_read_closed();
         let write_closed = error || event.is_write_closed();
         if read_closed || event.is_priority() {
@@ -314,6 +314,17 @@ impl Readiness {
             source.wake(Direction::Write, wake, later);
         }
     }
+}
+
+/// mio has no name for what poll(2) says of an fd that is closed; it is the event that is nothing
+/// else. (epoll and kqueue forget such fds.)
+fn is_closed_fd(event: &Event) -> bool {
+    cfg!(mio_unsupported_force_poll_poll)
+        && !(event.is_readable()
+            || event.is_writable()
+            || event.is_priority()
+            || event.is_read_closed()
+            || event.is_write_closed())
 }
 
 #[cfg(test)]
