@@ -518,7 +518,7 @@ async fn a_sleep_can_be_set_anew() {
 #[test]
 fn a_sleep_of_another_loop_panics_with_a_sentence() {
     let (here, there) = (virtual_loop(), virtual_loop());
-    let asleep = there.run_sync(|| async { sleep(seconds(1)) }).unwrap();
+    let asleep = there.run_sync(|| std::future::ready(sleep(seconds(1)))).unwrap();
     let message = panic_of(|| here.run_sync(|| asleep));
     assert!(message.contains("make it where it is awaited"), "{message}");
 }
