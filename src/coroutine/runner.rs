@@ -34,7 +34,7 @@ use std::task::{Context, Poll, Waker};
 use super::Outcome;
 use crate::error::{ExcInfo, Failure};
 use crate::ioloop::{
-    Callback, Core, CoroutineInfo, IoLoop, Key, Panic, Resume, pack, unpack, waker, with_current,
+    Callback, Core, CoroutineInfo, IoLoop, Key, Panic, Resume, pack, unpack, waker,
 };
 use crate::report::{self, Exception};
 use crate::resumption;
@@ -237,7 +237,10 @@ impl<F: Future + 'static, N: Given> Runner<F, N> {
             // It would resume itself from within, which the loop never does.
             State::Running => return,
             // Settled while another loop was current.
-            State::Done => return drop(core.remove(self.key())),
+            State::Done => {
+                drop(core.remove(self.key()));
+                return self.call_back(core);
+            }
         }
         let is_done = self.step();
         if !is_done && !self.cancelled.get() {
@@ -294,7 +297,10 @@ impl<F: Future + 'static, N: Given> Runner<F, N> {
     fn done(&self, core: Option<&Core>) {
         self.state.set(State::Done);
         match core {
-            Some(core) => drop(core.remove(self.key())),
+            Some(core) => {
+                drop(core.remove(self.key()));
+                self.call_back(core);
+            }
             None => self.done_elsewhere(),
         }
         if let Some(awaiter) = self.awaiter.take() {
@@ -303,23 +309,29 @@ impl<F: Future + 'static, N: Given> Runner<F, N> {
                 None => awaiter.wake(),
             }
         }
-        if let Some(callbacks) = self.callbacks.take() {
-            callbacks.into_iter().for_each(call_back);
-        }
         if self.detached.get() {
             self.drop_unread();
         }
     }
 
-    /// [`done`](Runner::done), when its loop may not be the current one: that finds it done then, and
-    /// removes it.
+    /// [`done`](Runner::done), when its loop may not be the current one: that finds it done then,
+    /// removes it, and calls back.
     #[cold]
     fn done_elsewhere(&self) {
         let (number, key) = unpack(self.word.get());
-        let slot = with_current(|core| (core.number() == number).then(|| core.remove(key)));
-        match slot {
-            Some(Some(slot)) => drop(slot),
-            _ => waker(self.word.get()).wake(),
+        match IoLoop::try_current().filter(|io_loop| io_loop.core().number() == number) {
+            Some(io_loop) => {
+                drop(io_loop.core().remove(key));
+                self.call_back(io_loop.core());
+            }
+            None => waker(self.word.get()).wake(),
+        }
+    }
+
+    /// Queues the done callbacks for the next turn of its loop.
+    fn call_back(&self, core: &Core) {
+        if let Some(callbacks) = self.callbacks.take() {
+            callbacks.into_iter().for_each(|callback| core.call(callback));
         }
     }
 

@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::Location;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -25,8 +26,8 @@ use crate::error::LoopClosed;
 pub(crate) enum Item {
     /// Schedule a slot: a waker was woken.
     Wake(Key),
-    /// Run a callback.
-    Call(Box<dyn FnOnce() + Send>),
+    /// Run a callback, which was added there.
+    Call(&'static Location<'static>, Box<dyn FnOnce() + Send>),
     /// A socket of the loop was dropped elsewhere.
     ForgetSource(Key),
     /// A timer of the loop was dropped elsewhere.
@@ -263,8 +264,9 @@ impl LoopHandle {
     /// # Errors
     ///
     /// [`LoopClosed`] if the loop is closed; the callback is dropped on this thread then.
+    #[track_caller]
     pub fn add_callback(&self, callback: impl FnOnce() + Send + 'static) -> Result<(), LoopClosed> {
-        self.inbox.post(Item::Call(Box::new(callback)))
+        self.inbox.post(Item::Call(Location::caller(), Box::new(callback)))
     }
 
     /// Asks the loop to stop, as [`IoLoop::stop`](crate::IoLoop::stop) does; in order with callbacks.

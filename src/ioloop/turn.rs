@@ -101,7 +101,7 @@ impl IoLoop {
         for item in items {
             match item {
                 Item::Wake(key) => core.schedule(key),
-                Item::Call(call) => core.call(Callback::new(Location::caller(), call)),
+                Item::Call(location, call) => core.call(Callback::new(location, call)),
                 Item::ForgetSource(key) => self.wake_all(core.take_source(key)),
                 Item::ForgetTimer(key) => {
                     let timer = core.remove_timer(key);
