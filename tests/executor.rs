@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
+use std::time::Duration;
 
-use waterspout::IoLoop;
 use waterspout::concurrent::Executor;
+use waterspout::{IoLoop, coroutine};
 
 /// Work that waits until it is let go.
 fn gate() -> (mpsc::Sender<()>, impl FnOnce() + Send) {
@@ -122,4 +123,16 @@ fn the_threads_of_a_dropped_executor_finish_and_end() {
     drop(sent);
     // The channel ends when the last job is gone, whichever thread that was on.
     assert!(received.iter().eq(0..10));
+}
+
+#[waterspout::test(virtual_time)]
+async fn virtual_time_stands_still_while_a_job_is_under_way() {
+    let io_loop = IoLoop::current();
+    let begun = io_loop.time();
+    let hour = coroutine::start(coroutine::sleep(Duration::from_secs(3600)));
+    let text = io_loop.run_in_executor(|| std::fs::read_to_string("Cargo.toml").unwrap()).await;
+    assert!(text.contains("waterspout"));
+    assert_eq!(io_loop.time(), begun);
+    hour.await;
+    assert_eq!(io_loop.time() - begun, Duration::from_secs(3600));
 }
