@@ -12,7 +12,7 @@
 //!       │                      │
 //!       │ cancel               │ Poll::Ready, a panic, or cancelled meanwhile
 //!       ▼                      ▼
-//!    Running ─── settle ───▶ Done ──── take ────▶ Done, output taken
+//!    Running ─── settle ───▶ Done ──── take ────▶ Taken
 //!   (dropping)
 //! ```
 //!
@@ -113,6 +113,8 @@ enum State {
     Suspended,
     Running,
     Done,
+    /// Done, and somebody has the output.
+    Taken,
 }
 
 /// What is in the runner's one place.
@@ -237,7 +239,7 @@ impl<F: Future + 'static, N: Given> Runner<F, N> {
             // It would resume itself from within, which the loop never does.
             State::Running => return,
             // Settled while another loop was current.
-            State::Done => {
+            State::Done | State::Taken => {
                 drop(core.remove(self.key()));
                 return self.call_back(core);
             }
@@ -329,6 +331,7 @@ impl<F: Future + 'static, N: Given> Runner<F, N> {
     }
 
     /// Queues the done callbacks for the next turn of its loop.
+    #[inline]
     fn call_back(&self, core: &Core) {
         if let Some(callbacks) = self.callbacks.take() {
             callbacks.into_iter().for_each(|callback| core.call(callback));
@@ -340,8 +343,9 @@ impl<F: Future + 'static, N: Given> Runner<F, N> {
         if self.state.get() != State::Done {
             return None;
         }
-        // SAFETY: `Done` means that the machine is gone; the reference ends with this statement,
-        // in which nothing foreign runs.
+        self.state.set(State::Taken);
+        // SAFETY: it was `Done`, which means that the machine is gone; the reference ends with this
+        // statement, in which nothing foreign runs.
         match std::mem::replace(unsafe { self.body() }, Body::Taken) {
             Body::Output(outcome) => Some(outcome),
             Body::Machine(_) | Body::Taken => None,
@@ -399,7 +403,7 @@ impl<F: Future + 'static, N: Given> Resume for Runner<F, N> {
 
 impl<F: Future + 'static, N: Given> Join<F::Output> for Runner<F, N> {
     fn poll_join(&self, cx: &mut Context<'_>) -> Poll<Result<F::Output, Failure>> {
-        if self.state.get() != State::Done {
+        if !Join::is_done(self) {
             self.awaiter.set(Some(cx.waker().clone()));
             return Poll::Pending;
         }
@@ -410,12 +414,12 @@ impl<F: Future + 'static, N: Given> Join<F::Output> for Runner<F, N> {
     }
 
     fn is_done(&self) -> bool {
-        self.state.get() == State::Done
+        matches!(self.state.get(), State::Done | State::Taken)
     }
 
     fn cancel(self: Rc<Self>) {
         match self.state.get() {
-            State::Done => {}
+            State::Done | State::Taken => {}
             State::Running => self.cancelled.set(true),
             State::Suspended => {
                 self.state.set(State::Running);
@@ -433,7 +437,7 @@ impl<F: Future + 'static, N: Given> Join<F::Output> for Runner<F, N> {
     }
 
     fn when_done(&self, callback: Callback) {
-        if self.state.get() == State::Done {
+        if Join::is_done(self) {
             call_back(callback);
         } else {
             let mut callbacks = self.callbacks.take().unwrap_or_default();

@@ -188,6 +188,7 @@ impl Core {
         Outside(self.outside.clone())
     }
 
+    #[inline]
     pub(super) fn traces(&self, step: Step) {
         if let Some(trace) = &self.trace {
             trace.add(step);
