@@ -40,6 +40,7 @@
 //! | several at once | [`coroutine::multi`], [`coroutine::WaitIterator`] |
 //! | sockets and fds | [`net`], [`IoLoop::add_handler`] |
 //! | a result that comes later | [`concurrent::promise`] |
+//! | testing | [`#[test]`](macro@test), [`testing`] |
 //! | other threads | [`LoopHandle`], [`IoLoop::run_in_executor`] |
 //! | what went wrong | [`Builder::on_exception`], [`IoLoop::coroutines`], [`IoLoop::counters`] |
 //!
@@ -81,7 +82,7 @@ mod report;
 #[cfg(feature = "signal")]
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub mod signal;
-mod testing;
+pub mod testing;
 mod wait_queue;
 
 pub use coroutine::Coroutine;

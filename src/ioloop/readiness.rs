@@ -129,6 +129,21 @@ impl Readiness {
         Ok(Poll::Pending)
     }
 
+    /// Has the direction ended, or else: wakes the waker when something happens to it.
+    pub(crate) fn poll_closed(
+        &mut self,
+        key: Key,
+        direction: Direction,
+        cx: &Context<'_>,
+    ) -> Result<Poll<()>, Gone> {
+        let source = self.sources.get_mut(key).ok_or(Gone)?;
+        if source.bits & CLOSED[direction as usize] != 0 {
+            return Ok(Poll::Ready(()));
+        }
+        source.wait(direction, cx.waker());
+        Ok(Poll::Pending)
+    }
+
     /// A short read or write has drained the socket for now.
     pub(crate) fn drained(&mut self, key: Key, direction: Direction) {
         if let Some(source) = self.sources.get_mut(key) {

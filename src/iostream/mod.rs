@@ -14,6 +14,7 @@
 //! side, by an error, or when the last handle is dropped and everything written has been sent.
 
 mod buffer;
+mod pipe;
 mod read;
 mod write;
 
@@ -32,6 +33,7 @@ use crate::ioloop::IoLoop;
 use crate::net::Lent;
 use crate::wait_queue::{Place, WaitQueue};
 use buffer::Buffer;
+pub use pipe::{Pipe, PipeIoStream};
 use write::Unsent;
 pub use write::Write;
 

@@ -181,11 +181,11 @@ impl<S: Transport> IoStream<S> {
     /// # Errors
     ///
     /// As [`read_bytes`](IoStream::read_bytes); [`StreamError::Closed`] with [`UnsatisfiableRead`].
-    pub fn read_until(
+    pub fn read_until<D: AsRef<[u8]>>(
         &self,
-        delimiter: impl AsRef<[u8]>,
+        delimiter: D,
         max_bytes: usize,
-    ) -> impl Future<Output = Result<Vec<u8>, StreamError>> {
+    ) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S, D> {
         let finder = Finder::new(delimiter.as_ref()).into_owned();
         // Where the delimiter may begin that was not found yet.
         let mut from = 0;

@@ -50,6 +50,18 @@ impl Token {
         ready.unwrap_or_else(|error| Poll::Ready(Err(error)))
     }
 
+    /// Has the direction ended? Otherwise the waker is woken when that may be so.
+    fn poll_closed(&self, cx: &Context<'_>, direction: Direction) -> Poll<io::Result<()>> {
+        let closed = self.here(|core| {
+            core.readiness(|readiness| readiness.poll_closed(self.key, direction, cx))
+        });
+        match closed {
+            Ok(Ok(closed)) => closed.map(Ok),
+            Ok(Err(Gone)) => Poll::Ready(Err(LoopClosed.into())),
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
     /// Asks the loop that it belongs to, which has to be the current one.
     fn here<R>(&self, ask: impl FnOnce(&Core) -> R) -> io::Result<R> {
         let answer = with_current(|core| match core.id() == self.id {
@@ -114,6 +126,15 @@ impl<S> Registered<S> {
 
     pub(crate) fn loop_id(&self) -> LoopId {
         self.token.id
+    }
+
+    /// Waits until the direction has ended: an error, or nobody is at the other end.
+    pub(crate) fn poll_closed(
+        &self,
+        cx: &Context<'_>,
+        direction: Direction,
+    ) -> Poll<io::Result<()>> {
+        self.token.poll_closed(cx, direction)
     }
 
     /// Tries `operation` when the socket is ready, and again when it was not after all.
