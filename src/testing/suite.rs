@@ -179,9 +179,10 @@ fn writing<S: Stream>(mut stream: S, bytes: Vec<u8>) -> Coroutine<Result<S, Stri
     })
 }
 
-/// Lets everything that is ready run.
+/// Lets everything that is ready run. While that is so, the loop looks at the sockets only now and
+/// then, but within 64 entries of its queue.
 async fn settle() {
-    for _ in 0..4 {
+    for _ in 0..200 {
         moment().await;
     }
 }
