@@ -40,6 +40,7 @@
 //! | several at once | [`coroutine::multi`], [`coroutine::WaitIterator`] |
 //! | sockets and fds | [`net`], [`IoLoop::add_handler`] |
 //! | a result that comes later | [`concurrent::promise`] |
+//! | testing | [`#[test]`](macro@test), [`testing`] |
 //! | other threads | [`LoopHandle`], [`IoLoop::run_in_executor`] |
 //! | what went wrong | [`Builder::on_exception`], [`IoLoop::coroutines`], [`IoLoop::counters`] |
 //!

@@ -63,6 +63,19 @@ impl Drop for Nested {
     }
 }
 
+/// A full budget for a task of bounded length that must not give way, until this is dropped.
+pub(crate) struct Fresh(u32);
+
+pub(crate) fn fresh() -> Fresh {
+    Fresh(LEFT.replace(FULL))
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        LEFT.set(self.0);
+    }
+}
+
 /// Notes where the resumption is about to wait.
 pub(crate) fn waits_at(place: &'static Location<'static>) {
     WAITS_AT.set(Some(place));

@@ -37,9 +37,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! While the eager part runs, it is the *current* coroutine with a budget of its own; the caller's
-//! are put back when the call returns. What it does is its own doing also in another respect: a
-//! panic in it does not reach the caller, but whoever awaits it.
+//! While the eager part runs, it is the *current* coroutine; the caller is put back when the call
+//! returns. Both spend of one budget (see below). A panic in it does not reach the caller, but whoever
+//! awaits it.
 //!
 //! [`start`] does the same with any future, [`spawn`] queues it to run in the loop's next turn.
 //! Outside a running loop both work: the loop takes the coroutine up when it starts.

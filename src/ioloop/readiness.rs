@@ -49,6 +49,15 @@ struct Source {
     others: Vec<(Direction, Waker)>,
 }
 
+/// What somebody waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Until {
+    /// Something can be done, or the direction has ended.
+    Ready,
+    /// It has ended.
+    Closed,
+}
+
 /// How somebody waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum By {
@@ -220,15 +229,17 @@ impl Readiness {
     /// Is the socket ready, or else: is this waker woken when it is? `None` if it is not in this
     /// table: its loop was closed.
     #[inline]
-    pub(crate) fn poll_ready(
+    pub(crate) fn poll(
         &mut self,
         key: Key,
         direction: Direction,
+        until: Until,
         by: By,
         waker: &Waker,
     ) -> Option<Wait> {
         let source = self.sources.get_mut(key)?;
-        if source.bits & (READY[direction as usize] | CLOSED[direction as usize]) != 0 {
+        let ready = if until == Until::Ready { READY[direction as usize] } else { 0 };
+        if source.bits & (ready | CLOSED[direction as usize]) != 0 {
             return Some(Wait::Ready);
         }
         let known = source.rearm(direction, by, waker);
@@ -355,7 +366,7 @@ mod tests {
         by: By,
         waker: &Waker,
     ) -> Wait {
-        let wait = readiness.poll_ready(key, direction, by, waker).unwrap();
+        let wait = readiness.poll(key, direction, Until::Ready, by, waker).unwrap();
         if wait == Wait::Unknown {
             readiness.wait(key, direction, by, waker.clone());
         }
@@ -428,7 +439,7 @@ mod tests {
         let mut rest = Vec::new();
         readiness.remove(key, &mut rest);
         assert!(same(&rest, &[&wakers[0]]));
-        assert_eq!(readiness.poll_ready(key, Read, By::Future, &wakers[0]), None);
+        assert_eq!(readiness.poll(key, Read, Until::Ready, By::Future, &wakers[0]), None);
     }
 
     #[test]

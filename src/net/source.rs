@@ -18,7 +18,9 @@ use mio::event::Source;
 
 use super::lent::Lent;
 use crate::error::LoopClosed;
-use crate::ioloop::{By, Core, Direction, IoLoop, Item, Key, LoopId, Wait, forget, with_current};
+use crate::ioloop::{
+    By, Core, Direction, IoLoop, Item, Key, LoopId, Until, Wait, forget, with_current,
+};
 use crate::resumption;
 
 /// Names a slot in the readiness table of a loop, and gives it back.
@@ -72,14 +74,21 @@ impl Token {
     /// resumption? Otherwise the waker is woken when that is so.
     #[inline]
     fn poll_ready(&self, asker: Asker<'_>, direction: Direction) -> Poll<io::Result<()>> {
+        self.poll(asker, direction, Until::Ready)
+    }
+
+    /// [`poll_ready`](Token::poll_ready), or until the direction has ended.
+    #[inline]
+    fn poll(&self, asker: Asker<'_>, direction: Direction, until: Until) -> Poll<io::Result<()>> {
         let usable = with_current(|core| {
             if core.id() != self.id {
                 return Usable::No;
             }
             let wait = core.readiness(|readiness| {
-                readiness.poll_ready(self.key, direction, asker.by, asker.waker)
+                readiness.poll(self.key, direction, until, asker.by, asker.waker)
             });
             match wait {
+                Some(Wait::Ready) if until == Until::Closed => Usable::Yes,
                 Some(Wait::Ready) if resumption::spend() => {
                     core.counting().io_calls.add(1);
                     Usable::Yes
@@ -184,6 +193,15 @@ impl<S> Registered<S> {
 
     pub(crate) fn loop_id(&self) -> LoopId {
         self.token.id
+    }
+
+    /// Waits until the direction has ended: an error, or nobody is at the other end.
+    pub(crate) fn poll_closed<'a>(
+        &self,
+        asker: impl Into<Asker<'a>>,
+        direction: Direction,
+    ) -> Poll<io::Result<()>> {
+        self.token.poll(asker.into(), direction, Until::Closed)
     }
 
     /// Tries `operation` when the socket is ready, and again when it was not after all.

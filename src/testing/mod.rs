@@ -1,9 +1,26 @@
 //! Testing code that runs on a loop.
+//!
+//! [`#[waterspout::test]`](macro@crate::test) runs a test on a loop of its own, in virtual time if
+//! told so. Here is what goes into such tests: streams without a network ([`duplex`]) and with one
+//! ([`tcp_pair`]), a free port ([`bind_unused_port`]), what any stream has to do, as a test
+//! ([`stream_suite`]), and what is expected in the log ([`ExpectLog`]).
 
+mod expect_log;
+mod memory;
+mod suite;
+
+use std::io;
+use std::net::TcpListener;
 use std::panic::Location;
 use std::time::Duration;
 
+pub use expect_log::{ExpectLog, Logger, Pattern};
+pub use memory::{Memory, duplex};
+pub use suite::{half_close_suite, stream_suite};
+
+use crate::coroutine;
 use crate::ioloop::IoLoop;
+use crate::net::{self, TcpStream};
 
 /// The time limit of a test, in seconds, unless its attribute or the environment says otherwise:
 /// Tornado's.
@@ -116,4 +133,36 @@ where
 fn from_environment() -> Option<f64> {
     let seconds = std::env::var(TIMEOUT_VARIABLE).ok()?.parse().ok()?;
     (seconds > 0.0).then_some(seconds)
+}
+
+/// A listener on a port of the loopback that nobody else uses, and that port. Tornado:
+/// `bind_unused_port`.
+///
+/// # Errors
+///
+/// What the system says.
+///
+/// ```
+/// let (listener, port) = waterspout::testing::bind_unused_port()?;
+/// std::net::TcpStream::connect(("127.0.0.1", port))?;
+/// listener.accept()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn bind_unused_port() -> io::Result<(TcpListener, u16)> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let port = listener.local_addr()?.port();
+    Ok((listener, port))
+}
+
+/// The two ends of a TCP connection over the loopback, on the current loop: who connected, and who
+/// accepted.
+///
+/// # Errors
+///
+/// What the system says.
+pub async fn tcp_pair() -> io::Result<(TcpStream, TcpStream)> {
+    let listener = net::TcpListener::bind(("127.0.0.1", 0)).await?;
+    let connecting = coroutine::start(TcpStream::connect(listener.local_addr()?));
+    let (accepted, _) = listener.accept().await?;
+    Ok((connecting.await?, accepted))
 }
