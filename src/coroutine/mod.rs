@@ -324,7 +324,17 @@ pub(crate) fn start_as<F: Future + 'static>(
     kind: &'static Kind<F::Output>,
     future: F,
 ) -> Coroutine<F::Output> {
-    let io_loop = IoLoop::current();
+    start_on(&IoLoop::current(), kind, future)
+}
+
+/// Starts a coroutine of a loop that need not be the current one: then its first step must not count
+/// on that.
+#[track_caller]
+fn start_on<F: Future + 'static>(
+    io_loop: &IoLoop,
+    kind: &'static Kind<F::Output>,
+    future: F,
+) -> Coroutine<F::Output> {
     let runner = Runner::new(io_loop.core(), future, kind, (), Location::caller());
     if runner.has_slot() {
         runner.start(io_loop.core());
