@@ -401,12 +401,21 @@ impl IoLoop {
         callback: impl FnOnce(&Slot<T>) + 'static,
     ) {
         let kind = const { &Kind { name: Name::Is("add_future"), report: |_| None } };
+        let is_done = future.done();
         let waiting = future.clone();
         let called = async move {
             waiting.settled().await;
             callback(&future);
         };
-        drop(Coroutine::of(queue(self.core(), kind, (), called, Location::caller())));
+        let core = self.core();
+        let runner = Runner::new(core, called, kind, (), Location::caller());
+        if is_done {
+            runner.schedule(core);
+        } else if runner.has_slot() {
+            // It takes its place among those who wait now, and not in a turn from now.
+            runner.start(core);
+        }
+        drop(Coroutine::of(runner));
     }
 }
 
