@@ -129,7 +129,8 @@ impl IoLoop {
             let key = core.current.replace(Key::NONE);
             resumption::end();
             if let Err(panic) = ran {
-                self.panicked(key, panic);
+                // More can panic when it ends: what it had, who awaits it.
+                self.guarded("handler", None, || self.panicked(key, panic));
             }
         }
     }
