@@ -942,7 +942,7 @@ async fn a_sleep_for_ever_never_ends() {
 #[test]
 fn a_sleep_awaited_on_another_loop_panics_with_a_sentence() {
     let (a, b) = (virtual_loop(), virtual_loop());
-    let asleep = a.run_sync(|| async { sleep(SECOND) }).unwrap();
+    let asleep = a.run_sync(|| ready(sleep(SECOND))).unwrap();
     let message = panic_of(|| b.run_sync(|| asleep));
     assert!(message.contains("make it where it is awaited"), "{message}");
 }
