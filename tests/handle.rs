@@ -368,8 +368,12 @@ fn a_waker_woken_very_often_from_many_threads_loses_nothing() {
                             for _ in 0..TIMES {
                                 woken.fetch_add(1, SeqCst);
                                 // By value and by reference.
-                                let again = waker.clone();
-                                if n % 2 == 0 { waker.wake_by_ref() } else { again.wake() }
+                                if n % 2 == 0 {
+                                    waker.wake_by_ref();
+                                } else {
+                                    let copy = waker.clone();
+                                    copy.wake();
+                                }
                             }
                         })
                     }));

@@ -59,6 +59,8 @@ struct State {
     jobs: VecDeque<Job>,
     threads: usize,
     idle: usize,
+    /// Those that run a job.
+    busy: usize,
     closed: bool,
     submitted: u64,
     refused: u64,
@@ -184,7 +186,7 @@ impl Executor {
         let mut state = pool.lock();
         let refusal = if state.closed {
             Some((io::ErrorKind::NotConnected, format!("executor `{}` was shut down", pool.name)))
-        } else if state.jobs.len() >= pool.queue && state.idle <= state.jobs.len() {
+        } else if state.jobs.len() >= pool.queue.saturating_add(pool.threads - state.busy) {
             let waiting = state.jobs.len();
             let message = format!("{waiting} jobs are waiting for executor `{}`", pool.name);
             Some((io::ErrorKind::QuotaExceeded, message))
@@ -197,7 +199,8 @@ impl Executor {
         }
         state.submitted += 1;
         state.jobs.push_back(Box::new(job));
-        if state.idle >= state.jobs.len() || state.threads >= pool.threads {
+        // Those without work will come to it, also those that are only starting.
+        if state.threads - state.busy >= state.jobs.len() || state.threads >= pool.threads {
             drop(state);
             pool.work.notify_one();
             return Ok(());
@@ -236,9 +239,11 @@ impl Pool {
         let mut state = self.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
+                state.busy += 1;
                 drop(state);
                 job();
                 state = self.lock();
+                state.busy -= 1;
                 continue;
             }
             if state.closed {

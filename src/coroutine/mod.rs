@@ -324,7 +324,17 @@ pub(crate) fn start_as<F: Future + 'static>(
     kind: &'static Kind<F::Output>,
     future: F,
 ) -> Coroutine<F::Output> {
-    let io_loop = IoLoop::current();
+    start_on(&IoLoop::current(), kind, future)
+}
+
+/// Starts a coroutine of a loop that need not be the current one: then its first step must not count
+/// on that.
+#[track_caller]
+fn start_on<F: Future + 'static>(
+    io_loop: &IoLoop,
+    kind: &'static Kind<F::Output>,
+    future: F,
+) -> Coroutine<F::Output> {
     let runner = Runner::new(io_loop.core(), future, kind, (), Location::caller());
     if runner.has_slot() {
         runner.start(io_loop.core());
@@ -391,12 +401,21 @@ impl IoLoop {
         callback: impl FnOnce(&Slot<T>) + 'static,
     ) {
         let kind = const { &Kind { name: Name::Is("add_future"), report: |_| None } };
+        let is_done = future.done();
         let waiting = future.clone();
         let called = async move {
             waiting.settled().await;
             callback(&future);
         };
-        drop(Coroutine::of(queue(self.core(), kind, (), called, Location::caller())));
+        let core = self.core();
+        let runner = Runner::new(core, called, kind, (), Location::caller());
+        if is_done {
+            runner.schedule(core);
+        } else if runner.has_slot() {
+            // It takes its place among those who wait now, and not in a turn from now.
+            runner.start(core);
+        }
+        drop(Coroutine::of(runner));
     }
 }
 

@@ -169,6 +169,12 @@ impl Core {
         self.scheduler.borrow_mut().call(callback);
     }
 
+    /// Schedules a slot by its waker, if it is one of this loop.
+    pub(crate) fn wake_own(&self, waker: &Waker) -> bool {
+        let key = waker::key_in(waker, self.number());
+        key.map(|key| self.schedule(key)).is_some()
+    }
+
     /// Wakes somebody who waits; without detours if it is a slot of this loop.
     pub(crate) fn wake(&self, waker: Waker) {
         match waker::key_in(&waker, self.number()) {
@@ -218,11 +224,12 @@ impl Core {
         self.timers.borrow_mut().remove(key)
     }
 
-    /// Is the timer still pending? Then `waker` is the one to be woken.
-    pub(crate) fn poll_timer(&self, key: Key, waker: &Waker) -> bool {
+    /// Is the timer still pending? Then `waker` is the one to be woken, and becomes the one that was,
+    /// for the caller to drop when it holds no borrow.
+    pub(crate) fn poll_timer(&self, key: Key, waker: &mut Waker) -> bool {
         match self.timers.borrow_mut().get_mut(key) {
             Some(Timer::Wake(known)) => {
-                known.clone_from(waker);
+                std::mem::swap(known, waker);
                 true
             }
             Some(Timer::Call(_)) => true,

@@ -129,7 +129,8 @@ impl IoLoop {
             let key = core.current.replace(Key::NONE);
             resumption::end();
             if let Err(panic) = ran {
-                self.panicked(key, panic);
+                // More can panic when it ends: what it had, who awaits it.
+                self.guarded("handler", None, || self.panicked(key, panic));
             }
         }
     }
@@ -147,7 +148,12 @@ impl IoLoop {
                 } else {
                     core.traces(Step::Resume(resume.info().map(|info| info.name)));
                     let info = || resume.info().map_or("a handler".into(), |info| info.to_string());
-                    self.timed(info, || resume.clone().resume(self));
+                    self.timed(info, || {
+                        resume.clone().resume(self);
+                        if core.main_resumed.take() {
+                            main();
+                        }
+                    });
                 }
                 if core.main_resumed.take() {
                     main();
