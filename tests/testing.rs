@@ -14,7 +14,7 @@ use waterspout::testing::{self, ExpectLog, Logger};
 // ---------------------------------------------------------------------------------------------
 // Streams
 
-#[waterspout::test]
+#[waterspout::test(timeout = 60.0)]
 async fn a_stream_in_memory_holds_its_capacity_and_no_more() {
     let (mut one, mut other) = testing::duplex(3);
     assert_eq!(one.write(b"abcdef").await.unwrap(), 3);
@@ -28,7 +28,7 @@ async fn a_stream_in_memory_holds_its_capacity_and_no_more() {
     assert_eq!(testing::duplex(0).0.write(b"ab").now_or_never().unwrap().unwrap(), 1);
 }
 
-#[waterspout::test]
+#[waterspout::test(timeout = 60.0)]
 async fn a_stream_in_memory_ends_after_what_was_written() {
     let (mut one, mut other) = testing::duplex(100);
     one.write_all(b"last").await.unwrap();
@@ -43,7 +43,7 @@ async fn a_stream_in_memory_ends_after_what_was_written() {
     assert_eq!(heard, "lastanswer");
 }
 
-#[waterspout::test]
+#[waterspout::test(timeout = 60.0)]
 async fn a_stream_in_memory_tells_a_writer_that_its_reader_has_gone() {
     let (mut one, other) = testing::duplex(2);
     let writing = coroutine::start(async move { one.write_all(b"abc").await });
@@ -67,7 +67,7 @@ fn a_stream_in_memory_connects_threads() {
     assert_eq!(got, [7; 10_000]);
 }
 
-#[waterspout::test]
+#[waterspout::test(timeout = 60.0)]
 async fn a_tcp_pair_is_connected_to_itself() {
     let (one, other) = testing::tcp_pair().await.unwrap();
     assert_eq!(one.local_addr().unwrap(), other.peer_addr().unwrap());
@@ -204,7 +204,7 @@ fn other_threads_have_their_own_expectations() {
     assert_eq!(passed("threads"), ["it is elsewhere"]);
 }
 
-#[waterspout::test]
+#[waterspout::test(timeout = 60.0)]
 async fn an_expectation_is_held_while_awaiting() {
     Logger::install(Passed);
     let expected = ExpectLog::new("waterspout", "exception in");

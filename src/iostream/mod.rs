@@ -10,8 +10,10 @@
 //! of the stream's own, so a write need not be awaited. Awaiting one waits until its last byte has
 //! been handed to the system.
 //!
-//! A stream is a handle: a clone is the same stream. It is closed by [`IoStream::close`], by the other
-//! side, by an error, or when the last handle is dropped and everything written has been sent.
+//! A stream is a handle: a clone is the same stream, and a read that is under way is a handle, too. It
+//! is closed by [`IoStream::close`], by the end from the other side, by an error, or when the last
+//! handle is dropped and everything written has been sent; a peer that never reads keeps it open till
+//! then. There is no half of a stream: as in Tornado, the end of what arrives closes both directions.
 
 mod buffer;
 mod pipe;

@@ -233,9 +233,9 @@ mod tests {
     use crate::net::UnixStream;
 
     #[test]
-    fn a_stream_that_has_nothing_to_send_owns_no_buffer() {
+    fn a_stream_that_has_nothing_to_do_owns_no_buffer() {
         let io_loop = IoLoop::new().unwrap();
-        let owned = io_loop.run_sync(|| async {
+        let done = io_loop.run_sync(|| async {
             let (one, other) = UnixStream::pair().unwrap();
             let (writer, reader) = (IoStream::new(one), IoStream::new(other));
             let written = writer.write(vec![0; 10_000_000]);
@@ -243,8 +243,9 @@ mod tests {
             reader.read_bytes(10_000_000).await.unwrap();
             written.await.unwrap();
             moment().await;
-            writer.inner.unsent.borrow().bytes.capacity()
+            assert_eq!(writer.inner.unsent.borrow().bytes.capacity(), 0);
+            assert_eq!(reader.inner.received.borrow().capacity(), 0);
         });
-        assert_eq!(owned.unwrap(), 0);
+        done.unwrap();
     }
 }

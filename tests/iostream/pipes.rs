@@ -16,7 +16,7 @@ fn one_pipe() -> (PipeIoStream, PipeIoStream) {
     (PipeIoStream::from(reader), PipeIoStream::from(writer))
 }
 
-#[waterspout::test]
+#[waterspout::test(timeout = 60.0)]
 async fn one_pipe_has_one_direction() {
     let (reader, writer) = one_pipe();
     writer.write("hel");
@@ -28,14 +28,14 @@ async fn one_pipe_has_one_direction() {
     assert!(reader.error().is_none());
 }
 
-#[waterspout::test]
+#[waterspout::test(timeout = 60.0)]
 async fn a_large_write_passes_a_pipe() {
     let (reader, writer) = one_pipe();
     writer.write(pattern(1 << 20));
     assert!(reader.read_bytes(1 << 20).await.unwrap() == pattern(1 << 20));
 }
 
-#[waterspout::test]
+#[waterspout::test(timeout = 60.0)]
 async fn a_reader_cannot_be_written_to() {
     let (reader, writer) = one_pipe();
     assert_eq!(real_error(reader.write("x").await), io::ErrorKind::Unsupported);
@@ -43,7 +43,7 @@ async fn a_reader_cannot_be_written_to() {
     writer.closed().await;
 }
 
-#[waterspout::test]
+#[waterspout::test(timeout = 60.0)]
 async fn a_writer_has_nothing_to_read_but_the_end() {
     let (reader, writer) = one_pipe();
     let reading = coroutine::start(writer.read_some(1));
@@ -55,7 +55,7 @@ async fn a_writer_has_nothing_to_read_but_the_end() {
     assert_clean_end(reading.await);
 }
 
-#[waterspout::test]
+#[waterspout::test(timeout = 60.0)]
 async fn a_writer_notices_that_its_reader_has_gone() {
     for unsent in [0, 1, 1 << 20] {
         let (reader, writer) = one_pipe();
@@ -70,7 +70,7 @@ async fn a_writer_notices_that_its_reader_has_gone() {
     }
 }
 
-#[waterspout::test]
+#[waterspout::test(timeout = 60.0)]
 async fn a_pipe_writer_tells_when_nobody_reads() {
     let (writer, reader) = pipe::pair().unwrap();
     assert!(writer.closed().now_or_never().is_none());
@@ -83,7 +83,7 @@ async fn a_pipe_writer_tells_when_nobody_reads() {
     assert_eq!(writer.write(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
 
-#[waterspout::test]
+#[waterspout::test(timeout = 60.0)]
 async fn a_pipe_stream_has_limits_as_others_have() {
     let (writer, reader) = pipe::pair().unwrap();
     let options = Options { max_write_buffer_size: 10, ..Options::default() };

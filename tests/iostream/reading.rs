@@ -334,7 +334,7 @@ async fn the_writer_is_held_back_while_nobody_reads<K: Kind>() {
     assert!(got == pattern(24 * MB));
 }
 
-#[waterspout::test]
+#[waterspout::test(timeout = 60.0)]
 async fn a_read_takes_at_most_a_chunk_beyond_what_it_wants() {
     let (one, mut other) = testing::duplex(1_000_000);
     let (io, counts) = Counted::new(one);
@@ -354,7 +354,7 @@ async fn a_read_takes_at_most_a_chunk_beyond_what_it_wants() {
     assert!(counts.read.get() <= 1 + 5000 + 10 + 4096 + 4096);
 }
 
-#[waterspout::test]
+#[waterspout::test(timeout = 60.0)]
 async fn a_chunk_is_at_most_half_of_what_the_buffer_may_hold() {
     let (one, mut other) = testing::duplex(1_000_000);
     let (io, counts) = Counted::new(one);
