@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use common::{AtDrop, Diary, one_turn, panic_of, virtual_loop};
+use common::{AtDrop, Diary, one_turn, panic_of, suspend, virtual_loop};
 use futures::future::join_all;
 use waterspout::IoLoop;
 use waterspout::concurrent::{ExcInfo, Executor, Future, promise};
@@ -260,6 +260,22 @@ fn an_exception_tells_its_source() {
     assert_eq!(error.to_string(), info.to_string());
 }
 
+#[waterspout::test(virtual_time)]
+async fn an_exception_keeps_its_source_and_is_cheap_to_copy() {
+    let (promise, future) = promise::<()>();
+    promise.set_exception(io::Error::from(io::ErrorKind::ConnectionReset));
+    let info = future.clone().await.unwrap_err();
+    assert_eq!(info.to_string(), "connection reset");
+    let source = info.source().unwrap().downcast_ref::<io::Error>().unwrap();
+    assert_eq!(source.kind(), io::ErrorKind::ConnectionReset);
+    assert!(std::ptr::eq(
+        source,
+        future.exc_info().unwrap().source().unwrap().downcast_ref().unwrap()
+    ));
+    let sent: Box<dyn Error + Send + Sync> = info.into();
+    assert_eq!(sent.to_string(), "connection reset");
+}
+
 #[test]
 fn an_exception_can_be_handed_on() {
     let (first, of_first) = promise::<()>();
@@ -384,6 +400,23 @@ fn a_promise_may_be_set_by_a_destructor_of_what_awaits_it() {
         })
         .unwrap();
     assert_eq!(io_loop.counters().exceptions, 0);
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_promise_may_be_kept_by_who_waits_for_it() {
+    // The future holds what holds the promise: a circle that only `set_result` opens.
+    let (promise, future) = promise();
+    let alive = Rc::new(Cell::new(0));
+    let counted = alive.clone();
+    let circle = coroutine::spawn(async move {
+        let keeps = (promise, counted.clone());
+        suspend().await;
+        counted.set(1);
+        keeps.0.set_result(());
+    });
+    future.await.unwrap();
+    circle.await;
+    assert_eq!((alive.get(), Rc::strong_count(&alive)), (1, 1));
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -110,6 +110,22 @@ fn outside_of_a_running_loop_both_work_and_the_loop_goes_on_with_them() {
 }
 
 #[test]
+fn a_loop_can_be_given_one_while_another_is_current() {
+    let (here, there) = (virtual_loop(), virtual_loop());
+    let diary = Diary::new();
+    let inside = diary.clone();
+    here.run_sync(|| async {
+        let coroutine =
+            there.spawn(async move { inside.write(format!("{:?}", IoLoop::current())) });
+        moment().await;
+        assert!(!coroutine.done());
+    })
+    .unwrap();
+    one_turn(&there);
+    assert_eq!(diary.read(), [format!("{there:?}")]);
+}
+
+#[test]
 fn on_a_closed_loop_a_coroutine_is_cancelled_from_the_start() {
     let io_loop = IoLoop::new().unwrap();
     io_loop.make_current();
@@ -345,6 +361,22 @@ fn a_destructor_that_panics_while_its_coroutine_is_cancelled_is_reported() {
     assert_eq!(io_loop.counters().live, 0);
 }
 
+#[test]
+fn a_destructor_that_panics_when_its_coroutine_has_given_its_output_is_reported() {
+    let (io_loop, reported) = reporting();
+    io_loop
+        .run_sync(|| async {
+            let panicking = AtDrop(|| panic!("after the output"));
+            let gives = coroutine::start(poll_fn(move |_| {
+                panicking.keep();
+                Poll::Ready(5)
+            }));
+            assert_eq!(gives.await, 5);
+        })
+        .unwrap();
+    assert_eq!(messages(&reported), ["panicked: after the output"]);
+}
+
 #[waterspout::test]
 async fn a_destructor_may_cancel_others_and_start_some() {
     let diary = Diary::new();
@@ -449,6 +481,25 @@ fn a_panic_goes_on_in_whoever_awaits() {
     }
     assert!(messages(&reported).is_empty());
     assert_eq!(io_loop.counters().live, 0);
+}
+
+#[test]
+fn a_panic_in_the_main_future_goes_through_run_sync_and_the_loop_goes_on() {
+    let io_loop = virtual_loop();
+    let diary = Diary::new();
+    drop(io_loop.spawn({
+        let diary = diary.clone();
+        async move {
+            for _ in 0..3 {
+                suspend().await;
+            }
+            diary.write("still here");
+        }
+    }));
+    let panics = || io_loop.run_sync(|| async { panic!("main") });
+    assert_eq!(panic_of(panics), "main");
+    io_loop.run_sync(|| async { sleep(SECOND).await }).unwrap();
+    assert_eq!(diary.read(), ["still here"]);
 }
 
 #[test]
@@ -734,6 +785,22 @@ async fn moment_costs_exactly_one_turn() {
     assert_eq!(turns(unordered).await, 1);
     let boxed = || futures::future::join_all((0..100).map(|_| Box::pin(moment())));
     assert_eq!(turns(boxed).await, 1);
+}
+
+#[waterspout::test(virtual_time)]
+async fn moments_take_turns() {
+    let diary = Diary::new();
+    let coroutines = ["a", "b", "c"].map(|name| {
+        let diary = diary.clone();
+        coroutine::start(async move {
+            for n in 0..2 {
+                diary.write(format!("{name}{n}"));
+                moment().await;
+            }
+        })
+    });
+    futures::future::join_all(coroutines).await;
+    assert_eq!(diary.read(), ["a0", "b0", "c0", "a1", "b1", "c1"]);
 }
 
 #[waterspout::test]
