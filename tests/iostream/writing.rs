@@ -311,6 +311,10 @@ struct Gate {
 impl Gate {
     fn open(&self) {
         self.open.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
         self.waiting.take().unwrap().wake();
     }
 }
@@ -364,8 +368,9 @@ async fn a_write_is_not_done_before_the_transport_has_passed_it_on() {
     settle().await;
     assert!((&mut first).now_or_never().is_none());
     assert!(writer.writing());
-    // Written while the flush is waiting.
+    // Written while the flush is waiting, and taken by the transport before that is done.
     let mut second = writer.write("second");
+    gate.wake();
     settle().await;
     assert!((&mut first).now_or_never().is_none());
     assert!((&mut second).now_or_never().is_none());
