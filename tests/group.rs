@@ -207,3 +207,16 @@ async fn what_runs_under_a_token_ends_with_it_unless_it_is_done() {
     assert_eq!(Rc::strong_count(&held), 1);
     assert_eq!(token.run(async { 6 }).await, Some(6), "what is ready wins");
 }
+
+#[waterspout::test(virtual_time)]
+async fn a_child_that_cancels_its_group_before_it_was_suspended_ends_with_it() {
+    let log = Rc::new(RefCell::new(Vec::new()));
+    let group = Rc::new(TaskGroup::<()>::new());
+    let (own, held) = (group.clone(), Dropped(log.clone(), 1));
+    group.start(async move {
+        let _held = held;
+        own.cancel();
+        std::future::pending().await
+    });
+    assert_eq!((&*log.borrow(), group.len()), (&vec![1], 0));
+}

@@ -97,8 +97,13 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
             let result = AssertUnwindSafe(future).catch_unwind().await;
             inner.finished(key, result);
         });
+        let mut child = Some(child);
         if let Some(place) = self.inner.children.borrow_mut().get_mut(key) {
-            *place = Some(child);
+            *place = child.take();
+        }
+        // It is done, or the group was cancelled while its eager part ran.
+        if let Some(child) = child {
+            child.cancel();
         }
     }
 

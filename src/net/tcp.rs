@@ -128,6 +128,19 @@ impl TcpListener {
         Ok((TcpStream::accepted(stream)?, peer))
     }
 
+    /// Waits until there may be a connection to accept; then use
+    /// [`try_accept`](TcpListener::try_accept).
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If the listener belongs to another loop.
+    #[track_caller]
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        self.registered.ready(Direction::Read, Location::caller())
+    }
+
     /// Connections as a stream, which never ends.
     pub fn incoming(&self) -> impl Stream<Item = io::Result<TcpStream>> {
         futures::stream::poll_fn(|cx| {

@@ -4,6 +4,9 @@
 //! way to the others by the budget that all I/O has. When the process or the system has no more file
 //! descriptors, accepting pauses: the connections that it has are served on, those that wait stay in
 //! the backlog, and the log gets a line, not a flood.
+//!
+//! A handler may do anything to its server, in its first step too, which runs inside the coroutine
+//! that accepts: so that one looks whether it was stopped before it accepts another.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -18,7 +21,7 @@ use futures::FutureExt;
 
 use super::bind::{BindOptions, bind_sockets};
 use super::tcp::{TcpListener, TcpStream};
-use crate::coroutine::{Coroutine, Outcome, TaskGroup, sleep, start};
+use crate::coroutine::{Coroutine, Outcome, TaskGroup, sleep, spawn};
 use crate::error::ExcInfo;
 use crate::ioloop::{Deadline, IoLoop};
 use crate::iostream::{IoStream, Options};
@@ -46,7 +49,7 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
 ///     }
 ///     Ok::<(), std::io::Error>(())
 /// });
-/// let port = server.listen(0)?;
+/// let port = server.listen_on("127.0.0.1", 0)?;
 ///
 /// let client = IoStream::new(TcpClient::new().connect("127.0.0.1", port).await?);
 /// client.write("hello\n").await?;
@@ -59,7 +62,14 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
 /// ```
 pub struct TcpServer {
     inner: Rc<Inner>,
-    accepting: RefCell<Vec<Coroutine<()>>>,
+    accepting: RefCell<Vec<Accepting>>,
+}
+
+/// A coroutine that accepts.
+struct Accepting {
+    coroutine: Coroutine<()>,
+    /// Tells it, if it is what runs now, that it was cancelled.
+    stopped: Rc<Cell<bool>>,
 }
 
 /// Handles a connection, in a future that only reports how it ended.
@@ -90,11 +100,14 @@ impl TcpServer {
         H: Fn(IoStream<TcpStream>, SocketAddr) -> F + 'static,
         F: Future<Output: Outcome> + 'static,
     {
+        let handle_stream = Rc::new(handle_stream);
         let handle: Handler = Box::new(move |stream, peer| {
-            let handling = handle_stream(stream, peer);
+            let handle_stream = handle_stream.clone();
             Box::pin(async move {
+                // Called in here, so that a panic of the call itself is the connection's, too.
+                let handling = async move { handle_stream(stream, peer).await.error() };
                 let info = match AssertUnwindSafe(handling).catch_unwind().await {
-                    Ok(outcome) => outcome.error().map(ExcInfo::error),
+                    Ok(error) => error.map(ExcInfo::error),
                     Err(panic) => Some(ExcInfo::from_panic(&*panic)),
                 };
                 if let Some(info) = info {
@@ -140,7 +153,25 @@ impl TcpServer {
     ///
     /// As [`IoLoop::current`].
     pub fn listen(&self, port: u16) -> io::Result<u16> {
-        let sockets = bind_sockets(port, &BindOptions::default())?;
+        self.listen_with(port, &BindOptions::default())
+    }
+
+    /// [`listen`](TcpServer::listen) on some addresses of the machine only: those of `address`, a name
+    /// or a numeric one.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind_sockets`].
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`].
+    pub fn listen_on(&self, address: &str, port: u16) -> io::Result<u16> {
+        self.listen_with(port, &BindOptions { address: Some(address.into()), ..Default::default() })
+    }
+
+    fn listen_with(&self, port: u16, options: &BindOptions) -> io::Result<u16> {
+        let sockets = bind_sockets(port, options)?;
         let port = sockets[0].local_addr()?.port();
         self.add_sockets(sockets)?;
         Ok(port)
@@ -161,8 +192,11 @@ impl TcpServer {
     ) -> io::Result<()> {
         for socket in sockets {
             let listener = TcpListener::from_std(socket)?;
-            let accepting = start(accept(self.inner.clone(), listener));
-            self.accepting.borrow_mut().push(accepting);
+            let stopped = Rc::new(Cell::new(false));
+            // Not started here and now: it has to be in the list before a handler runs, which may
+            // stop the server.
+            let coroutine = spawn(accept(self.inner.clone(), listener, stopped.clone()));
+            self.accepting.borrow_mut().push(Accepting { coroutine, stopped });
         }
         Ok(())
     }
@@ -170,8 +204,9 @@ impl TcpServer {
     /// Stops accepting and closes the listeners; connections go on. Twice does no harm. Tornado:
     /// `stop`.
     pub fn stop(&self) {
-        for accepting in self.accepting.take() {
-            accepting.cancel();
+        for Accepting { coroutine, stopped } in self.accepting.take() {
+            stopped.set(true);
+            coroutine.cancel();
         }
     }
 
@@ -210,26 +245,34 @@ impl fmt::Debug for TcpServer {
     }
 }
 
-async fn accept(server: Rc<Inner>, listener: TcpListener) {
-    loop {
-        let limit = server.limit.borrow().clone();
-        let permit = match limit {
-            Some(limit) => Some(limit.acquire().await),
-            None => None,
+async fn accept(server: Rc<Inner>, listener: TcpListener, stopped: Rc<Cell<bool>>) {
+    while !stopped.get() {
+        // A permit is taken for a connection that is there, so that no listener keeps one from the
+        // others while it waits.
+        let accepted = match listener.readable().await {
+            Ok(()) => {
+                let limit = server.limit.borrow().clone();
+                let permit = match limit {
+                    Some(limit) => Some(limit.acquire().await),
+                    None => None,
+                };
+                listener.try_accept().map(|accepted| (accepted, permit))
+            }
+            Err(error) => Err(error),
         };
-        match listener.accept().await {
-            Ok((stream, peer)) => {
+        match accepted {
+            Ok(((stream, peer), permit)) => {
                 server.accepted.set(server.accepted.get() + 1);
                 let stream = IoStream::with_options(stream, server.settings.get().stream);
-                let server = server.clone();
-                let connections = server.clone();
-                connections.connections.start(async move {
-                    // Called here, so that a panic of it is the connection's.
-                    (server.handle)(stream, peer).await;
+                let handling = (server.handle)(stream, peer);
+                server.connections.start(async move {
+                    handling.await;
                     drop(permit);
                     Ok(())
                 });
             }
+            // Somebody else has it.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // One connection's trouble, over before it began.
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
