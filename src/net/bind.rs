@@ -3,6 +3,7 @@
 //! They are std's sockets, which belong to no loop yet: they can be made before there is one, and
 //! handed to another thread.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::net::{self, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -10,10 +11,13 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net as unix;
 use std::path::Path;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// How many connections may wait to be accepted. Tornado's is 128; more costs nothing until used.
 pub(super) const BACKLOG: i32 = 1024;
+
+/// How many ports are tried until one is free at every address.
+const FREE_PORT_TRIES: u32 = 16;
 
 /// How [`bind_sockets`] binds.
 #[derive(Clone, Debug)]
@@ -60,16 +64,42 @@ pub fn bind_sockets(port: u16, options: &BindOptions) -> io::Result<Vec<net::Tcp
         }
     };
     addresses.sort_by_key(IpAddr::is_ipv6);
-    addresses.dedup();
+    let mut seen = HashSet::new();
+    addresses.retain(|ip| seen.insert(*ip));
+    bind_all(port, &addresses, |address| listen(address, options, address.is_ipv6()))
+}
+
+/// A socket for each address, all on one port.
+fn bind_all(
+    port: u16,
+    addresses: &[IpAddr],
+    mut bind: impl FnMut(SocketAddr) -> io::Result<net::TcpListener>,
+) -> io::Result<Vec<net::TcpListener>> {
+    let mut tries = if port == 0 { FREE_PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        match try_bind_all(port, addresses, &mut bind) {
+            // The port was free at the first address only.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+            result => return result,
+        }
+    }
+}
+
+fn try_bind_all(
+    port: u16,
+    addresses: &[IpAddr],
+    bind: &mut impl FnMut(SocketAddr) -> io::Result<net::TcpListener>,
+) -> io::Result<Vec<net::TcpListener>> {
     let several = addresses.len() > 1;
     let mut sockets: Vec<net::TcpListener> = Vec::new();
     let mut skipped = None;
-    for ip in addresses {
+    for &ip in addresses {
         let port = match sockets.first() {
             Some(first) => first.local_addr()?.port(),
             None => port,
         };
-        match listen((ip, port).into(), options, ip.is_ipv6()) {
+        match bind((ip, port).into()) {
             Ok(socket) => sockets.push(socket),
             Err(error) if several && ip.is_ipv6() && is_lacking(&error) => skipped = Some(error),
             Err(error) => return Err(error),
@@ -112,14 +142,15 @@ pub(super) fn listen(
 
 /// Binds a Unix socket with the permissions `mode`, 0o600 in Tornado. Tornado: `bind_unix_socket`.
 ///
-/// A socket file that nobody listens on any more is replaced.
+/// A socket file that nobody listens on any more is replaced. It does not wait.
 ///
 /// # Errors
 ///
-/// `AddrInUse` if somebody listens on it, `AlreadyExists` if the file is no socket; what the system
-/// says.
+/// `AddrInUse` if the socket is somebody's, `AlreadyExists` if the file is no socket, also if it is a
+/// symbolic link; what the system says.
 pub fn bind_unix_socket(path: impl AsRef<Path>, mode: u32) -> io::Result<unix::UnixListener> {
     let path = path.as_ref();
+    let address = SockAddr::unix(path)?;
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -127,17 +158,82 @@ pub fn bind_unix_socket(path: impl AsRef<Path>, mode: u32) -> io::Result<unix::U
             let message = format!("{} exists and is no socket", path.display());
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
         }
-        Ok(_) if unix::UnixStream::connect(path).is_ok() => {
-            let message = format!("somebody listens on {}", path.display());
+        Ok(_) if is_stale(&address)? => fs::remove_file(path)?,
+        Ok(_) => {
+            let message = format!("{} is somebody's socket", path.display());
             return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
         }
-        Ok(_) => fs::remove_file(path)?,
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    socket.bind(&address)?;
     // Before anybody can connect.
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    socket.listen(BACKLOG)?;
+    let listens = fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .and_then(|()| socket.listen(BACKLOG));
+    if let Err(error) = listens {
+        let _ = fs::remove_file(path);
+        return Err(error);
+    }
     Ok(socket.into())
+}
+
+/// Whether the socket file is nobody's. Only a refusal says so: a full backlog, a socket of another
+/// type and one that we must not use are all alive.
+fn is_stale(address: &SockAddr) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // One that has a full backlog must not keep us waiting.
+    socket.set_nonblocking(true)?;
+    match socket.connect(address) {
+        Err(error) => Ok(error.kind() == io::ErrorKind::ConnectionRefused),
+        Ok(()) => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+    /// Binds on IPv4 only: of the others, only as many as `free` tells.
+    fn bind(address: SocketAddr, free: &mut Vec<io::ErrorKind>) -> io::Result<net::TcpListener> {
+        match free.pop() {
+            Some(kind) if address.is_ipv6() => Err(kind.into()),
+            Some(kind) => {
+                free.push(kind);
+                net::TcpListener::bind((Ipv4Addr::LOCALHOST, address.port()))
+            }
+            None => net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)),
+        }
+    }
+
+    #[test]
+    fn another_free_port_is_taken_if_it_is_in_use_at_the_second_address() {
+        let mut errors = vec![io::ErrorKind::AddrInUse; 2];
+        let sockets = bind_all(0, &BOTH, |address| bind(address, &mut errors)).unwrap();
+        assert_eq!((sockets.len(), errors.len()), (2, 0));
+        // Not for ever.
+        let mut errors = vec![io::ErrorKind::AddrInUse; 1000];
+        let error = bind_all(0, &BOTH, |address| bind(address, &mut errors)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(errors.len() > 900);
+    }
+
+    #[test]
+    fn a_missing_family_is_skipped_if_there_is_another() {
+        for lacking in [io::ErrorKind::AddrNotAvailable, io::ErrorKind::Unsupported] {
+            let mut errors = vec![lacking];
+            let sockets = bind_all(0, &BOTH, |address| bind(address, &mut errors)).unwrap();
+            assert_eq!(sockets.len(), 1);
+            let mut errors = vec![lacking];
+            let error = bind_all(0, &BOTH[1..], |address| bind(address, &mut errors)).unwrap_err();
+            assert_eq!(error.kind(), lacking);
+        }
+        let no_family = || io::Error::from(rustix::io::Errno::AFNOSUPPORT);
+        let refuse_six = |address: SocketAddr| match address {
+            SocketAddr::V6(_) => Err(no_family()),
+            SocketAddr::V4(_) => net::TcpListener::bind(address),
+        };
+        assert_eq!(bind_all(0, &BOTH, refuse_six).unwrap().len(), 1);
+    }
 }

@@ -1,14 +1,18 @@
 //! From names to addresses, in ways that can be exchanged.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
+
+use crate::error::ExcInfo;
 use crate::ioloop::IoLoop;
 
 /// Addresses that come later.
@@ -25,6 +29,13 @@ pub trait Resolver {
     ///
     /// If it has none, or they could not be found out.
     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a>;
+}
+
+/// For one that several clients share.
+impl<R: Resolver + ?Sized> Resolver for Rc<R> {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a> {
+        (**self).resolve(host, port)
+    }
 }
 
 /// Whether `text` is a numeric IPv4 or IPv6 address. Tornado: `is_valid_ip`.
@@ -46,8 +57,11 @@ pub(super) async fn resolve_with(
     port: u16,
 ) -> io::Result<Vec<SocketAddr>> {
     // A numeric IPv6 address may be in brackets, as it is in URLs.
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    if let Ok(ip) = bare.parse::<IpAddr>() {
+    let ip = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) => host.parse().map(IpAddr::V6),
+        None => host.parse(),
+    };
+    if let Ok(ip) = ip {
         return Ok(vec![(ip, port).into()]);
     }
     let addresses = resolver.resolve(host, port).await?;
@@ -58,6 +72,9 @@ pub(super) async fn resolve_with(
 }
 
 /// Asks the system (`getaddrinfo`) on a thread of the loop's executor. Tornado: `ThreadedResolver`.
+///
+/// The system cannot be told to stop looking, so an answer that is not waited for any more keeps its
+/// thread until it has come.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ThreadedResolver;
 
@@ -66,7 +83,11 @@ impl Resolver for ThreadedResolver {
         let host = host.to_owned();
         Box::pin(async move {
             let look_up = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
-            IoLoop::current().run_in_executor(look_up).await
+            // Nobody else can want the answer.
+            let looking = IoLoop::current().run_in_executor(look_up).cancel_on_drop();
+            let found = AssertUnwindSafe(looking).catch_unwind().await;
+            // The executor may refuse the work, which is no reason to end who wants to connect.
+            found.unwrap_or_else(|panic| Err(io::Error::other(ExcInfo::from_panic(&*panic))))
         })
     }
 }
@@ -128,24 +149,28 @@ impl<R: fmt::Debug> fmt::Debug for OverrideResolver<R> {
     }
 }
 
-/// Remembers the answers of another resolver for a time. Errors are not remembered.
+/// Remembers the answers of another resolver for a time. Errors are not remembered, nor that a name
+/// has no address.
 pub struct CachingResolver<R> {
     inner: R,
     keep: Duration,
     known: RefCell<HashMap<(String, u16), Answer>>,
+    /// How often all were forgotten.
+    cleared: Cell<u64>,
 }
 
-/// Addresses, and until when they are remembered.
+/// Addresses, and since when they are remembered.
 type Answer = (Instant, Rc<[SocketAddr]>);
 
 impl<R: Resolver> CachingResolver<R> {
     /// Remembers answers for as long as `keep`, at most 1,024 of them.
     pub fn new(inner: R, keep: Duration) -> CachingResolver<R> {
-        CachingResolver { inner, keep, known: RefCell::new(HashMap::new()) }
+        CachingResolver { inner, keep, known: RefCell::default(), cleared: Cell::new(0) }
     }
 
-    /// Forgets all answers.
+    /// Forgets all answers, those that are under way included.
     pub fn clear(&self) {
+        self.cleared.set(self.cleared.get() + 1);
         self.known.borrow_mut().clear();
     }
 }
@@ -157,20 +182,23 @@ impl<R: Resolver> Resolver for CachingResolver<R> {
     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a> {
         Box::pin(async move {
             let key = (host.to_owned(), port);
-            let now = IoLoop::current().time();
+            let is_over = |since: Instant| IoLoop::current().time() - since >= self.keep;
             let known = self.known.borrow().get(&key).cloned();
             match known {
-                Some((until, addresses)) if now < until => return Ok(addresses.to_vec()),
+                Some((since, addresses)) if !is_over(since) => return Ok(addresses.to_vec()),
                 _ => {}
             }
+            let cleared = self.cleared.get();
             let addresses = self.inner.resolve(host, port).await?;
+            if addresses.is_empty() || cleared != self.cleared.get() {
+                return Ok(addresses);
+            }
             let mut known = self.known.borrow_mut();
             if known.len() >= REMEMBERED {
-                known.retain(|_, (until, _)| now < *until);
+                known.retain(|_, (since, _)| !is_over(*since));
             }
             if known.len() < REMEMBERED {
-                let until = IoLoop::current().time() + self.keep;
-                known.insert(key, (until, addresses.as_slice().into()));
+                known.insert(key, (IoLoop::current().time(), addresses.as_slice().into()));
             }
             Ok(addresses)
         })

@@ -85,6 +85,10 @@ impl TcpClient {
             let mut addresses = resolve_with(&*self.resolver, host, port).await?;
             if let Some(source) = self.source {
                 addresses.retain(|address| address.is_ipv4() == source.is_ipv4());
+                if addresses.is_empty() {
+                    let message = format!("{host} has no address of the family of {source}");
+                    return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message));
+                }
             }
             let connect = |address| TcpStream::connect_from(self.source, address);
             first_to_connect(alternating(addresses), connect).await
