@@ -67,6 +67,9 @@ impl Builder {
     ///
     /// Tornado: overriding `IOLoop.handle_callback_exception`. The handler may use the loop. If it
     /// panics itself, that is logged and the loop goes on.
+    ///
+    /// An error that is found out when its last handle is dropped goes to the loop that is current
+    /// then, and to the log if none is: after `run_sync` has returned, say.
     pub fn on_exception(mut self, handler: impl Fn(&Exception) + 'static) -> Builder {
         self.on_exception = Some(Rc::new(handler));
         self

@@ -260,13 +260,17 @@ impl IoLoop {
             core.inbox.wake_up();
         }
         core.counting.polls.add(1);
-        match polled {
-            Ok(()) => self.dispatch(&events),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => panic!("{self:?}: the selector failed: {error}"),
+        if polled.is_ok() {
+            self.dispatch(&events);
         }
         let quiet = events.is_empty();
         core.events.set(Some(events));
+        match polled {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                panic!("{self:?}: the selector failed: {error}")
+            }
+            _ => {}
+        }
         core.after_poll(busy, quiet);
     }
 
