@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::join_all;
 use socket2::{Domain, Socket, Type};
-use waterspout::coroutine::{self, moment, sleep, with_timeout};
+use waterspout::coroutine::{self, moment, sleep};
 use waterspout::net::{BindOptions, Resolver, Resolving, TcpClient, TcpListener, bind_sockets};
 use waterspout::{Counters, IoLoop};
 
