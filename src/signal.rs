@@ -12,8 +12,10 @@
 use std::fmt;
 use std::io;
 use std::os::unix::net as unix;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use futures::io::AsyncRead;
 use futures::stream::{Stream, StreamExt};
@@ -22,7 +24,9 @@ use signal_hook::consts as signals;
 use signal_hook::low_level;
 
 use crate::coroutine::{CancelOnDrop, start};
+use crate::error::ExcInfo;
 use crate::net::UnixStream;
+use crate::report::{self, Exception};
 
 /// A signal that can be listened to.
 ///
@@ -117,8 +121,15 @@ impl SignalStream {
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // All that have come are one.
         let mut bytes = [0; 64];
-        let read = ready!(Pin::new(&mut &self.pipe).poll_read(cx, &mut bytes));
-        Poll::Ready(read.map(drop))
+        let mut heard = false;
+        loop {
+            match Pin::new(&mut &self.pipe).poll_read(cx, &mut bytes) {
+                Poll::Ready(Ok(n)) if n == bytes.len() => heard = true,
+                Poll::Pending if !heard => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(_)) | Poll::Pending => return Poll::Ready(Ok(())),
+            }
+        }
     }
 }
 
@@ -142,8 +153,11 @@ impl fmt::Debug for SignalStream {
     }
 }
 
-/// Calls `callback` on the current loop for each signal, until what this returns is dropped.
-/// Tornado: `add_callback_from_signal`.
+/// Calls `callback` on the current loop for each signal, until what this returns is dropped, which
+/// the callback itself may do. Tornado: `add_callback_from_signal`.
+///
+/// A panic in it is reported to [`Builder::on_exception`](crate::Builder::on_exception), and the next
+/// signal calls it again.
 ///
 /// # Errors
 ///
@@ -152,20 +166,33 @@ impl fmt::Debug for SignalStream {
 /// # Panics
 ///
 /// As [`IoLoop::current`](crate::IoLoop::current).
+#[track_caller]
 pub fn on(signal: Signal, mut callback: impl FnMut() + 'static) -> io::Result<SignalHandler> {
+    let location = Location::caller();
     let mut signals = stream(signal)?;
+    let alive = Rc::new(());
+    let listens = Rc::downgrade(&alive);
     let listening = start(async move {
         while let Some(Ok(())) = signals.next().await {
-            callback();
+            // Cancelled from within, it would go on to its next suspension.
+            if listens.strong_count() == 0 {
+                return;
+            }
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(&mut callback)) {
+                let (what, info) = ("a signal's callback", ExcInfo::from_panic(&*panic));
+                report::report(Exception { what, name: None, location: Some(location), info });
+            }
         }
     });
-    Ok(SignalHandler { signal, _listening: listening.cancel_on_drop() })
+    Ok(SignalHandler { signal, _alive: alive, _listening: listening.cancel_on_drop() })
 }
 
 /// Keeps a callback listening to a signal; from [`on`].
 #[must_use = "dropping it ends the listening"]
 pub struct SignalHandler {
     signal: Signal,
+    /// Goes before the coroutine does.
+    _alive: Rc<()>,
     _listening: CancelOnDrop<()>,
 }
 
@@ -175,7 +202,7 @@ impl fmt::Debug for SignalHandler {
     }
 }
 
-/// Waits until the user presses Ctrl-C. Cancel safe.
+/// Waits until the user presses Ctrl-C, from the time on when it is first awaited. Cancel safe.
 ///
 /// # Errors
 ///

@@ -6,7 +6,6 @@
 
 mod workers;
 
-use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -61,9 +60,25 @@ pub struct Subprocess {
 
 /// A child and what tells of its end.
 struct Running {
-    child: Child,
+    child: Reaped,
     end: End,
-    status: Cell<Option<ExitStatus>>,
+}
+
+/// A child that is reaped, whatever becomes of those who wait for it: dropping this leaves it to the
+/// next start of a child.
+struct Reaped {
+    /// `None` only while this is dropped.
+    child: Option<Child>,
+    fate: Fate,
+}
+
+#[derive(Clone, Copy)]
+enum Fate {
+    /// It has not ended, or nobody knows.
+    Unknown,
+    Ended(ExitStatus),
+    /// It has ended, and somebody else has reaped it.
+    Lost,
 }
 
 enum End {
@@ -84,14 +99,19 @@ impl Subprocess {
     ///
     /// As [`IoLoop::current`].
     pub fn spawn(command: &mut Command) -> io::Result<Subprocess> {
+        Subprocess::spawn_watched(command, has_pidfds())
+    }
+
+    fn spawn_watched(command: &mut Command, by_pidfd: bool) -> io::Result<Subprocess> {
         reap_orphans();
         // Before the child can end, if it is a signal that tells so.
-        let early = End::before_spawn()?;
+        let early = if by_pidfd { None } else { Some(signal::stream(Signal::CHILD)?) };
         let mut child = command.spawn()?;
-        let end = early.map_or_else(|| End::of(&child), Ok);
+        let end = early.map_or_else(|| End::of(&child), |signals| Ok(End::Signal(signals)));
         match pipes(&mut child).and_then(|pipes| Ok((pipes, end?))) {
             Ok(((stdin, stdout, stderr), end)) => {
-                let running = Running { child, end, status: Cell::new(None) };
+                let child = Reaped { child: Some(child), fate: Fate::Unknown };
+                let running = Running { child, end };
                 Ok(Subprocess {
                     stdin,
                     stdout,
@@ -128,23 +148,24 @@ impl Subprocess {
 
     /// The child's process id.
     pub fn pid(&self) -> u32 {
-        self.running.as_ref().map_or(0, |running| running.child.id())
+        let child = self.running.as_ref().and_then(|running| running.child.child.as_ref());
+        child.map_or(0, Child::id)
     }
 
-    /// Asks the child to end, or stops it, by a signal.
+    /// Sends the child a signal: asks it to end, say.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if it has ended and was waited for; what the system says.
+    /// `InvalidInput` if it has ended and that is known here; what the system says, which is `ESRCH`
+    /// if somebody else has reaped it; `Unsupported` for real-time signals.
     #[cfg(target_os = "linux")]
     pub fn send_signal(&self, signal: Signal) -> io::Result<()> {
-        let ended = || io::Error::new(io::ErrorKind::InvalidInput, "the child has ended");
-        let running = self.running.as_ref().filter(|running| running.status.get().is_none());
-        let running = running.ok_or_else(ended)?;
-        let pid = rustix::process::Pid::from_child(&running.child);
         let signal = rustix::process::Signal::from_named_raw(signal.number());
         let signal = signal.ok_or(io::ErrorKind::Unsupported)?;
-        Ok(rustix::process::kill_process(pid, signal)?)
+        match &self.running {
+            Some(running) if running.child.is_unknown() => running.signal(signal),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the child has ended")),
+        }
     }
 
     /// Kills the child (`SIGKILL`).
@@ -153,10 +174,7 @@ impl Subprocess {
     ///
     /// What the system says. To have ended already is none.
     pub fn kill(&mut self) -> io::Result<()> {
-        match &mut self.running {
-            Some(running) if running.status.get().is_none() => running.child.kill(),
-            _ => Ok(()),
-        }
+        self.running.as_mut().map_or(Ok(()), Running::kill)
     }
 
     /// The child's exit status, if it has ended. Does not wait.
@@ -166,7 +184,7 @@ impl Subprocess {
     /// What the system says: `ECHILD` if somebody else has reaped the child.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         match &mut self.running {
-            Some(running) => running.try_wait(),
+            Some(running) => running.child.try_wait(),
             None => Ok(None),
         }
     }
@@ -174,12 +192,14 @@ impl Subprocess {
     /// Waits until the child has ended. Tornado: `wait_for_exit(raise_error=False)`; what
     /// `raise_error` does is `status.success()`'s or `exit_ok`'s affair.
     ///
-    /// Cancel safe, and may be called again.
+    /// A standard input that was not taken ends, as in [`Child::wait`], or a child that reads to its
+    /// end would never come to its own. Cancel safe, and may be called again.
     ///
     /// # Errors
     ///
     /// What the system says: `ECHILD` if somebody else has reaped the child, whose status is lost.
     pub async fn wait_for_exit(&mut self) -> io::Result<ExitStatus> {
+        drop(self.stdin.take());
         match &mut self.running {
             Some(running) => poll_fn(|cx| running.poll_exit(cx)).await,
             None => Err(io::ErrorKind::NotFound.into()),
@@ -189,56 +209,101 @@ impl Subprocess {
     /// Waits for the child's end in the background and calls `callback` with its status, once.
     /// Tornado: `set_exit_callback`.
     ///
-    /// The pipes have to be taken before; those that are left are closed.
+    /// The pipes have to be taken before; those that are left are closed now.
     pub fn set_exit_callback(self, callback: impl FnOnce(io::Result<ExitStatus>) + 'static) {
         let mut child = self;
+        (child.stdin, child.stdout, child.stderr) = (None, None, None);
         start(async move { callback(child.wait_for_exit().await) });
     }
 }
 
-impl Running {
-    fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        if self.status.get().is_none() {
-            self.status.set(self.child.try_wait()?);
-        }
-        Ok(self.status.get())
+impl Reaped {
+    fn is_unknown(&self) -> bool {
+        matches!(self.fate, Fate::Unknown)
     }
 
+    fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        let lost = rustix::io::Errno::CHILD;
+        match (self.fate, &mut self.child) {
+            (Fate::Ended(status), _) => Ok(Some(status)),
+            (Fate::Lost, _) | (Fate::Unknown, None) => Err(lost.into()),
+            (Fate::Unknown, Some(child)) => {
+                let status = child.try_wait();
+                match &status {
+                    Ok(Some(status)) => self.fate = Fate::Ended(*status),
+                    Err(error) if error.raw_os_error() == Some(lost.raw_os_error()) => {
+                        self.fate = Fate::Lost;
+                    }
+                    Ok(None) | Err(_) => {}
+                }
+                status
+            }
+        }
+    }
+}
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        if let (Fate::Unknown, Some(child)) = (self.fate, self.child.take()) {
+            ORPHANS.lock().unwrap_or_else(PoisonError::into_inner).push(child);
+        }
+    }
+}
+
+impl Running {
     fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<ExitStatus>> {
-        let Running { child, end, status } = self;
-        if let Some(status) = status.get() {
+        let Running { child, end } = self;
+        if let Fate::Ended(status) = child.fate {
             return Poll::Ready(Ok(status));
         }
         let mut look = || child.try_wait()?.ok_or_else(|| io::ErrorKind::WouldBlock.into());
-        let exit = match end {
+        match end {
             #[cfg(target_os = "linux")]
-            End::PidFd(pidfd) => ready!(pidfd.poll_read_with(cx, |_| look())),
+            End::PidFd(pidfd) => pidfd.poll_read_with(cx, |_| look()),
             End::Signal(signals) => loop {
                 match look() {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         ready!(signals.poll_recv(cx))?;
                     }
-                    exit => break exit,
+                    exit => return Poll::Ready(exit),
                 }
             },
-        };
-        if let Ok(exit) = exit {
-            status.set(Some(exit));
         }
-        Poll::Ready(exit)
+    }
+
+    /// By its pidfd, which is nobody else's, although its number may be.
+    #[cfg(target_os = "linux")]
+    fn signal(&self, signal: rustix::process::Signal) -> io::Result<()> {
+        use rustix::process::{Pid, kill_process, pidfd_send_signal};
+        match (&self.end, &self.child.child) {
+            (End::PidFd(pidfd), _) => Ok(pidfd_send_signal(pidfd, signal)?),
+            (End::Signal(_), Some(child)) => Ok(kill_process(Pid::from_child(child), signal)?),
+            (End::Signal(_), None) => Ok(()),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn kill(&mut self) -> io::Result<()> {
+        if !self.child.is_unknown() {
+            return Ok(());
+        }
+        let gone = rustix::io::Errno::SRCH.raw_os_error();
+        match self.signal(rustix::process::Signal::KILL) {
+            Err(error) if error.raw_os_error() == Some(gone) => Ok(()),
+            killed => killed,
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn kill(&mut self) -> io::Result<()> {
+        match &mut self.child.child {
+            Some(child) if matches!(self.child.fate, Fate::Unknown) => child.kill(),
+            _ => Ok(()),
+        }
     }
 }
 
 impl End {
-    /// What has to be there before the child is: nothing where there are pidfds.
-    fn before_spawn() -> io::Result<Option<End>> {
-        if has_pidfds() {
-            Ok(None)
-        } else {
-            signal::stream(Signal::CHILD).map(End::Signal).map(Some)
-        }
-    }
-
     #[cfg(target_os = "linux")]
     fn of(child: &Child) -> io::Result<End> {
         use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -289,18 +354,16 @@ fn reap_orphans() {
 impl Drop for Subprocess {
     fn drop(&mut self) {
         let Some(mut running) = self.running.take() else { return };
-        if !matches!(running.try_wait(), Ok(None)) {
+        if !matches!(running.child.try_wait(), Ok(None)) {
             return;
         }
         if self.kill_on_drop {
-            let _ = running.child.kill();
+            let _ = running.kill();
         }
-        // A loop reaps it when it ends.
-        match IoLoop::try_current() {
-            Some(io_loop) if !io_loop.core().is_closed() => {
-                start(async move { poll_fn(|cx| running.poll_exit(cx)).await.map(drop) });
-            }
-            _ => ORPHANS.lock().unwrap_or_else(PoisonError::into_inner).push(running.child),
+        // The loop reaps it when it ends. If that is another loop, or it is closed before, the child
+        // becomes an orphan.
+        if IoLoop::try_current().is_some_and(|io_loop| !io_loop.core().is_closed()) {
+            start(async move { poll_fn(|cx| running.poll_exit(cx)).await.map(drop) });
         }
     }
 }
@@ -308,5 +371,95 @@ impl Drop for Subprocess {
 impl fmt::Debug for Subprocess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subprocess").field("pid", &self.pid()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coroutine::{Coroutine, moment, sleep, with_timeout};
+    use rustix::process::{Pid, Signal as RawSignal, WaitOptions, kill_process, waitpid};
+    use std::os::unix::process::ExitStatusExt;
+    use std::time::Duration;
+
+    /// A shell, watched by `SIGCHLD`, that waits for the end of its input before it runs `script`.
+    fn spawn(script: &str) -> Subprocess {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("cat; {script}")]).stdin(Stdio::piped());
+        Subprocess::spawn_watched(&mut command, false).unwrap()
+    }
+
+    fn pid(child: &Subprocess) -> Pid {
+        Pid::from_raw(child.pid() as i32).unwrap()
+    }
+
+    fn waiting(
+        mut child: Subprocess,
+    ) -> (PipeWriter, Coroutine<(io::Result<ExitStatus>, Subprocess)>) {
+        let stdin = child.stdin.take().unwrap();
+        (stdin, start(async move { (child.wait_for_exit().await, child) }))
+    }
+
+    fn run<F: Future>(body: impl FnOnce() -> F) -> F::Output {
+        let io_loop = IoLoop::new().unwrap();
+        io_loop.run_sync_timeout(Duration::from_secs(60), body).unwrap()
+    }
+
+    #[test]
+    fn without_pidfds_a_signal_tells_of_the_end() {
+        run(|| async {
+            let children: Vec<_> = (0..5).map(|n| waiting(spawn(&format!("exit {n}")))).collect();
+            moment().await;
+            for (n, (stdin, coroutine)) in children.into_iter().enumerate().rev() {
+                assert!(!coroutine.done());
+                drop(stdin);
+                let (status, mut child) = coroutine.await;
+                assert_eq!(status.unwrap().code(), Some(n as i32));
+                assert_eq!(child.wait_for_exit().await.unwrap().code(), Some(n as i32));
+            }
+        });
+    }
+
+    #[test]
+    fn without_pidfds_children_are_signalled_and_stopped_ones_have_not_ended() {
+        run(|| async {
+            let mut child = spawn("exit");
+            let _stdin = child.stdin.take();
+            kill_process(pid(&child), RawSignal::STOP).unwrap();
+            let stopped = with_timeout(Duration::from_millis(50), child.wait_for_exit()).await;
+            assert!(stopped.is_err());
+            child.kill().unwrap();
+            assert_eq!(child.wait_for_exit().await.unwrap().signal(), Some(9));
+            child.kill().unwrap();
+        });
+    }
+
+    #[test]
+    fn without_pidfds_a_child_that_somebody_else_has_reaped_is_an_error() {
+        run(|| async {
+            let child = spawn("exit");
+            let pid = pid(&child);
+            let (stdin, coroutine) = waiting(child);
+            drop(stdin);
+            waitpid(Some(pid), WaitOptions::empty()).unwrap();
+            let (status, mut child) = coroutine.await;
+            let lost = Some(rustix::io::Errno::CHILD.raw_os_error());
+            assert_eq!(status.unwrap_err().raw_os_error(), lost);
+            assert_eq!(child.wait_for_exit().await.unwrap_err().raw_os_error(), lost);
+            child.kill().unwrap();
+        });
+    }
+
+    #[test]
+    fn without_pidfds_a_dropped_child_is_reaped() {
+        run(|| async {
+            let mut child = spawn("exit");
+            let (stdin, pid) = (child.stdin.take(), child.pid());
+            drop(child);
+            drop(stdin);
+            while std::path::Path::new(&format!("/proc/{pid}")).exists() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        });
     }
 }

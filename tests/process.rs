@@ -1,0 +1,468 @@
+//! `Subprocess`: children, their pipes and their end.
+
+mod child;
+
+use std::cell::{Cell, RefCell};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use futures::future::join_all;
+use futures::io::{AsyncReadExt, AsyncWriteExt};
+use rustix::process::{self, Pid, WaitOptions, kill_process, waitpid};
+use waterspout::IoLoop;
+use waterspout::coroutine::{moment, sleep, spawn, start, with_timeout};
+use waterspout::process::Subprocess;
+use waterspout::signal::Signal;
+
+/// A shell that runs `script`.
+fn sh(script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    command
+}
+
+/// Ends when its standard input does.
+fn cat() -> Command {
+    let mut command = Command::new("cat");
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
+    command
+}
+
+/// What the system says of a process: `R`unning, `S`leeping, s`T`opped, `Z`ombie; `None` if there is
+/// none.
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.trim_start().chars().next()
+}
+
+fn pid(child: &Subprocess) -> Pid {
+    Pid::from_raw(child.pid() as i32).unwrap()
+}
+
+/// Waits until something is so that no event tells of.
+async fn until(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn turns(n: usize) {
+    for _ in 0..n {
+        moment().await;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Pipes
+
+#[waterspout::test(timeout = 30)]
+async fn what_is_written_to_a_child_comes_back() {
+    let mut child = Subprocess::spawn_piped(&mut Command::new("cat")).unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    for word in ["hello", "again"] {
+        AsyncWriteExt::write_all(&mut stdin, word.as_bytes()).await.unwrap();
+        let mut answer = [0; 5];
+        AsyncReadExt::read_exact(&mut stdout, &mut answer).await.unwrap();
+        assert_eq!(&answer, word.as_bytes());
+    }
+    drop(stdin);
+    assert_eq!(stdout.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+    assert!(child.wait_for_exit().await.unwrap().success());
+}
+
+#[waterspout::test(timeout = 30)]
+async fn standard_output_and_error_are_apart() {
+    let mut child = Subprocess::spawn_piped(&mut sh("echo out; echo err >&2; exit 3")).unwrap();
+    let (mut out, mut err) = (String::new(), String::new());
+    child.stdout.take().unwrap().read_to_string(&mut out).await.unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut err).await.unwrap();
+    assert_eq!((&*out, &*err), ("out\n", "err\n"));
+    assert_eq!(child.wait_for_exit().await.unwrap().code(), Some(3));
+}
+
+#[waterspout::test(timeout = 30)]
+async fn only_what_was_asked_for_is_a_pipe() {
+    let child = Subprocess::spawn(sh("exit").stdout(Stdio::piped())).unwrap();
+    assert!(child.stdin.is_none() && child.stderr.is_none() && child.stdout.is_some());
+}
+
+#[waterspout::test(timeout = 30)]
+async fn a_child_that_floods_its_pipe_waits_for_its_reader() {
+    const LENGTH: usize = 5_000_000;
+    let mut command = sh(&format!("head -c {LENGTH} /dev/zero"));
+    let mut child = Subprocess::spawn(command.stdout(Stdio::piped())).unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    // It is not lost meanwhile: it has not ended, and the pipe is full.
+    let early = with_timeout(Duration::from_millis(50), child.wait_for_exit()).await;
+    assert!(early.is_err());
+    let mut all = Vec::new();
+    stdout.read_to_end(&mut all).await.unwrap();
+    assert_eq!(all.len(), LENGTH);
+    assert!(child.wait_for_exit().await.unwrap().success());
+}
+
+#[waterspout::test(timeout = 30)]
+async fn waiting_for_the_end_ends_the_input_that_nobody_has_taken() {
+    let mut child = Subprocess::spawn(&mut cat()).unwrap();
+    assert!(child.wait_for_exit().await.unwrap().success());
+}
+
+// ---------------------------------------------------------------------------------------------
+// The end
+
+#[waterspout::test(timeout = 30)]
+async fn the_exit_status_is_told_as_often_as_it_is_asked_for() {
+    for code in [0, 1, 255] {
+        let mut child = Subprocess::spawn(&mut sh(&format!("exit {code}"))).unwrap();
+        for _ in 0..2 {
+            assert_eq!(child.wait_for_exit().await.unwrap().code(), Some(code));
+        }
+        assert_eq!(child.try_wait().unwrap().unwrap().code(), Some(code));
+    }
+}
+
+#[waterspout::test(timeout = 30)]
+async fn a_child_that_ended_before_it_was_waited_for_is_no_other() {
+    let mut child = Subprocess::spawn(&mut sh("exit 7")).unwrap();
+    until(|| state(child.pid()) == Some('Z')).await;
+    assert_eq!(child.wait_for_exit().await.unwrap().code(), Some(7));
+    assert_eq!(state(child.pid()), None);
+}
+
+#[waterspout::test(timeout = 30)]
+async fn a_child_that_a_signal_ended_says_which() {
+    for signal in [Signal::TERMINATE, Signal::HANGUP, Signal::USER1] {
+        let mut child = Subprocess::spawn(&mut cat()).unwrap();
+        child.send_signal(signal).unwrap();
+        let status = child.wait_for_exit().await.unwrap();
+        assert_eq!((status.code(), status.signal()), (None, Some(signal.number())));
+    }
+    let mut child = Subprocess::spawn(&mut cat()).unwrap();
+    child.kill().unwrap();
+    assert_eq!(child.wait_for_exit().await.unwrap().signal(), Some(9));
+    // It has ended, which is what was wanted.
+    child.kill().unwrap();
+    let error = child.send_signal(Signal::TERMINATE).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+#[waterspout::test(timeout = 30)]
+async fn killing_a_child_that_has_ended_unseen_is_no_error() {
+    let mut child = Subprocess::spawn(&mut sh("exit 4")).unwrap();
+    until(|| state(child.pid()) == Some('Z')).await;
+    child.kill().unwrap();
+    assert_eq!(child.wait_for_exit().await.unwrap().code(), Some(4));
+}
+
+#[waterspout::test(timeout = 30)]
+async fn a_stopped_child_has_not_ended() {
+    let mut child = Subprocess::spawn(&mut cat()).unwrap();
+    let stdin = child.stdin.take();
+    kill_process(pid(&child), process::Signal::STOP).unwrap();
+    until(|| state(child.pid()) == Some('T')).await;
+    drop(stdin);
+    let stopped = with_timeout(Duration::from_millis(50), child.wait_for_exit()).await;
+    assert!(stopped.is_err());
+    assert!(child.try_wait().unwrap().is_none());
+    kill_process(pid(&child), process::Signal::CONT).unwrap();
+    assert!(child.wait_for_exit().await.unwrap().success());
+}
+
+#[waterspout::test(timeout = 30)]
+async fn a_child_that_somebody_else_has_reaped_is_an_error_and_no_hang() {
+    for before in [true, false] {
+        let mut child = Subprocess::spawn(&mut cat()).unwrap();
+        let (stdin, pid) = (child.stdin.take(), pid(&child));
+        let reap = move || waitpid(Some(pid), WaitOptions::empty()).unwrap();
+        let waiting = async move {
+            if !before {
+                drop(stdin);
+                assert!(reap().is_some());
+                return (child.wait_for_exit().await, child);
+            }
+            let waiting = start(async move { (child.wait_for_exit().await, child) });
+            turns(3).await;
+            drop(stdin);
+            assert!(reap().is_some());
+            waiting.await
+        };
+        let (waited, mut child) = waiting.await;
+        let echild = Some(rustix::io::Errno::CHILD.raw_os_error());
+        assert_eq!(waited.unwrap_err().raw_os_error(), echild);
+        for _ in 0..2 {
+            assert_eq!(child.wait_for_exit().await.unwrap_err().raw_os_error(), echild);
+            assert_eq!(child.try_wait().unwrap_err().raw_os_error(), echild);
+        }
+        // The number may be somebody else's by now.
+        assert!(child.send_signal(Signal::TERMINATE).is_err());
+        child.kill().unwrap();
+    }
+}
+
+#[waterspout::test(timeout = 30)]
+async fn a_wait_that_was_given_up_can_be_begun_again() {
+    let mut child = Subprocess::spawn(&mut cat()).unwrap();
+    let stdin = child.stdin.take();
+    for _ in 0..3 {
+        let waited = with_timeout(Duration::from_millis(1), child.wait_for_exit()).await;
+        assert!(waited.is_err());
+    }
+    drop(stdin);
+    assert!(child.wait_for_exit().await.unwrap().success());
+}
+
+#[waterspout::test(timeout = 30)]
+async fn try_wait_does_not_wait() {
+    let mut child = Subprocess::spawn(&mut cat()).unwrap();
+    assert!(child.try_wait().unwrap().is_none());
+    drop(child.stdin.take());
+    let mut status = None;
+    until(|| {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    })
+    .await;
+    assert_eq!(status, Some(ExitStatus::from_raw(0)));
+    assert_eq!(child.wait_for_exit().await.unwrap().code(), Some(0));
+}
+
+#[waterspout::test(timeout = 60)]
+async fn a_hundred_children_at_once_end_each_with_its_status() {
+    let mut children: Vec<_> =
+        (0..100).map(|n| Subprocess::spawn(&mut sh(&format!("exit {n}"))).unwrap()).collect();
+    let all = join_all(children.iter_mut().map(Subprocess::wait_for_exit)).await;
+    let codes: Vec<_> = all.into_iter().map(|status| status.unwrap().code().unwrap()).collect();
+    assert!(codes.into_iter().eq(0..100));
+}
+
+#[waterspout::test(timeout = 30)]
+async fn an_exit_callback_is_called_once_with_the_status() {
+    let told: Rc<RefCell<Vec<_>>> = Rc::default();
+    for script in ["exit 5", "kill -TERM $$"] {
+        let (child, tells) = (Subprocess::spawn(&mut sh(script)).unwrap(), told.clone());
+        let pid = child.pid();
+        child.set_exit_callback(move |status| {
+            let status = status.unwrap();
+            tells.borrow_mut().push((status.code(), status.signal()));
+        });
+        until(|| state(pid).is_none()).await;
+    }
+    turns(5).await;
+    assert_eq!(*told.borrow(), [(Some(5), None), (None, Some(15))]);
+}
+
+#[waterspout::test(timeout = 30)]
+async fn pipes_that_are_left_to_an_exit_callback_are_closed_at_once() {
+    let child = Subprocess::spawn(&mut cat()).unwrap();
+    let ended = Rc::new(Cell::new(false));
+    let ends = ended.clone();
+    child.set_exit_callback(move |status| ends.set(status.unwrap().success()));
+    until(|| ended.get()).await;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Dropping
+
+#[waterspout::test(timeout = 30)]
+async fn a_child_that_is_dropped_runs_on_and_leaves_no_zombie() {
+    let mut child = Subprocess::spawn(&mut cat()).unwrap();
+    let (stdin, pid) = (child.stdin.take(), child.pid());
+    drop(child);
+    turns(5).await;
+    assert!(matches!(state(pid), Some('R' | 'S' | 'D')));
+    drop(stdin);
+    until(|| state(pid).is_none()).await;
+    // One that has ended already, too.
+    let child = Subprocess::spawn(&mut sh("exit")).unwrap();
+    let pid = child.pid();
+    until(|| state(pid) == Some('Z')).await;
+    drop(child);
+    until(|| state(pid).is_none()).await;
+}
+
+#[waterspout::test(timeout = 30)]
+async fn a_child_can_be_killed_by_dropping_it() {
+    let mut child = Subprocess::spawn(&mut cat()).unwrap().kill_on_drop();
+    let (_stdin, pid) = (child.stdin.take(), child.pid());
+    // Also inside of something that is cancelled.
+    let waiting = start(async move { child.wait_for_exit().await });
+    turns(3).await;
+    assert!(state(pid).is_some());
+    waiting.cancel();
+    until(|| state(pid).is_none()).await;
+}
+
+#[test]
+fn children_of_a_loop_that_was_closed_are_reaped_at_the_next_start_of_one() {
+    child::alone("children_of_a_loop_that_was_closed_are_reaped_at_the_next_start_of_one", || {
+        let io_loop = IoLoop::new().unwrap();
+        // Left in a coroutine, to a callback, and dropped before the loop was closed.
+        let left = io_loop.run_sync(|| async {
+            let mut children: Vec<_> =
+                (0..3).map(|_| Subprocess::spawn(&mut cat()).unwrap()).collect();
+            let pids: Vec<_> = children.iter().map(Subprocess::pid).collect();
+            let stdins: Vec<_> = children.iter_mut().map(|child| child.stdin.take()).collect();
+            drop(children.pop());
+            children.pop().unwrap().set_exit_callback(|_| panic!("the loop was closed"));
+            let mut last = children.pop().unwrap();
+            spawn(async move { last.wait_for_exit().await });
+            turns(2).await;
+            let stdins = stdins.into_iter().map(|stdin| stdin.unwrap().into_fd().unwrap());
+            (pids, stdins.collect::<Vec<_>>())
+        });
+        let (pids, stdins) = left.unwrap();
+        io_loop.close();
+        assert!(pids.iter().all(|pid| matches!(state(*pid), Some('R' | 'S' | 'D'))));
+        drop(stdins);
+        while !pids.iter().all(|pid| state(*pid) == Some('Z')) {
+            thread::yield_now();
+        }
+        let io_loop = IoLoop::new().unwrap();
+        let next = io_loop
+            .run_sync(|| async { Subprocess::spawn(&mut sh("exit"))?.wait_for_exit().await });
+        assert!(next.unwrap().unwrap().success());
+        assert!(pids.iter().all(|pid| state(*pid).is_none()));
+    });
+}
+
+#[test]
+fn a_child_that_is_dropped_elsewhere_is_reaped_at_the_next_start_of_one() {
+    child::alone("a_child_that_is_dropped_elsewhere_is_reaped_at_the_next_start_of_one", || {
+        let io_loop = IoLoop::new().unwrap();
+        let start = || {
+            let mut child = Subprocess::spawn(&mut cat()).unwrap();
+            let stdin = child.stdin.take().unwrap().into_fd().unwrap();
+            (child, stdin)
+        };
+        let (here, there) = io_loop.run_sync(|| async { (start(), start()) }).unwrap();
+        let pids = [here.0.pid(), there.0.pid()];
+        // On a thread with another loop, and on one without any.
+        let stdins = [(here, true), (there, false)].map(|((child, stdin), with_loop)| {
+            let dropped = thread::spawn(move || {
+                if with_loop {
+                    let io_loop = IoLoop::new().unwrap();
+                    io_loop.run_sync(|| async { drop(child) }).unwrap();
+                    io_loop.run_sync(|| turns(3)).unwrap();
+                } else {
+                    drop(child);
+                }
+            });
+            dropped.join().unwrap();
+            stdin
+        });
+        drop(stdins);
+        while !pids.iter().all(|pid| state(*pid) == Some('Z')) {
+            thread::yield_now();
+        }
+        let next = io_loop
+            .run_sync(|| async { Subprocess::spawn(&mut sh("exit"))?.wait_for_exit().await });
+        assert!(next.unwrap().unwrap().success());
+        assert!(pids.iter().all(|pid| state(*pid).is_none()));
+    });
+}
+
+// ---------------------------------------------------------------------------------------------
+// What goes wrong
+
+#[test]
+fn a_program_that_cannot_be_started_is_an_error_and_leaves_nothing_open() {
+    child::alone("a_program_that_cannot_be_started_is_an_error_and_leaves_nothing_open", || {
+        let io_loop = IoLoop::new().unwrap();
+        let ran = io_loop.run_sync(|| async {
+            let sources = IoLoop::current().counters().sources;
+            let before = child::open_files();
+            for _ in 0..3 {
+                let mut missing = Command::new("/no/such/program");
+                let error = Subprocess::spawn_piped(&mut missing).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::NotFound);
+                let error = Subprocess::spawn_piped(&mut Command::new("/")).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            }
+            assert_eq!(child::open_files(), before);
+            assert_eq!(IoLoop::current().counters().sources, sources);
+        });
+        ran.unwrap();
+    });
+}
+
+#[test]
+fn a_child_leaves_nothing_open() {
+    child::alone("a_child_leaves_nothing_open", || {
+        let io_loop = IoLoop::new().unwrap();
+        let ran = io_loop.run_sync(|| async {
+            let before = child::open_files();
+            for _ in 0..10 {
+                let mut child = Subprocess::spawn_piped(&mut Command::new("cat")).unwrap();
+                drop(child.stdin.take());
+                child.wait_for_exit().await.unwrap();
+            }
+            assert_eq!(child::open_files(), before);
+        });
+        ran.unwrap();
+    });
+}
+
+#[test]
+fn with_too_few_file_descriptors_no_child_is_left_behind() {
+    child::alone("with_too_few_file_descriptors_no_child_is_left_behind", || {
+        process::setrlimit(
+            process::Resource::Nofile,
+            process::Rlimit { current: Some(64), ..process::getrlimit(process::Resource::Nofile) },
+        )
+        .unwrap();
+        let io_loop = IoLoop::new().unwrap();
+        let ran = io_loop.run_sync(|| async {
+            let (mut failed, mut started) = (0, 0);
+            for free in 0..16 {
+                let before = child::open_files();
+                let mut files: Vec<File> = Vec::new();
+                while let Ok(file) = File::open("/dev/null") {
+                    files.push(file);
+                }
+                files.truncate(files.len() - free);
+                let spawned = Subprocess::spawn_piped(&mut Command::new("cat"));
+                drop(files);
+                match spawned {
+                    Ok(mut child) => {
+                        child.wait_for_exit().await.unwrap();
+                        started += 1;
+                    }
+                    Err(error) => {
+                        let too_many = Some(rustix::io::Errno::MFILE.raw_os_error());
+                        assert_eq!(error.raw_os_error(), too_many, "{error}");
+                        failed += 1;
+                    }
+                }
+                assert_eq!(child::open_files(), before, "with {free} free");
+                let children = waitpid(None, WaitOptions::NOHANG);
+                assert_eq!(children.unwrap_err(), rustix::io::Errno::CHILD, "with {free} free");
+            }
+            assert!(failed > 5 && started > 0, "{failed} failed, {started} were started");
+        });
+        ran.unwrap();
+    });
+}
+
+#[waterspout::test(timeout = 30)]
+async fn a_child_that_is_awaited_on_another_loop_is_an_error() {
+    let child = Subprocess::spawn(&mut cat()).unwrap();
+    let pid = child.pid();
+    let elsewhere = thread::spawn(move || {
+        let mut child = child;
+        let stdin = child.stdin.take();
+        let io_loop = IoLoop::new().unwrap();
+        let waited = io_loop.run_sync(|| child.wait_for_exit()).unwrap();
+        (waited, child, stdin)
+    });
+    let (waited, mut child, stdin) = elsewhere.join().unwrap();
+    let error: io::Error = waited.unwrap_err();
+    assert!(error.to_string().contains("belongs to"), "{error}");
+    drop(stdin);
+    assert!(child.wait_for_exit().await.unwrap().success());
+    assert_eq!(state(pid), None);
+}
