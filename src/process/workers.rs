@@ -2,8 +2,8 @@
 //!
 //! Each worker is a thread with a loop of its own that runs one coroutine, from the same function.
 //! What they share a connection load by is a listener each on one port (`SO_REUSEPORT`). A worker that
-//! panics is started again under its number, up to a limit; `SIGTERM` and Ctrl-C ask all of them to
-//! end, and those that take too long are ended.
+//! panics or ends with an error is started again under its number, up to a limit; `SIGTERM` and Ctrl-C
+//! ask all of them to end, and those that take too long are ended.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -18,10 +18,13 @@ use futures::future::{Either, select};
 use futures::stream::StreamExt;
 
 use crate::concurrent::{ExcInfo, Receiver, Sender, channel};
-use crate::coroutine::{CancelToken, sleep, start};
+use crate::coroutine::{CancelToken, Outcome, sleep, start};
 use crate::error::RunError;
 use crate::ioloop::{IoLoop, LoopHandle};
 use crate::signal::{self, Signal};
+
+/// A loop that runs at all stops in a moment; on a busy machine that may last.
+const TIME_TO_STOP: Duration = Duration::from_secs(5);
 
 /// How many threads can run at the same time. Tornado: `cpu_count`.
 pub fn cpu_count() -> usize {
@@ -86,7 +89,7 @@ pub struct Workers {
 pub enum WorkersError {
     /// A thread or a loop could not be made.
     Start(io::Error),
-    /// Workers panicked more often than they may; the last one so.
+    /// Workers panicked or ended with an error more often than they may; the last one so.
     TooManyRestarts(ExcInfo),
     /// So many workers had not ended when their grace was over, and do not yield to their loops.
     Stuck(usize),
@@ -97,7 +100,7 @@ impl fmt::Display for WorkersError {
         match self {
             WorkersError::Start(error) => write!(f, "cannot start a worker: {error}"),
             WorkersError::TooManyRestarts(info) => {
-                write!(f, "workers were started again too often; the last one {info}")
+                write!(f, "workers were started again too often; the last time: {info}")
             }
             WorkersError::Stuck(count) => write!(f, "{count} workers do not end"),
         }
@@ -122,7 +125,7 @@ enum News {
 
 /// How a worker ended that should not have.
 enum Ending {
-    Panicked(ExcInfo),
+    Failed(ExcInfo),
     NotStarted(io::Error),
 }
 
@@ -140,7 +143,7 @@ impl Workers {
         self
     }
 
-    /// How often, in all, workers that panicked are started again: 100 unless told, as in Tornado.
+    /// How often, in all, workers that failed are started again: 100 unless told, as in Tornado.
     #[must_use]
     pub fn max_restarts(mut self, restarts: usize) -> Workers {
         self.max_restarts = restarts;
@@ -165,7 +168,8 @@ impl Workers {
     /// Runs `work` in every worker and waits until all have ended.
     ///
     /// `SIGTERM` and Ctrl-C ask them to end. A worker whose future finishes is done; one that panics
-    /// is logged and started again.
+    /// or gives an error is logged and started again. Coroutines that a worker leaves unfinished end
+    /// with it.
     ///
     /// # Errors
     ///
@@ -173,19 +177,23 @@ impl Workers {
     pub fn run<W, F>(self, work: W) -> Result<(), WorkersError>
     where
         W: Fn(Worker) -> F + Send + Sync + 'static,
-        F: Future + 'static,
+        F: Future<Output: Outcome> + 'static,
     {
-        let interrupted = || async {
-            let mut terminate = signal::stream(Signal::TERMINATE)?;
-            match select(Box::pin(signal::ctrl_c()), Box::pin(terminate.recv())).await {
-                Either::Left((signal, _)) | Either::Right((signal, _)) => signal,
+        let interrupted = || {
+            // Here and now: before there is a worker that a signal could end the hard way.
+            let signals = (signal::stream(Signal::TERMINATE), signal::stream(Signal::INTERRUPT));
+            async move {
+                let (mut terminate, mut interrupt) = (signals.0?, signals.1?);
+                match select(Box::pin(interrupt.recv()), Box::pin(terminate.recv())).await {
+                    Either::Left((signal, _)) | Either::Right((signal, _)) => signal,
+                }
             }
         };
         self.run_until(interrupted, work)
     }
 
     /// [`run`](Workers::run) with another reason to end than a signal: when the future that `until`
-    /// makes is done.
+    /// makes is done. `until` is called before the first worker is started.
     ///
     /// # Errors
     ///
@@ -195,7 +203,7 @@ impl Workers {
         U: FnOnce() -> V,
         V: Future<Output = io::Result<()>>,
         W: Fn(Worker) -> F + Send + Sync + 'static,
-        F: Future + 'static,
+        F: Future<Output: Outcome> + 'static,
     {
         let io_loop = IoLoop::new().map_err(WorkersError::Start)?;
         let watched = io_loop.run_sync(|| Watch::new(self, work).watch(until()));
@@ -224,13 +232,16 @@ struct Watch<W> {
     handles: Vec<Option<LoopHandle>>,
     alive: usize,
     restarts: usize,
+    /// They were asked to end.
     stopping: bool,
+    /// They are to end where they stand.
+    over: bool,
 }
 
 impl<W, F> Watch<W>
 where
     W: Fn(Worker) -> F + Send + Sync + 'static,
-    F: Future + 'static,
+    F: Future<Output: Outcome> + 'static,
 {
     fn new(workers: Workers, work: W) -> Watch<W> {
         // A worker tells two things of each of its lives, and has told one before the next begins.
@@ -238,8 +249,18 @@ where
         let stops = (0..workers.count).map(|_| None).collect();
         let handles = vec![None; workers.count];
         let work = Arc::new(work);
-        let (alive, restarts, stopping) = (0, 0, false);
-        Watch { workers, work, sender, news, stops, handles, alive, restarts, stopping }
+        Watch {
+            workers,
+            work,
+            sender,
+            news,
+            stops,
+            handles,
+            alive: 0,
+            restarts: 0,
+            stopping: false,
+            over: false,
+        }
     }
 
     async fn watch(
@@ -296,6 +317,9 @@ where
     fn hear(&mut self, news: News) -> Result<(), WorkersError> {
         let (id, ended) = match news {
             News::Running(id, handle) => {
+                if self.over {
+                    let _ = handle.stop();
+                }
                 self.handles[id] = Some(handle);
                 return Ok(());
             }
@@ -306,16 +330,16 @@ where
         match ended {
             Ok(()) => Ok(()),
             Err(Ending::NotStarted(error)) => Err(WorkersError::Start(error)),
-            Err(Ending::Panicked(info)) if self.stopping => {
-                log::error!(target: "waterspout", "worker {id} {info}, while it was to end");
+            Err(Ending::Failed(info)) if self.stopping => {
+                log::error!(target: "waterspout", "worker {id} failed while it was to end: {info}");
                 Ok(())
             }
-            Err(Ending::Panicked(info)) => {
+            Err(Ending::Failed(info)) => {
                 self.restarts += 1;
                 if self.restarts > self.workers.max_restarts {
                     return Err(WorkersError::TooManyRestarts(info));
                 }
-                log::error!(target: "waterspout", "worker {id} {info}; starting it again");
+                log::error!(target: "waterspout", "worker {id} failed and is started again: {info}");
                 self.start(id).map_err(WorkersError::Start)
             }
         }
@@ -326,11 +350,11 @@ where
         self.stopping = true;
         self.stops.fill_with(|| None);
         self.hear_until_over(self.workers.grace).await;
+        self.over = true;
         for handle in self.handles.iter().flatten() {
             let _ = handle.stop();
         }
-        // A loop that runs at all takes a moment to stop.
-        self.hear_until_over(Duration::from_secs(1)).await;
+        self.hear_until_over(TIME_TO_STOP).await;
         self.alive
     }
 
@@ -355,7 +379,7 @@ fn live<W, F>(
 ) -> Result<(), Ending>
 where
     W: Fn(Worker) -> F,
-    F: Future + 'static,
+    F: Future<Output: Outcome> + 'static,
 {
     let io_loop = IoLoop::new().map_err(Ending::NotStarted)?;
     let _ = sender.try_send(News::Running(id, io_loop.handle()));
@@ -371,11 +395,17 @@ where
             work(worker)
         })
     }));
+    // Also if something on it keeps it.
+    io_loop.close();
     match lived {
+        Ok(Ok(output)) => match output.error() {
+            None => Ok(()),
+            Some(error) => Err(Ending::Failed(ExcInfo::error(error))),
+        },
         // Stopped is what happens to those whose grace is over.
-        Ok(Ok(_) | Err(RunError::Stopped)) => Ok(()),
+        Ok(Err(RunError::Stopped)) => Ok(()),
         Ok(Err(error)) => Err(Ending::NotStarted(io::Error::other(error))),
-        Err(panic) => Err(Ending::Panicked(ExcInfo::from_panic(&*panic))),
+        Err(panic) => Err(Ending::Failed(ExcInfo::from_panic(&*panic))),
     }
 }
 
