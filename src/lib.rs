@@ -40,6 +40,7 @@
 //! | several at once | [`coroutine::multi`], [`coroutine::WaitIterator`] |
 //! | sockets and fds | [`net`], [`IoLoop::add_handler`] |
 //! | a result that comes later | [`concurrent::promise`] |
+//! | testing | [`#[test]`](macro@test), [`testing`] |
 //! | other threads | [`LoopHandle`], [`IoLoop::run_in_executor`] |
 //! | what went wrong | [`Builder::on_exception`], [`IoLoop::coroutines`], [`IoLoop::counters`] |
 //!
@@ -65,7 +66,6 @@
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
-mod budget;
 pub mod concurrent;
 pub mod coroutine;
 mod error;
@@ -73,22 +73,24 @@ mod ioloop;
 pub mod iostream;
 pub mod locks;
 pub mod net;
+mod park;
 #[cfg(feature = "process")]
 #[cfg_attr(docsrs, doc(cfg(feature = "process")))]
 pub mod process;
 pub mod queues;
 mod report;
+mod resumption;
 #[cfg(feature = "signal")]
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub mod signal;
-mod testing;
+pub mod testing;
 mod wait_queue;
 
 pub use coroutine::Coroutine;
 pub use error::{JoinError, LoopClosed, RunError, StartError, StreamError, TimedOut};
 pub use ioloop::{
     Builder, CoroutineInfo, Counters, Deadline, Interest, IoLoop, LoopHandle, PeriodicCallback,
-    Timeout,
+    Step, Timeout,
 };
 pub use report::Exception;
 #[cfg(feature = "macros")]

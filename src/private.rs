@@ -4,7 +4,8 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::panic::Location;
 
-use crate::coroutine::{self, Coroutine, Kind, Outcome};
+use crate::coroutine::{self, Coroutine, Outcome};
+pub use crate::coroutine::{Kind, Name};
 use crate::ioloop::IoLoop;
 pub use crate::testing::{TestOptions, run_test};
 
@@ -12,43 +13,26 @@ pub use crate::testing::{TestOptions, run_test};
 ///
 /// An `Err` whose type is `Debug` is worth a line in the log; anything else is not an error, or
 /// cannot be written. A macro sees a return type only as tokens, which may spell an alias, so it
-/// asks the compiler: both traits below have a method `report`, and the method call
-/// `(&Probe::<T>::new()).report()` takes the one that needs fewer references. In a function generic
-/// over `E` the answer is the one that holds for every `E`.
+/// asks the compiler: `Probe::<T>::REPORT` is the constant of the type where `T` is such a result,
+/// and that of the trait elsewhere. In a function generic over `E` the answer is the one that holds
+/// for every `E`.
 ///
 /// ```
-/// use waterspout::__private::{Probe, ReportErr as _, ReportNothing as _};
+/// use waterspout::__private::{Probe, ReportNothing as _};
 ///
-/// let of_io = (&Probe::<std::io::Result<u8>>::new()).report();
+/// let of_io = Probe::<std::io::Result<u8>>::REPORT;
 /// assert_eq!(of_io(&Ok(1)), None);
 /// assert!(of_io(&Err(std::io::ErrorKind::NotFound.into())).unwrap().contains("NotFound"));
 ///
-/// let of_number = (&Probe::<u8>::new()).report();
+/// let of_number = Probe::<u8>::REPORT;
 /// assert_eq!(of_number(&1), None);
 /// ```
 pub struct Probe<T>(PhantomData<fn(&T)>);
 
-impl<T> Probe<T> {
-    /// A probe for results of type `T`.
-    #[allow(clippy::new_without_default)] // an expansion spells `new`; nobody wants a default
-    pub const fn new() -> Probe<T> {
-        Probe(PhantomData)
-    }
-}
-
-/// The answer for `Result<_, E>` where `E: Debug`.
-pub trait ReportErr {
-    /// What the probe asks about.
-    type Output;
-    /// The function that writes an `Err` down.
-    fn report(&self) -> fn(&Self::Output) -> Option<String>;
-}
-
-impl<T, E: Debug> ReportErr for Probe<Result<T, E>> {
-    type Output = Result<T, E>;
-    fn report(&self) -> fn(&Result<T, E>) -> Option<String> {
-        |result| result.as_ref().err().map(|error| format!("{error:?}"))
-    }
+impl<T, E: Debug> Probe<Result<T, E>> {
+    /// The function that writes an `Err` down. Where it exists, it goes before that of the trait.
+    pub const REPORT: fn(&Result<T, E>) -> Option<String> =
+        |result| result.as_ref().err().map(|error| format!("{error:?}"));
 }
 
 /// The answer for everything else.
@@ -56,15 +40,12 @@ pub trait ReportNothing {
     /// What the probe asks about.
     type Output;
     /// [`report_nothing`].
-    fn report(&self) -> fn(&Self::Output) -> Option<String>;
+    const REPORT: fn(&Self::Output) -> Option<String>;
 }
 
-// One reference further away than `ReportErr`, which therefore wins where it applies.
-impl<T> ReportNothing for &Probe<T> {
+impl<T> ReportNothing for Probe<T> {
     type Output = T;
-    fn report(&self) -> fn(&T) -> Option<String> {
-        report_nothing
-    }
+    const REPORT: fn(&T) -> Option<String> = report_nothing;
 }
 
 /// For results that are never an error: there is nothing to say.
@@ -78,11 +59,10 @@ pub const fn check_engine_output<T: Outcome>() {}
 /// What `#[coroutine]` and `#[engine]` make of a call.
 #[track_caller]
 pub fn start<F: Future + 'static>(
-    name: &'static str,
-    report: fn(&F::Output) -> Option<String>,
+    kind: &'static Kind<F::Output>,
     future: F,
 ) -> Coroutine<F::Output> {
-    coroutine::start_as(Kind { name, report }, future)
+    coroutine::start_as(kind, future)
 }
 
 /// What `#[main]` makes of `main`: a loop runs it, and is closed after.
@@ -100,7 +80,7 @@ mod tests {
 
     macro_rules! report {
         ($ty:ty) => {
-            (&Probe::<$ty>::new()).report()
+            Probe::<$ty>::REPORT
         };
     }
 

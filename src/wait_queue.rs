@@ -57,7 +57,8 @@ impl<T> WaitQueue<T> {
 
     /// A place at the end, with a value for whoever takes it.
     pub(crate) fn join(&self, cx: &Context<'_>, value: Option<T>) -> Place {
-        Place(Some(self.waiters.borrow_mut().join(cx.waker().clone(), value)))
+        let waker = cx.waker().clone();
+        Place(Some(self.waiters.borrow_mut().join(waker, value)))
     }
 
     /// Waits in a place. Ready when it was taken; gives what is in it then, and the place is none.
@@ -65,10 +66,12 @@ impl<T> WaitQueue<T> {
     /// Without a place it is ready with nothing: the waiter has come for its value already.
     pub(crate) fn poll(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<T>> {
         let Some(key) = place.0 else { return Poll::Ready(None) };
+        // Wakers are foreign: cloned before the borrow, and the old one dropped after it.
+        let mut latest = cx.waker().clone();
         let mut waiters = self.waiters.borrow_mut();
         match waiters.slots.get_mut(key) {
             Some(Waiter { waker: Some(waker), .. }) => {
-                waker.clone_from(cx.waker());
+                std::mem::swap(waker, &mut latest);
                 Poll::Pending
             }
             _ => {
@@ -81,9 +84,12 @@ impl<T> WaitQueue<T> {
     /// Gives a place up, taken or not.
     pub(crate) fn leave(&self, place: &mut Place) -> Left<T> {
         let Some(key) = place.0.take() else { return Left::Outside };
-        let mut waiters = self.waiters.borrow_mut();
-        waiters.unlink(key);
-        match waiters.slots.remove(key) {
+        let waiter = {
+            let mut waiters = self.waiters.borrow_mut();
+            waiters.unlink(key);
+            waiters.slots.remove(key)
+        };
+        match waiter {
             Some(Waiter { waker: Some(_), value, .. }) => Left::Waiting(value),
             Some(Waiter { waker: None, value, .. }) => Left::Taken(value),
             None => Left::Outside,

@@ -9,7 +9,15 @@ use std::path::{Path, PathBuf};
 /// From the ground up: modules on one floor may import each other. `ioloop/slots` and
 /// `ioloop/timers` are plain data, and lie below the loop that they are part of.
 const FLOORS: &[&[&str]] = &[
-    &["ioloop::slots", "ioloop::timers", "budget", "error", "report", "concurrent::executor"],
+    &[
+        "ioloop::slots",
+        "ioloop::timers",
+        "error",
+        "park",
+        "report",
+        "resumption",
+        "concurrent::executor",
+    ],
     &["wait_queue"],
     &["concurrent", "locks"],
     &["queues"],

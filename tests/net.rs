@@ -423,7 +423,7 @@ async fn bytes_around_urgent_data_all_arrive() {
     });
     turns(2).await;
     // One turn sees it all: a read stops before the urgent byte, though more is there.
-    (&client).try_write(b"abcd").unwrap();
+    client.try_write(b"abcd").unwrap();
     socket2::SockRef::from(&client).send_out_of_band(b"!").unwrap();
     client.try_write(b"efgh").unwrap();
     assert_eq!(reading.await, b"abcdefgh");
@@ -624,7 +624,6 @@ async fn a_cancelled_read_loses_nothing() {
             writer.write_all(&[expected]).await.unwrap();
             // Woken, but nobody polls it any more.
             turns(2).await;
-            let _ = read;
             assert_eq!(reader.read(&mut buf).await.unwrap(), 1, "{name}");
             assert_eq!(buf[0], expected, "{name}");
         }
@@ -1450,4 +1449,30 @@ fn an_fd_of_another_loop_is_refused_and_not_taken_back() {
     assert!(other.run_sync(async || fd.into_inner().is_err()).unwrap());
     owner.run_sync(moment).unwrap();
     assert_eq!(owner.counters().sources, 0);
+}
+
+#[waterspout::test]
+async fn a_wait_that_is_dropped_leaves_its_waker_with_nobody() {
+    let (here, there) = UnixStream::pair().unwrap();
+    let held = Arc::new(());
+    let waker = || {
+        let held = held.clone();
+        waker_fn::waker_fn(move || drop(held.clone()))
+    };
+    for _ in 0..100 {
+        // Like a combinator that is made anew each time around: another waker for each wait.
+        let waker = waker();
+        let mut buf = [0; 8];
+        let mut read = Box::pin(here.read(&mut buf));
+        assert!(read.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(read);
+        let mut polled = pin!(&here);
+        let poll = polled.as_mut().poll_read(&mut Context::from_waker(&waker), &mut buf);
+        assert!(poll.is_pending());
+    }
+    assert_eq!(Arc::strong_count(&held), 2, "that of the last poll function is kept");
+    there.write_all(b"x").await.unwrap();
+    let mut buf = [0; 8];
+    assert_eq!(here.read(&mut buf).await.unwrap(), 1);
+    assert_eq!(Arc::strong_count(&held), 1);
 }

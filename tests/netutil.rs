@@ -368,7 +368,8 @@ async fn the_system_finds_localhost() {
 
 #[waterspout::test]
 async fn a_refusing_executor_is_an_error_of_the_resolver() {
-    let refusing = Executor::builder().threads(1).queue_limit(0).build();
+    let refusing = Executor::builder().threads(1).build();
+    refusing.shutdown();
     IoLoop::current().set_default_executor(refusing);
     let error = ThreadedResolver.resolve("localhost", 80).await.unwrap_err();
     assert!(error.to_string().contains("refused"), "{error}");

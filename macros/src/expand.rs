@@ -93,7 +93,15 @@ fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream 
             // On the function's name: what is wrong with the whole coroutine is said there.
             let at = Span::mixed_site().located_at(sig.ident.span());
             let start = quote_spanned!(at=> ::waterspout::__private::start);
-            let started = quote_spanned!(at=> #start(#name, #report, #future));
+            let kind = quote! {
+                const {
+                    &::waterspout::__private::Kind {
+                        name: ::waterspout::__private::Name::Is(#name),
+                        report: #report,
+                    }
+                }
+            };
+            let started = quote_spanned!(at=> #start(#kind, #future));
             match handle {
                 Handle::Returned => quote!({ #started }),
                 Handle::Dropped => {
@@ -327,11 +335,17 @@ mod tests {
                 #[track_caller]
                 pub fn f(mut a: A, __arg1: B) -> ::waterspout::Coroutine<Outcome> {
                     ::waterspout::__private::start(
-                        ::core::concat!(::core::module_path!(), "::", "f"),
-                        {
-                            #[allow(unused_imports)]
-                            use ::waterspout::__private::{ReportErr as _, ReportNothing as _};
-                            (&::waterspout::__private::Probe::<Outcome>::new()).report()
+                        const {
+                            &::waterspout::__private::Kind {
+                                name: ::waterspout::__private::Name::Is(
+                                    ::core::concat!(::core::module_path!(), "::", "f")
+                                ),
+                                report: {
+                                    #[allow(unused_imports)]
+                                    use ::waterspout::__private::ReportNothing as _;
+                                    ::waterspout::__private::Probe::<Outcome>::REPORT
+                                },
+                            }
                         },
                         async move {
                             if let ::core::option::Option::Some(__result) =
@@ -366,8 +380,9 @@ mod tests {
         .to_string();
         let start = "# [track_caller] fn f () { \
             :: waterspout :: __private :: check_engine_output :: < () > () ; \
-            :: core :: mem :: drop (:: waterspout :: __private :: start (\"beat\" ,";
+            :: core :: mem :: drop (:: waterspout :: __private :: start (";
         assert!(expansion.starts_with(start), "{expansion}");
+        assert!(expansion.contains("Name :: Is (\"beat\")"), "{expansion}");
     }
 
     #[test]

@@ -134,8 +134,8 @@ impl Output {
         let ty = &self.ty;
         quote!({
             #[allow(unused_imports)]
-            use ::waterspout::__private::{ReportErr as _, ReportNothing as _};
-            (&::waterspout::__private::Probe::<#ty>::new()).report()
+            use ::waterspout::__private::ReportNothing as _;
+            ::waterspout::__private::Probe::<#ty>::REPORT
         })
     }
 }

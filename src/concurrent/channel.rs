@@ -15,7 +15,8 @@ use std::task::{Context, Poll, Waker};
 
 use futures::stream::{FusedStream, Stream};
 
-use crate::budget;
+use crate::park;
+use crate::resumption;
 
 struct Shared<T> {
     state: Mutex<State<T>>,
@@ -118,6 +119,15 @@ impl<T: Send> Sender<T> {
         poll_fn(move |cx| sending.poll(cx))
     }
 
+    /// Sends an item and blocks this thread until there is room: for threads that run no loop.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Sender::send).
+    pub fn blocking_send(&self, item: T) -> Result<(), SendError<T>> {
+        park::block_on(self.send(item))
+    }
+
     /// Sends an item if there is room. May be called from anywhere, a thread without a loop included.
     ///
     /// # Errors
@@ -169,7 +179,7 @@ impl<T> Unpin for Sending<'_, T> {}
 
 impl<T> Sending<'_, T> {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<(), SendError<T>>> {
-        std::task::ready!(budget::poll_proceed(cx));
+        std::task::ready!(resumption::poll_proceed(cx));
         let mut state = self.shared.lock();
         let Some(item) = self.item.take() else { return Poll::Pending };
         if state.refused {
@@ -253,7 +263,7 @@ impl<T: Send> Receiver<T> {
 
     /// [`recv`](Receiver::recv) as a poll function.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        std::task::ready!(budget::poll_proceed(cx));
+        std::task::ready!(resumption::poll_proceed(cx));
         let mut state = self.shared.lock();
         if let Some(item) = state.items.pop_front() {
             let next = state.next_to_send(self.shared.capacity);

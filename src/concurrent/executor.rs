@@ -39,14 +39,16 @@ struct Owner(Arc<Pool>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.0.lock().closed = true;
-        self.0.work.notify_all();
+        self.0.close();
     }
 }
 
 struct Pool {
     state: Mutex<State>,
+    /// There is work, or no more will come.
     work: Condvar,
+    /// A thread has ended.
+    ended: Condvar,
     threads: usize,
     queue: usize,
     name: String,
@@ -57,7 +59,30 @@ struct State {
     jobs: VecDeque<Job>,
     threads: usize,
     idle: usize,
+    /// Those that run a job.
+    busy: usize,
     closed: bool,
+    submitted: u64,
+    refused: u64,
+    abandoned: u64,
+}
+
+/// What an [`Executor`] does, and has done. From [`Executor::counters`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExecutorCounters {
+    /// Threads there are.
+    pub threads: usize,
+    /// Of those, how many have nothing to do.
+    pub idle: usize,
+    /// Work that waits for a thread.
+    pub queued: usize,
+    /// Work that was taken on, in all.
+    pub submitted: u64,
+    /// Work that was refused, since too much was waiting or the executor was shut down.
+    pub refused: u64,
+    /// Work that was dropped by [`Executor::abandon`].
+    pub abandoned: u64,
 }
 
 /// Makes an [`Executor`]. From [`Executor::builder`].
@@ -94,7 +119,8 @@ impl ExecutorBuilder {
     pub fn build(self) -> Executor {
         let ExecutorBuilder { threads, queue, name } = self;
         let state = Mutex::new(State::default());
-        let pool = Pool { state, work: Condvar::new(), threads, queue, name };
+        let (work, ended) = (Condvar::new(), Condvar::new());
+        let pool = Pool { state, work, ended, threads, queue, name };
         Executor { owner: Arc::new(Owner(Arc::new(pool))) }
     }
 }
@@ -117,18 +143,64 @@ impl Executor {
         self.owner.0.lock().threads
     }
 
+    /// What it does, and has done.
+    pub fn counters(&self) -> ExecutorCounters {
+        let state = self.owner.0.lock();
+        ExecutorCounters {
+            threads: state.threads,
+            idle: state.idle,
+            queued: state.jobs.len(),
+            submitted: state.submitted,
+            refused: state.refused,
+            abandoned: state.abandoned,
+        }
+    }
+
+    /// Takes on no more work, finishes what was submitted, and blocks until its threads have ended.
+    ///
+    /// For the end of a program; a loop's thread stands still meanwhile.
+    pub fn shutdown(&self) {
+        let pool = &self.owner.0;
+        pool.close();
+        let mut state = pool.lock();
+        while state.threads > 0 {
+            state = pool.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Takes on no more work and drops what no thread has begun; does not wait for what one has. Whoever
+    /// awaits what was dropped gets a panic that says so.
+    pub fn abandon(&self) {
+        let pool = &self.owner.0;
+        pool.close();
+        let mut state = pool.lock();
+        state.abandoned += state.jobs.len() as u64;
+        let jobs = std::mem::take(&mut state.jobs);
+        drop(state);
+        drop(jobs);
+    }
+
     /// Queues a job, which must not panic.
     pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let pool = &self.owner.0;
         let mut state = pool.lock();
-        if state.jobs.len() >= pool.queue && state.idle <= state.jobs.len() {
-            return Err(io::Error::new(
-                io::ErrorKind::QuotaExceeded,
-                format!("{} jobs are waiting for executor `{}`", state.jobs.len(), pool.name),
-            ));
+        let refusal = if state.closed {
+            Some((io::ErrorKind::NotConnected, format!("executor `{}` was shut down", pool.name)))
+        } else if state.jobs.len() >= pool.queue.saturating_add(pool.threads - state.busy) {
+            let waiting = state.jobs.len();
+            let message = format!("{waiting} jobs are waiting for executor `{}`", pool.name);
+            Some((io::ErrorKind::QuotaExceeded, message))
+        } else {
+            None
+        };
+        if let Some((kind, message)) = refusal {
+            state.refused += 1;
+            return Err(io::Error::new(kind, message));
         }
+        state.submitted += 1;
         state.jobs.push_back(Box::new(job));
-        if state.idle >= state.jobs.len() || state.threads >= pool.threads {
+        // Those without work will come to it, also those that are only starting.
+        if state.threads - state.busy >= state.jobs.len() || state.threads >= pool.threads {
             drop(state);
             pool.work.notify_one();
             return Ok(());
@@ -141,6 +213,8 @@ impl Executor {
             // The others will come to it; if there are none, the last job in has to go.
             if state.threads == 0 {
                 let job = state.jobs.pop_back();
+                state.submitted -= 1;
+                state.refused += 1;
                 drop(state);
                 drop(job);
                 return Err(error);
@@ -155,14 +229,21 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn close(&self) {
+        self.lock().closed = true;
+        self.work.notify_all();
+    }
+
     /// A thread's life.
     fn work(&self) {
         let mut state = self.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
+                state.busy += 1;
                 drop(state);
                 job();
                 state = self.lock();
+                state.busy -= 1;
                 continue;
             }
             if state.closed {
@@ -178,6 +259,8 @@ impl Pool {
             }
         }
         state.threads -= 1;
+        drop(state);
+        self.ended.notify_all();
     }
 }
 

@@ -10,5 +10,5 @@ mod future;
 
 pub use crate::error::ExcInfo;
 pub use channel::{Receiver, SendError, Sender, TrySendError, channel};
-pub use executor::{Executor, ExecutorBuilder};
+pub use executor::{Executor, ExecutorBuilder, ExecutorCounters};
 pub use future::{Future, Promise, promise};

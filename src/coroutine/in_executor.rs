@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use futures::channel::oneshot;
 
 use super::runner::Kind;
-use super::{Coroutine, start_as};
+use super::{Coroutine, start_on};
 use crate::concurrent::Executor;
-use crate::ioloop::{IoLoop, with_current};
+use crate::ioloop::IoLoop;
 
 impl IoLoop {
     /// Runs blocking work on a thread of this loop's [`Executor`], by default the process's shared
@@ -37,7 +37,7 @@ impl IoLoop {
     {
         let executor = self.core().executor.borrow().clone();
         let executor = executor.unwrap_or_else(|| Executor::shared().clone());
-        executor.run(work)
+        executor.run_on(self, work)
     }
 
     /// Replaces the executor of [`run_in_executor`](IoLoop::run_in_executor) for this loop. Tornado:
@@ -62,6 +62,15 @@ impl Executor {
         W: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
+        self.run_on(&IoLoop::current(), work)
+    }
+
+    #[track_caller]
+    fn run_on<T, W>(&self, io_loop: &IoLoop, work: W) -> Coroutine<T>
+    where
+        W: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
         let location = Location::caller();
         let (sender, receiver) = oneshot::channel();
         let submitted = self.submit(move || {
@@ -69,9 +78,9 @@ impl Executor {
             // Whoever asked may be gone; a destructor of the result must not end the thread.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(sender.send(done))));
         });
-        let kind = Kind { name: std::any::type_name::<W>(), report: |_| None };
-        start_as(kind, async move {
-            let _outside = with_current(|core| core.outside());
+        let outside = io_loop.core().outside();
+        start_on(io_loop, const { &Kind::of::<W>() }, async move {
+            let _outside = outside;
             if let Err(refused) = submitted {
                 panic!("the work of {location} was refused: {refused}");
             }

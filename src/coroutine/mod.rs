@@ -37,9 +37,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! While the eager part runs, it is the *current* coroutine with a budget of its own; the caller's
-//! are put back when the call returns. What it does is its own doing also in another respect: a
-//! panic in it does not reach the caller, but whoever awaits it.
+//! While the eager part runs, it is the *current* coroutine; the caller is put back when the call
+//! returns. Both spend of one budget (see below). A panic in it does not reach the caller, but whoever
+//! awaits it.
 //!
 //! [`start`] does the same with any future, [`spawn`] queues it to run in the loop's next turn.
 //! Outside a running loop both work: the loop takes the coroutine up when it starts.
@@ -78,9 +78,12 @@ pub use timeout::{Timeout, with_timeout};
 pub use wait_iterator::WaitIterator;
 
 use crate::concurrent::Future as Slot;
-use crate::ioloop::{Callback, CoroutineInfo, IoLoop, PeriodicCallback, with_current};
-pub(crate) use runner::Kind;
-use runner::{Join, Runner};
+use crate::ioloop::{
+    Callback, Core, CoroutineInfo, IoLoop, PeriodicCallback, on_current, with_current,
+};
+use runner::{Given, Join, Runner};
+#[doc(hidden)]
+pub use runner::{Kind, Name};
 
 /// A coroutine that has been started. Await it for its result; dropping it lets the coroutine run
 /// on by itself.
@@ -110,6 +113,14 @@ pub struct Coroutine<T> {
 }
 
 impl<T> Coroutine<T> {
+    fn of<F: Future<Output = T> + 'static, N: Given>(runner: Rc<Runner<F, N>>) -> Coroutine<T> {
+        if !runner.has_slot() {
+            // Its loop is closed.
+            Join::cancel(runner.clone());
+        }
+        Coroutine { runner }
+    }
+
     /// Whether it has come to its end: returned, panicked, or been cancelled.
     pub fn done(&self) -> bool {
         self.runner.is_done()
@@ -164,8 +175,7 @@ impl<T> Coroutine<T> {
     /// It does not take the result: await the coroutine, or [`join`](Coroutine::join), for that.
     #[track_caller]
     pub fn add_done_callback(&self, callback: impl FnOnce() + 'static) {
-        let call = Box::new(callback);
-        self.runner.when_done(Callback { call, location: Location::caller() });
+        self.runner.when_done(Callback::new(Location::caller(), callback));
     }
 
     /// Its name: the path of the function, what the attribute or [`spawn_named`] said, or the type
@@ -184,7 +194,11 @@ impl<T> std::future::Future for Coroutine<T> {
     type Output = T;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        self.runner.poll_join(cx).map(|result| result.unwrap_or_else(|error| error.resume()))
+        match self.runner.poll_join(cx) {
+            Poll::Ready(Ok(output)) => Poll::Ready(output),
+            Poll::Ready(Err(failure)) => JoinError::new(self.name(), failure).resume(),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -216,7 +230,8 @@ impl<T> std::future::Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.coroutine.runner.poll_join(cx)
+        let Coroutine { runner } = &self.coroutine;
+        runner.poll_join(cx).map_err(|failure| JoinError::new(runner.info().name, failure))
     }
 }
 
@@ -256,7 +271,7 @@ impl<T> Drop for CancelOnDrop<T> {
 /// As [`IoLoop::current`]; or if the loop has 16,777,215 live coroutines already.
 #[track_caller]
 pub fn start<F: Future + 'static>(future: F) -> Coroutine<F::Output> {
-    start_as(Kind { name: std::any::type_name::<F>(), report: |_| None }, future)
+    start_as(const { &Kind::of::<F>() }, future)
 }
 
 /// Queues `future` as a coroutine of the current loop: it runs from the loop's next turn on.
@@ -275,7 +290,8 @@ pub fn start<F: Future + 'static>(future: F) -> Coroutine<F::Output> {
 /// ```
 #[track_caller]
 pub fn spawn<F: Future + 'static>(future: F) -> Coroutine<F::Output> {
-    spawn_named(std::any::type_name::<F>(), future)
+    let (kind, location) = (const { &Kind::of::<F>() }, Location::caller());
+    Coroutine::of(on_current(|core| queue(core, kind, (), future, location)))
 }
 
 /// [`spawn`] with a name, for logs and for [`IoLoop::coroutines`].
@@ -285,7 +301,8 @@ pub fn spawn<F: Future + 'static>(future: F) -> Coroutine<F::Output> {
 /// As [`start`].
 #[track_caller]
 pub fn spawn_named<F: Future + 'static>(name: &'static str, future: F) -> Coroutine<F::Output> {
-    queue(&IoLoop::current(), Kind { name, report: |_| None }, future, Location::caller())
+    let (kind, location) = (const { &Kind::of::<F>() }, Location::caller());
+    Coroutine::of(on_current(|core| queue(core, kind, name, future, location)))
 }
 
 /// The coroutine that is running now, if one is: its name and places.
@@ -304,24 +321,38 @@ pub fn current() -> Option<CoroutineInfo> {
 
 #[track_caller]
 pub(crate) fn start_as<F: Future + 'static>(
-    kind: Kind<F::Output>,
+    kind: &'static Kind<F::Output>,
     future: F,
 ) -> Coroutine<F::Output> {
-    let io_loop = IoLoop::current();
-    let runner = Runner::new(&io_loop, future, kind, Location::caller());
-    crate::ioloop::Resume::resume(runner.clone(), &io_loop);
-    Coroutine { runner }
+    start_on(&IoLoop::current(), kind, future)
 }
 
-fn queue<F: Future + 'static>(
+/// Starts a coroutine of a loop that need not be the current one: then its first step must not count
+/// on that.
+#[track_caller]
+fn start_on<F: Future + 'static>(
     io_loop: &IoLoop,
-    kind: Kind<F::Output>,
+    kind: &'static Kind<F::Output>,
+    future: F,
+) -> Coroutine<F::Output> {
+    let runner = Runner::new(io_loop.core(), future, kind, (), Location::caller());
+    if runner.has_slot() {
+        runner.start(io_loop.core());
+    }
+    Coroutine::of(runner)
+}
+
+/// Queues a coroutine for the next turn of a loop. Nothing foreign runs in here.
+fn queue<F: Future + 'static, N: Given>(
+    core: &Core,
+    kind: &'static Kind<F::Output>,
+    given: N,
     future: F,
     location: &'static Location<'static>,
-) -> Coroutine<F::Output> {
-    let runner = Runner::new(io_loop, future, kind, location);
-    runner.schedule(io_loop);
-    Coroutine { runner }
+) -> Rc<Runner<F, N>> {
+    let runner = Runner::new(core, future, kind, given, location);
+    runner.schedule(core);
+    runner
 }
 
 impl IoLoop {
@@ -332,8 +363,8 @@ impl IoLoop {
     /// If the loop has 16,777,215 live coroutines already.
     #[track_caller]
     pub fn spawn<F: Future + 'static>(&self, future: F) -> Coroutine<F::Output> {
-        let kind = Kind { name: std::any::type_name::<F>(), report: |_| None };
-        queue(self, kind, future, Location::caller())
+        let (kind, location) = (const { &Kind::of::<F>() }, Location::caller());
+        Coroutine::of(queue(self.core(), kind, (), future, location))
     }
 
     /// Calls `callback` in the next turn and runs the future that it returns, if it is one; fire and
@@ -356,9 +387,9 @@ impl IoLoop {
         C: FnOnce() -> F + 'static,
         F: Future<Output: Outcome> + 'static,
     {
-        let kind = Kind { name: std::any::type_name::<C>(), report: F::Output::error };
+        let kind = const { &Kind::reporting::<C>() };
         let called = async move { callback().await };
-        drop(queue(self, kind, called, Location::caller()));
+        drop(Coroutine::of(queue(self.core(), kind, (), called, Location::caller())));
     }
 
     /// Calls `callback` with the settled future in a turn after it has settled, also if it has
@@ -369,13 +400,22 @@ impl IoLoop {
         future: Slot<T>,
         callback: impl FnOnce(&Slot<T>) + 'static,
     ) {
-        let kind = Kind { name: "add_future", report: |_| None };
+        let kind = const { &Kind { name: Name::Is("add_future"), report: |_| None } };
+        let is_done = future.done();
         let waiting = future.clone();
         let called = async move {
             waiting.settled().await;
             callback(&future);
         };
-        drop(queue(self, kind, called, Location::caller()));
+        let core = self.core();
+        let runner = Runner::new(core, called, kind, (), Location::caller());
+        if is_done {
+            runner.schedule(core);
+        } else if runner.has_slot() {
+            // It takes its place among those who wait now, and not in a turn from now.
+            runner.start(core);
+        }
+        drop(Coroutine::of(runner));
     }
 }
 
@@ -439,7 +479,7 @@ impl PeriodicCallback {
         F: Future<Output: Outcome> + 'static,
     {
         PeriodicCallback::with_call(period, move |call| {
-            let kind = Kind { name: std::any::type_name::<C>(), report: F::Output::error };
+            let kind = const { &Kind::reporting::<C>() };
             let future = callback();
             drop(start_as(kind, async move {
                 let _call = call;

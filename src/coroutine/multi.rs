@@ -9,8 +9,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
+use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash};
 use std::panic::Location;
+use std::pin::pin;
+use std::task::Poll;
+
+use futures::future::maybe_done;
 
 use super::{Coroutine, WaitIterator};
 
@@ -203,24 +208,31 @@ macro_rules! tuple {
 
             async fn settle(self, others: Others) -> Self::Output {
                 let ($($f,)*) = self;
-                let ($($f,)*) = futures::join!($($f),*);
+                $(let mut $f = pin!(maybe_done($f));)*
+                poll_fn(|cx| {
+                    let mut is_pending = false;
+                    $(is_pending |= $f.as_mut().poll(cx).is_pending();)*
+                    if is_pending { Poll::Pending } else { Poll::Ready(()) }
+                })
+                .await;
                 let mut first = None;
                 $(
-                    let $f = match $f {
-                        Ok(value) => Some(value),
-                        Err(error) => {
+                    let $f = match $f.as_mut().take_output() {
+                        Some(Ok(value)) => Some(value),
+                        Some(Err(error)) => {
                             match &first {
                                 None => first = Some(error),
                                 Some(_) => others.tell(&error),
                             }
                             None
                         }
+                        None => None,
                     };
                 )*
                 match (first, $($f),*) {
                     (None, $(Some($f)),*) => Ok(($($f,)*)),
                     (Some(error), ..) => Err(error),
-                    _ => unreachable!("without an error, every child has given a value"),
+                    _ => unreachable!("without an error, all have given a value"),
                 }
             }
         }

@@ -4,16 +4,15 @@
 //! made on the loop and stays there, so it need not be `Send`.
 
 use std::panic::Location;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::thread;
 
 use futures::channel::oneshot;
 
-use super::queue;
-use super::runner::Kind;
+use super::{Coroutine, Kind, Name, queue};
 use crate::error::{Failure, JoinError, LoopClosed};
 use crate::ioloop::{IoLoop, LoopHandle};
+use crate::park;
 
 impl LoopHandle {
     /// Starts a coroutine on the loop from any thread.
@@ -54,13 +53,15 @@ impl LoopHandle {
         let name = std::any::type_name::<F>();
         self.add_callback(move || {
             let io_loop = IoLoop::current();
-            let kind = Kind { name, report: |_| None };
-            let made = queue(&io_loop, kind, async move { make().await }, location);
-            let kind = Kind { name: "the answer of a LoopHandle", report: |_| None };
+            let core = io_loop.core();
+            let make = async move { make().await };
+            let made = Coroutine::of(queue(core, const { &Kind::of::<F>() }, (), make, location));
+            let kind =
+                const { &Kind { name: Name::Is("the answer of a LoopHandle"), report: |_| None } };
             let answering = async move {
                 let _ = sender.send(made.join().await);
             };
-            drop(queue(&io_loop, kind, answering, location));
+            drop(Coroutine::of(queue(core, kind, (), answering, location)));
         })?;
         Ok(Answer { receiver, name })
     }
@@ -108,22 +109,8 @@ impl LoopHandle {
         }
         let name = std::any::type_name::<F>();
         match self.spawn(make) {
-            Ok(answer) => block_on(answer),
+            Ok(answer) => park::block_on(answer),
             Err(LoopClosed) => Err(JoinError::new(name, Failure::Cancelled)),
-        }
-    }
-}
-
-/// Blocks a thread that is no loop on a future, parking it in between.
-fn block_on<F: Future>(future: F) -> F::Output {
-    let thread = thread::current();
-    let waker = waker_fn::waker_fn(move || thread.unpark());
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
         }
     }
 }

@@ -12,7 +12,7 @@
 //!       │                      │
 //!       │ cancel               │ Poll::Ready, a panic, or cancelled meanwhile
 //!       ▼                      ▼
-//!    Running ─── settle ───▶ Done ──── take ────▶ Done, output taken
+//!    Running ─── settle ───▶ Done ──── take ────▶ Taken
 //!   (dropping)
 //! ```
 //!
@@ -24,25 +24,81 @@
     reason = "a state machine is pinned in place, and replaced by its output there"
 )]
 
-use std::cell::{Cell, RefCell, UnsafeCell};
+use std::cell::{Cell, UnsafeCell};
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use crate::error::{ExcInfo, Failure, JoinError};
-use crate::ioloop::{Callback, CoroutineInfo, IoLoop, Key, LoopId, Resume, waker, with_current};
+use super::Outcome;
+use crate::error::{ExcInfo, Failure};
+use crate::ioloop::{
+    Callback, Core, CoroutineInfo, IoLoop, Key, Panic, Resume, pack, unpack, waker,
+};
 use crate::report::{self, Exception};
+use crate::resumption;
 
-/// What a coroutine is called, and whether an output of it is an error to report.
-pub(crate) struct Kind<T> {
-    pub(crate) name: &'static str,
-    pub(crate) report: fn(&T) -> Option<String>,
+/// What a coroutine is called, and whether an output of it is an error to report: one constant for
+/// all coroutines of a function.
+pub struct Kind<T> {
+    /// Its name.
+    pub name: Name,
+    /// The error in an output, as text, if it is one.
+    pub report: fn(&T) -> Option<String>,
+}
+
+/// A name, which may have to be asked for: `std::any::type_name` is no constant.
+#[derive(Clone, Copy)]
+pub enum Name {
+    /// This one.
+    Is(&'static str),
+    /// What this gives.
+    Of(fn() -> &'static str),
+}
+
+impl<T> Kind<T> {
+    /// Named by the type of the future, or of what makes it; its outputs are nobody's errors.
+    pub(crate) const fn of<F>() -> Kind<T> {
+        Kind { name: Name::Of(std::any::type_name::<F>), report: |_| None }
+    }
+
+    /// Named so, too; an `Err` of theirs is reported.
+    pub(crate) const fn reporting<F>() -> Kind<T>
+    where
+        T: Outcome,
+    {
+        Kind { name: Name::Of(std::any::type_name::<F>), report: T::error }
+    }
+
+    fn name(&self) -> &'static str {
+        match self.name {
+            Name::Is(name) => name,
+            Name::Of(name) => name(),
+        }
+    }
+}
+
+/// A name that one coroutine was given, beside that of its kind; `()` takes no room.
+pub(crate) trait Given: 'static {
+    fn name(&self) -> Option<&'static str>;
+}
+
+impl Given for () {
+    fn name(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+impl Given for &'static str {
+    fn name(&self) -> Option<&'static str> {
+        Some(self)
+    }
 }
 
 /// A coroutine as its handle sees it.
 pub(crate) trait Join<T> {
-    fn poll_join(&self, cx: &mut Context<'_>) -> Poll<Result<T, JoinError>>;
+    fn poll_join(&self, cx: &mut Context<'_>) -> Poll<Result<T, Failure>>;
     fn is_done(&self) -> bool;
     fn cancel(self: Rc<Self>);
     /// Nobody will await it.
@@ -57,6 +113,8 @@ enum State {
     Suspended,
     Running,
     Done,
+    /// Done, and somebody has the output.
+    Taken,
 }
 
 /// What is in the runner's one place.
@@ -66,58 +124,74 @@ enum Body<F: Future> {
     Taken,
 }
 
-pub(crate) struct Runner<F: Future> {
-    loop_id: LoopId,
-    key: Cell<Key>,
+pub(crate) struct Runner<F: Future + 'static, N = ()> {
+    given: N,
+    /// Its loop's number, and its slot there: what its waker is.
+    word: Cell<usize>,
     state: Cell<State>,
     detached: Cell<bool>,
     /// Cancelled while running: goes no further than its next suspension.
     cancelled: Cell<bool>,
     awaiter: Cell<Option<Waker>>,
-    /// Boxed, since hardly any coroutine has one.
-    callbacks: RefCell<Vec<Callback>>,
-    kind: Kind<F::Output>,
+    /// Hardly any coroutine has one, so a pointer is all that they cost.
+    #[expect(
+        clippy::box_collection,
+        reason = "a vector would take three words of every coroutine"
+    )]
+    callbacks: Cell<Option<Box<Vec<Callback>>>>,
+    kind: &'static Kind<F::Output>,
     started_at: &'static Location<'static>,
     waiting_at: Cell<Option<&'static Location<'static>>>,
     /// Touched by `Runner::body` alone.
     body: UnsafeCell<Body<F>>,
 }
 
-impl<F: Future + 'static> Runner<F> {
-    /// A runner in a slot of `io_loop`, suspended before its first step. On a closed loop it is
-    /// cancelled at once.
+impl<F: Future + 'static, N: Given> Runner<F, N> {
+    /// A runner in a slot of the loop, suspended before its first step. On a closed loop it has no
+    /// slot, and is for the caller to cancel.
     pub(crate) fn new(
-        io_loop: &IoLoop,
+        core: &Core,
         machine: F,
-        kind: Kind<F::Output>,
+        kind: &'static Kind<F::Output>,
+        given: N,
         started_at: &'static Location<'static>,
-    ) -> Rc<Runner<F>> {
-        let core = io_loop.core();
+    ) -> Rc<Runner<F, N>> {
         let runner = Rc::new(Runner {
-            loop_id: core.id(),
-            key: Cell::new(Key::NONE),
+            given,
+            word: Cell::new(pack(core.number(), Key::NONE)),
             state: Cell::new(State::Suspended),
             detached: Cell::new(false),
             cancelled: Cell::new(false),
             awaiter: Cell::new(None),
-            callbacks: RefCell::new(Vec::new()),
+            callbacks: Cell::new(None),
             kind,
             started_at,
             waiting_at: Cell::new(None),
             body: UnsafeCell::new(Body::Machine(machine)),
         });
         core.counting().started.add(1);
-        if core.is_closed() {
-            runner.clone().cancel();
-        } else {
-            runner.key.set(core.insert(runner.clone()));
+        if !core.is_closed() {
+            runner.word.set(pack(core.number(), core.insert(runner.clone())));
         }
         runner
     }
 
     /// Queues it for the next turn of its loop.
-    pub(crate) fn schedule(&self, io_loop: &IoLoop) {
-        io_loop.core().schedule(self.key.get());
+    pub(crate) fn schedule(&self, core: &Core) {
+        core.schedule(self.key());
+    }
+
+    /// Whether a loop will resume it: not if the loop was closed before.
+    pub(crate) fn has_slot(&self) -> bool {
+        self.key() != Key::NONE
+    }
+
+    fn name(&self) -> &'static str {
+        self.given.name().unwrap_or_else(|| self.kind.name())
+    }
+
+    fn key(&self) -> Key {
+        unpack(self.word.get()).1
     }
 
     /// The body, for the moment in which nobody else has it.
@@ -134,60 +208,133 @@ impl<F: Future + 'static> Runner<F> {
         unsafe { &mut *self.body.get() }
     }
 
-    /// Polls the state machine once. `None` if it is not suspended.
-    fn step(&self) -> Option<Result<Poll<F::Output>, Failure>> {
-        if self.state.replace(State::Running) != State::Suspended {
-            return None;
-        }
-        let waker = waker(self.loop_id.number(), self.key.get());
+    /// Polls the state machine once, and puts its output in its place when there is one. Tells
+    /// whether there is. `state` is `Running`.
+    fn step(&self) -> bool {
+        // Its destructor has nothing to do, and a call less to do it in.
+        let waker = ManuallyDrop::new(waker(self.word.get()));
         let mut cx = Context::from_waker(&waker);
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: `state` was `Suspended` and is `Running` now, until this function's caller
-            // settles it or suspends again; every other use of the body looks at `state` first.
-            match unsafe { self.body() } {
-                Body::Machine(machine) => {
-                    // SAFETY: the machine lies inside an `Rc` that is never unwrapped or made
-                    // `&mut`, and leaves its place only by being dropped there, in `settle`.
-                    unsafe { Pin::new_unchecked(machine) }.poll(&mut cx)
-                }
-                Body::Output(_) | Body::Taken => Poll::Pending,
+        // SAFETY: the caller has set `state` to `Running`, and keeps it so until this is over, also
+        // if it panics; every other use of the body looks at `state` first.
+        let body = unsafe { self.body() };
+        let Body::Machine(machine) = body else { return false };
+        // SAFETY: the machine lies inside an `Rc` that is never unwrapped or made `&mut`, and
+        // leaves its place only by being dropped there, by the assignment below or in `settle`.
+        match unsafe { Pin::new_unchecked(machine) }.poll(&mut cx) {
+            Poll::Pending => false,
+            Poll::Ready(output) => {
+                // Drops the machine in place, and leaves the output there also if its destructor
+                // panics.
+                *body = Body::Output(Ok(output));
+                true
             }
-        }));
-        Some(polled.map_err(Failure::Panicked))
+        }
     }
 
-    /// Drops the state machine and puts the outcome in its place. `state` is `Running`.
-    fn settle(&self, outcome: Result<F::Output, Failure>) {
+    /// Goes on until the next suspension, on the current loop. A panic goes through, and leaves
+    /// `state` as `Running` for `fail`.
+    fn go_on(&self, core: &Core) {
+        match self.state.get() {
+            State::Suspended => self.state.set(State::Running),
+            // It would resume itself from within, which the loop never does.
+            State::Running => return,
+            // Settled while another loop was current.
+            State::Done | State::Taken => {
+                drop(core.remove(self.key()));
+                return self.call_back(core);
+            }
+        }
+        let is_done = self.step();
+        if !is_done && !self.cancelled.get() {
+            self.waiting_at.set(resumption::place());
+            self.state.set(State::Suspended);
+            return;
+        }
+        if !is_done {
+            self.settle(Failure::Cancelled);
+        }
+        self.done(Some(core));
+    }
+
+    /// A step has panicked: in the state machine, in its destructor when it had given its output, or
+    /// in the waker of who awaits it.
+    #[cold]
+    fn fail(&self, panic: Panic, core: &Core) {
+        if self.state.get() != State::Running {
+            return self.report("whoever awaits coroutine", ExcInfo::from_panic(&*panic));
+        }
+        // SAFETY: `state` is `Running`, and nothing foreign runs while this looks.
+        match unsafe { self.body() } {
+            Body::Machine(_) => self.settle(Failure::Panicked(panic)),
+            Body::Output(_) | Body::Taken => {
+                self.report("the destructors of coroutine", ExcInfo::from_panic(&*panic));
+            }
+        }
+        self.done(Some(core));
+    }
+
+    /// Starts it now, within whatever is going on.
+    pub(crate) fn start(&self, core: &Core) {
+        let _scope = core.scope(self.key());
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.go_on(core))) {
+            self.fail(panic, core);
+        }
+    }
+
+    /// Drops the state machine without an output. `state` is `Running`.
+    fn settle(&self, failure: Failure) {
         debug_assert_eq!(self.state.get(), State::Running);
         let dropped = catch_unwind(AssertUnwindSafe(|| {
             // SAFETY: `state` is `Running`, set by the caller, so nothing else gets at the body
             // while the machine's destructor runs. Assigning drops the machine in place, and
-            // leaves `Taken` there also if the destructor panics.
-            unsafe { *self.body() = Body::Taken };
+            // leaves the new value there also if the destructor panics.
+            unsafe { *self.body() = Body::Output(Err(failure)) };
         }));
-        // SAFETY: as above; what is overwritten is `Taken`, which runs no destructor.
-        unsafe { *self.body() = Body::Output(outcome) };
-        self.state.set(State::Done);
         if let Err(panic) = dropped {
             self.report("the destructors of coroutine", ExcInfo::from_panic(&*panic));
         }
+    }
 
-        let slot = with_current(|core| {
-            if core.id() == self.loop_id { core.remove(self.key.get()) } else { None }
-        });
-        match slot {
-            Some(slot) => drop(slot),
-            // Another loop is current: its own finds a runner that is done, and removes it.
-            None => waker(self.loop_id.number(), self.key.get()).wake(),
+    /// The outcome is in its place: gives the slot back and tells who waits for it.
+    fn done(&self, core: Option<&Core>) {
+        self.state.set(State::Done);
+        match core {
+            Some(core) => {
+                drop(core.remove(self.key()));
+                self.call_back(core);
+            }
+            None => self.done_elsewhere(),
         }
         if let Some(awaiter) = self.awaiter.take() {
-            awaiter.wake();
-        }
-        for callback in self.callbacks.take() {
-            call_back(callback);
+            match core {
+                Some(core) => core.wake(awaiter),
+                None => awaiter.wake(),
+            }
         }
         if self.detached.get() {
             self.drop_unread();
+        }
+    }
+
+    /// [`done`](Runner::done), when its loop may not be the current one: that finds it done then,
+    /// removes it, and calls back.
+    #[cold]
+    fn done_elsewhere(&self) {
+        let (number, key) = unpack(self.word.get());
+        match IoLoop::try_current().filter(|io_loop| io_loop.core().number() == number) {
+            Some(io_loop) => {
+                drop(io_loop.core().remove(key));
+                self.call_back(io_loop.core());
+            }
+            None => waker(self.word.get()).wake(),
+        }
+    }
+
+    /// Queues the done callbacks for the next turn of its loop.
+    #[inline]
+    fn call_back(&self, core: &Core) {
+        if let Some(callbacks) = self.callbacks.take() {
+            callbacks.into_iter().for_each(|callback| core.call(callback));
         }
     }
 
@@ -196,8 +343,9 @@ impl<F: Future + 'static> Runner<F> {
         if self.state.get() != State::Done {
             return None;
         }
-        // SAFETY: `Done` means that the machine is gone; the reference ends with this statement,
-        // in which nothing foreign runs.
+        self.state.set(State::Taken);
+        // SAFETY: it was `Done`, which means that the machine is gone; the reference ends with this
+        // statement, in which nothing foreign runs.
         match std::mem::replace(unsafe { self.body() }, Body::Taken) {
             Body::Output(outcome) => Some(outcome),
             Body::Machine(_) | Body::Taken => None,
@@ -219,8 +367,9 @@ impl<F: Future + 'static> Runner<F> {
         }
     }
 
+    #[cold]
     fn report(&self, what: &'static str, info: ExcInfo) {
-        let (name, location) = (Some(self.kind.name), Some(self.started_at));
+        let (name, location) = (Some(self.name()), Some(self.started_at));
         report::report(Exception { what, name, location, info });
     }
 }
@@ -233,28 +382,14 @@ fn call_back(callback: Callback) {
     }
 }
 
-impl<F: Future + 'static> Resume for Runner<F> {
+impl<F: Future + 'static, N: Given> Resume for Runner<F, N> {
     fn resume(self: Rc<Self>, io_loop: &IoLoop) {
-        let core = io_loop.core();
-        let scope = core.scope(self.key.get());
-        let Some(polled) = self.step() else {
-            if self.state.get() == State::Running {
-                return; // It resumes itself from within: impossible through the loop.
-            }
-            // Settled while another loop was current.
-            drop(core.remove(self.key.get()));
-            return;
-        };
-        let waiting_at = scope.end();
-        match polled {
-            Ok(Poll::Pending) if self.cancelled.get() => self.settle(Err(Failure::Cancelled)),
-            Ok(Poll::Pending) => {
-                self.waiting_at.set(waiting_at);
-                self.state.set(State::Suspended);
-            }
-            Ok(Poll::Ready(output)) => self.settle(Ok(output)),
-            Err(panic) => self.settle(Err(panic)),
-        }
+        self.go_on(io_loop.core());
+    }
+
+    fn panicked(&self, panic: Panic, io_loop: &IoLoop) -> Option<Panic> {
+        self.fail(panic, io_loop.core());
+        None
     }
 
     fn close(self: Rc<Self>, _: &IoLoop) {
@@ -266,30 +401,30 @@ impl<F: Future + 'static> Resume for Runner<F> {
     }
 }
 
-impl<F: Future + 'static> Join<F::Output> for Runner<F> {
-    fn poll_join(&self, cx: &mut Context<'_>) -> Poll<Result<F::Output, JoinError>> {
-        if self.state.get() != State::Done {
+impl<F: Future + 'static, N: Given> Join<F::Output> for Runner<F, N> {
+    fn poll_join(&self, cx: &mut Context<'_>) -> Poll<Result<F::Output, Failure>> {
+        if !Join::is_done(self) {
             self.awaiter.set(Some(cx.waker().clone()));
             return Poll::Pending;
         }
-        let name = self.kind.name;
         match self.take() {
-            Some(outcome) => Poll::Ready(outcome.map_err(|failure| JoinError::new(name, failure))),
-            None => panic!("`{name}` was awaited again after it had given its output"),
+            Some(outcome) => Poll::Ready(outcome),
+            None => panic!("`{}` was awaited again after its output", self.name()),
         }
     }
 
     fn is_done(&self) -> bool {
-        self.state.get() == State::Done
+        matches!(self.state.get(), State::Done | State::Taken)
     }
 
     fn cancel(self: Rc<Self>) {
         match self.state.get() {
-            State::Done => {}
+            State::Done | State::Taken => {}
             State::Running => self.cancelled.set(true),
             State::Suspended => {
                 self.state.set(State::Running);
-                self.settle(Err(Failure::Cancelled));
+                self.settle(Failure::Cancelled);
+                self.done(None);
             }
         }
     }
@@ -302,16 +437,18 @@ impl<F: Future + 'static> Join<F::Output> for Runner<F> {
     }
 
     fn when_done(&self, callback: Callback) {
-        if self.state.get() == State::Done {
+        if Join::is_done(self) {
             call_back(callback);
         } else {
-            self.callbacks.borrow_mut().push(callback);
+            let mut callbacks = self.callbacks.take().unwrap_or_default();
+            callbacks.push(callback);
+            self.callbacks.set(Some(callbacks));
         }
     }
 
     fn info(&self) -> CoroutineInfo {
         CoroutineInfo {
-            name: self.kind.name,
+            name: self.name(),
             started_at: self.started_at,
             waiting_at: self.waiting_at.get(),
         }

@@ -2,10 +2,11 @@
 
 use std::panic::Location;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::ioloop::{Deadline, IoLoop, Item, Key, LoopId, Timer, forget, with_current};
+use crate::resumption;
 
 /// Waits for `duration`, counted from this call. Tornado: `gen.sleep`.
 ///
@@ -32,7 +33,7 @@ pub fn sleep(duration: Duration) -> Sleep {
     Sleep::until(Deadline::After(duration))
 }
 
-/// Waits until `when`; one turn of the loop if that has passed. See [`sleep`].
+/// Waits until `when`; a turn or two of the loop if that has passed. See [`sleep`].
 #[track_caller]
 pub fn sleep_until(when: Instant) -> Sleep {
     Sleep::until(Deadline::At(when))
@@ -91,24 +92,28 @@ impl std::future::Future for Sleep {
         if this.timer == Timing::Over {
             return Poll::Ready(());
         }
+        // Wakers are foreign: cloned, and the old one dropped, when no borrow is held.
+        let mut latest = cx.waker().clone();
         let here = with_current(|core| {
             if core.id() != this.id {
                 return Some(core.id());
             }
             match this.timer {
                 Timing::NotSet => {
-                    let timer = Timer::Wake(cx.waker().clone());
+                    let timer = Timer::Wake(std::mem::replace(&mut latest, Waker::noop().clone()));
                     this.timer = Timing::Set(core.add_timer(this.deadline, timer));
                 }
-                Timing::Set(key) if core.poll_timer(key, cx.waker()) => {}
+                Timing::Set(key) if core.poll_timer(key, &mut latest) => {}
                 Timing::Set(_) | Timing::Over => this.timer = Timing::Over,
             }
-            core.waits_at(this.location);
             None
         });
         match here {
             Some(None) if this.timer == Timing::Over => Poll::Ready(()),
-            Some(None) => Poll::Pending,
+            Some(None) => {
+                resumption::waits_at(this.location);
+                Poll::Pending
+            }
             Some(Some(here)) => {
                 panic!("a Sleep of {} is awaited on {here}: make it where it is awaited", this.id)
             }
@@ -163,18 +168,22 @@ impl std::future::Future for Moment {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let turn = with_current(|core| {
-            core.waits_at(self.location);
-            core.turns()
-        });
+        let turn = with_current(|core| core.turns());
         match self.turn {
             // Outside of any loop there are no turns: one wake-up has to do.
             Some(_) if turn.is_none() => Poll::Ready(()),
             Some(begun) if Some(begun) != turn => Poll::Ready(()),
-            // A combinator polls again within the turn: it has woken itself.
+            // A combinator may poll again within the turn.
             _ => {
+                resumption::waits_at(self.location);
                 self.turn = Some(turn.unwrap_or_default());
-                cx.waker().wake_by_ref();
+                match with_current(|core| core.wake_own(cx.waker())) {
+                    Some(true) => {}
+                    // A combinator's. One that polls again whatever was woken would spin, and others
+                    // give way early when they see much of that.
+                    Some(false) => resumption::defer(cx.waker().clone()),
+                    None => cx.waker().wake_by_ref(),
+                }
                 Poll::Pending
             }
         }

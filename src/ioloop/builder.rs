@@ -28,6 +28,8 @@ pub struct Builder {
     pub(super) virtual_time: bool,
     pub(super) on_exception: Option<Handler>,
     pub(super) slow_callback: Option<Duration>,
+    pub(super) shuffle: Option<u64>,
+    pub(super) trace: Option<usize>,
 }
 
 impl Builder {
@@ -37,6 +39,8 @@ impl Builder {
             virtual_time: false,
             on_exception: None,
             slow_callback: None,
+            shuffle: None,
+            trace: None,
         }
     }
 
@@ -63,6 +67,9 @@ impl Builder {
     ///
     /// Tornado: overriding `IOLoop.handle_callback_exception`. The handler may use the loop. If it
     /// panics itself, that is logged and the loop goes on.
+    ///
+    /// An error that is found out when its last handle is dropped goes to the loop that is current
+    /// then, and to the log if none is: after `run_sync` has returned, say.
     pub fn on_exception(mut self, handler: impl Fn(&Exception) + 'static) -> Builder {
         self.on_exception = Some(Rc::new(handler));
         self
@@ -74,6 +81,22 @@ impl Builder {
     /// `set_blocking_log_threshold`; asyncio: `slow_callback_duration`.
     pub fn slow_callback(mut self, threshold: Duration) -> Builder {
         self.slow_callback = Some(threshold);
+        self
+    }
+
+    /// Runs what is ready in an order that `seed` decides, for tests: code that counts on an order
+    /// that nobody promised fails under some seed, and fails again under the same.
+    ///
+    /// What a turn runs is the same, only its order within the turn is not. See
+    /// [`testing::explore`](crate::testing::explore).
+    pub fn shuffle(mut self, seed: u64) -> Builder {
+        self.shuffle = Some(seed);
+        self
+    }
+
+    /// Records what the loop does, the last `steps` of it, for [`IoLoop::trace`].
+    pub fn trace(mut self, steps: usize) -> Builder {
+        self.trace = Some(steps);
         self
     }
 
@@ -99,6 +122,8 @@ impl std::fmt::Debug for Builder {
             .field("virtual_time", &self.virtual_time)
             .field("on_exception", &self.on_exception.is_some())
             .field("slow_callback", &self.slow_callback)
+            .field("shuffle", &self.shuffle)
+            .field("trace", &self.trace)
             .finish()
     }
 }

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::RawFd;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -17,17 +17,17 @@ use super::alarm::Alarm;
 use super::clock::Clock;
 use super::handlers::Handler;
 use super::inbox::{Inbox, LoopId};
-use super::introspect::{CoroutineInfo, Counting};
+use super::introspect::{CoroutineInfo, Counting, Step, Trace};
 use super::readiness::{Direction, Readiness};
 use super::ready::{Callback, Resume, Scheduler};
 use super::slots::{Full, Key};
 use super::timers::Timers;
 use super::turn::POLL_INTERVAL;
-use super::{Builder, Deadline, with_current};
-use crate::budget;
+use super::{Builder, Deadline, waker, with_current};
 use crate::concurrent::Executor;
 use crate::error::{ExcInfo, LoopClosed};
 use crate::report;
+use crate::resumption;
 
 /// The token of the inbox's eventfd; no slot packs to it.
 pub(super) const INBOX: mio::Token = mio::Token(usize::MAX);
@@ -64,9 +64,8 @@ pub(crate) struct Core {
     /// Made by [`IoLoop::current`]: closed with its thread.
     pub(super) of_thread: Cell<bool>,
 
-    /// The slot that is being resumed, and where it says it waits.
+    /// The slot that is being resumed.
     pub(super) current: Cell<Key>,
-    pub(super) waiting_at: Cell<Option<&'static Location<'static>>>,
     /// The main future of `run_sync` was resumed.
     pub(super) main_resumed: Cell<bool>,
     /// Executor jobs under way: while there are any, virtual time stands still.
@@ -86,6 +85,11 @@ pub(crate) struct Core {
 
     pub(super) on_exception: report::Handler,
     pub(super) slow_callback: Option<Duration>,
+    /// Whether entries are timed or recorded.
+    pub(super) watched: bool,
+    pub(super) trace: Option<Trace>,
+    /// The state of the generator that orders what is ready, for tests.
+    pub(super) shuffle: Option<Cell<u64>>,
     pub(super) counting: Counting,
 }
 impl Core {
@@ -107,7 +111,6 @@ impl Core {
             stop: Cell::new(false),
             of_thread: Cell::new(false),
             current: Cell::new(Key::NONE),
-            waiting_at: Cell::new(None),
             main_resumed: Cell::new(false),
             outside: Rc::new(Cell::new(0)),
             entries: Cell::new(0),
@@ -120,6 +123,9 @@ impl Core {
             executor: RefCell::new(None),
             on_exception: guarding(builder.on_exception),
             slow_callback: builder.slow_callback,
+            watched: builder.slow_callback.is_some() || builder.trace.is_some(),
+            trace: builder.trace.map(Trace::new),
+            shuffle: builder.shuffle.map(Cell::new),
             counting: Counting::default(),
         })
     }
@@ -163,20 +169,36 @@ impl Core {
         self.scheduler.borrow_mut().call(callback);
     }
 
-    /// Enters a slot: it is the current one, with a fresh budget, until the scope ends.
-    pub(crate) fn scope(&self, key: Key) -> Scope<'_> {
-        Scope {
-            core: self,
-            current: self.current.replace(key),
-            _budget: budget::fresh(),
-            waiting_at: self.waiting_at.replace(None),
+    /// Schedules a slot by its waker, if it is one of this loop.
+    pub(crate) fn wake_own(&self, waker: &Waker) -> bool {
+        let key = waker::key_in(waker, self.number());
+        key.map(|key| self.schedule(key)).is_some()
+    }
+
+    /// Wakes somebody who waits; without detours if it is a slot of this loop.
+    pub(crate) fn wake(&self, waker: Waker) {
+        match waker::key_in(&waker, self.number()) {
+            Some(key) => self.schedule(key),
+            None => waker.wake(),
         }
+    }
+
+    /// Enters a slot within whatever is going on: it is the current one until the scope ends.
+    pub(crate) fn scope(&self, key: Key) -> Scope<'_> {
+        Scope { core: self, current: self.current.replace(key), _nested: resumption::nested() }
     }
 
     /// Says that something outside is under way, for which virtual time has to wait.
     pub(crate) fn outside(&self) -> Outside {
         self.outside.set(self.outside.get() + 1);
         Outside(self.outside.clone())
+    }
+
+    #[inline]
+    pub(super) fn traces(&self, step: Step) {
+        if let Some(trace) = &self.trace {
+            trace.add(step);
+        }
     }
 
     pub(crate) fn turns(&self) -> u64 {
@@ -186,11 +208,6 @@ impl Core {
     /// The coroutine that is being resumed.
     pub(crate) fn current(&self) -> Option<CoroutineInfo> {
         self.scheduler.borrow().info(self.current.get())
-    }
-
-    /// Notes where the coroutine that is being resumed is about to wait.
-    pub(crate) fn waits_at(&self, place: &'static Location<'static>) {
-        self.waiting_at.set(Some(place));
     }
 
     #[track_caller]
@@ -207,11 +224,12 @@ impl Core {
         self.timers.borrow_mut().remove(key)
     }
 
-    /// Is the timer still pending? Then `waker` is the one to be woken.
-    pub(crate) fn poll_timer(&self, key: Key, waker: &Waker) -> bool {
+    /// Is the timer still pending? Then `waker` is the one to be woken, and becomes the one that was,
+    /// for the caller to drop when it holds no borrow.
+    pub(crate) fn poll_timer(&self, key: Key, waker: &mut Waker) -> bool {
         match self.timers.borrow_mut().get_mut(key) {
             Some(Timer::Wake(known)) => {
-                known.clone_from(waker);
+                std::mem::swap(known, waker);
                 true
             }
             Some(Timer::Call(_)) => true,
@@ -304,20 +322,11 @@ impl Drop for Outside {
 pub(crate) struct Scope<'a> {
     core: &'a Core,
     current: Key,
-    _budget: budget::Fresh,
-    waiting_at: Option<&'static Location<'static>>,
-}
-
-impl Scope<'_> {
-    /// Ends it and tells where the slot said it waits.
-    pub(crate) fn end(self) -> Option<&'static Location<'static>> {
-        self.core.waiting_at.get()
-    }
+    _nested: resumption::Nested,
 }
 
 impl Drop for Scope<'_> {
     fn drop(&mut self) {
         self.core.current.set(self.current);
-        self.core.waiting_at.set(self.waiting_at);
     }
 }

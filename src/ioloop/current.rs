@@ -1,18 +1,19 @@
 //! Which loop a thread has.
 
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 use std::sync::{Mutex, PoisonError};
 
 use super::core::{Core, State};
 use super::{IoLoop, LoopHandle};
 use crate::report;
 
-/// Holds the thread's loop; closes it with the thread if [`IoLoop::current`] has made it.
-struct Current(RefCell<Option<IoLoop>>);
+/// Ends the thread's current loop with the thread: closes it if [`IoLoop::current`] has made it.
+struct AtEnd;
 
-impl Drop for Current {
+impl Drop for AtEnd {
     fn drop(&mut self) {
-        if let Some(io_loop) = self.0.take() {
+        if let Some(io_loop) = CURRENT.with(|current| current.take()) {
             if io_loop.core.of_thread.get() {
                 io_loop.close();
             }
@@ -21,22 +22,34 @@ impl Drop for Current {
 }
 
 thread_local! {
-    static CURRENT: Current = const { Current(RefCell::new(None)) };
+    /// Has no destructor, so that destructors at the end of the thread find it, too.
+    static CURRENT: ManuallyDrop<RefCell<Option<IoLoop>>> =
+        const { ManuallyDrop::new(RefCell::new(None)) };
+    static AT_END: AtEnd = const { AtEnd };
 }
 
 /// Asks this thread's current loop, if there is one. `ask` runs no foreign code and does not change
 /// which loop is current.
 pub(crate) fn with_current<R>(ask: impl FnOnce(&Core) -> R) -> Option<R> {
-    CURRENT
-        .try_with(|current| current.0.borrow().as_ref().map(|io_loop| ask(&io_loop.core)))
-        .ok()
-        .flatten()
+    CURRENT.with(|current| current.borrow().as_ref().map(|io_loop| ask(&io_loop.core)))
+}
+
+/// [`with_current`] that makes a loop if the thread has none.
+#[track_caller]
+pub(crate) fn on_current<R>(ask: impl FnOnce(&Core) -> R) -> R {
+    let mut ask = Some(ask);
+    let mut answer = || with_current(|core| ask.take().map(|ask| ask(core))).flatten();
+    let answer = answer().or_else(|| {
+        drop(IoLoop::current());
+        answer()
+    });
+    answer.unwrap_or_else(|| unreachable!("there is a current loop now"))
 }
 
 /// Makes `io_loop` the thread's current one, with its exception handler, and returns the one before.
 fn replace_current(io_loop: Option<IoLoop>) -> Option<IoLoop> {
     report::install(io_loop.as_ref().map(|io_loop| io_loop.core.on_exception.clone()));
-    CURRENT.try_with(|current| current.0.replace(io_loop)).ok().flatten()
+    CURRENT.with(|current| current.replace(io_loop))
 }
 
 /// Restores the loop that was current before, also on unwinding.
@@ -78,7 +91,7 @@ impl IoLoop {
 
     /// This thread's current loop, if it has one. Tornado: `IOLoop.current(instance=False)`.
     pub fn try_current() -> Option<IoLoop> {
-        CURRENT.try_with(|current| current.0.borrow().clone()).ok().flatten()
+        CURRENT.with(|current| current.borrow().clone())
     }
 
     /// The loop that runs on this thread, if one does.
@@ -94,7 +107,10 @@ impl IoLoop {
     #[track_caller]
     pub fn make_current(&self) {
         self.refuse_in_another_running_loop("make_current");
-        drop(replace_current(Some(self.clone())));
+        // A thread that is ending keeps none: nobody would take it away again.
+        if AT_END.try_with(|_| ()).is_ok() {
+            drop(replace_current(Some(self.clone())));
+        }
     }
 
     /// Leaves the thread without a current loop. Nothing happens if it has none. Tornado:

@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 use mio::unix::SourceFd;
 
-use super::{Core, IoLoop, Key, Resume, waker};
+use super::{Core, IoLoop, Key, Resume, pack, waker};
 
 /// What to watch a file descriptor for, and what a handler is told.
 ///
@@ -135,7 +135,7 @@ impl<S: 'static, H: FnMut(&S, Interest) + 'static> Resume for FdHandler<S, H> {
     fn resume(self: Rc<Self>, io_loop: &IoLoop) {
         let core = io_loop.core();
         let registration = &self.registration;
-        let waker = waker(core.number(), registration.slot.get());
+        let waker = waker(pack(core.number(), registration.slot.get()));
         let taken = core.readiness(|readiness| readiness.take(registration.source, &waker));
         let Some(taken) = taken else { return };
         let mut told = Interest::NONE;
@@ -198,7 +198,9 @@ impl IoLoop {
     /// `AlreadyExists` if this loop watches that fd already, by whatever object (a handler left
     /// behind by an fd that was closed elsewhere is replaced, though); what the system says of an
     /// fd that is closed (`EBADF`) or cannot be watched, like a regular file (`EPERM`). poll(2)
-    /// takes those: there a regular file is always ready, and a closed fd is told as an error.
+    /// takes those: there a regular file is always ready, and a closed fd is told as an error. It
+    /// knows an fd by its number alone, so there [`remove_handler`](IoLoop::remove_handler) has to
+    /// come before a new file gets the number.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -249,7 +251,7 @@ impl IoLoop {
         let handler = Rc::new(FdHandler { registration, source, handler: RefCell::new(handler) });
         let slot = core.insert(handler.clone());
         handler.registration.slot.set(slot);
-        core.readiness(|readiness| readiness.take(key, &waker(core.number(), slot)));
+        core.readiness(|readiness| readiness.take(key, &waker(pack(core.number(), slot))));
         core.handlers.borrow_mut().insert(fd, handler);
         Ok(())
     }

@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::Location;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -25,8 +26,8 @@ use crate::error::LoopClosed;
 pub(crate) enum Item {
     /// Schedule a slot: a waker was woken.
     Wake(Key),
-    /// Run a callback.
-    Call(Box<dyn FnOnce() + Send>),
+    /// Run a callback, which was added there.
+    Call(&'static Location<'static>, Box<dyn FnOnce() + Send>),
     /// A socket of the loop was dropped elsewhere.
     ForgetSource(Key),
     /// A timer of the loop was dropped elsewhere.
@@ -84,22 +85,27 @@ pub(crate) struct Inbox {
     notified: AtomicU64,
 }
 
-/// Names a loop for ever: its number may be used again, its serial is not.
+/// Names a loop for ever: its number, which may be used again, and a serial, which is not, in one
+/// word.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct LoopId {
-    number: usize,
-    serial: u64,
-}
+pub(crate) struct LoopId(u64);
+
+/// How many bits of it are the number.
+const NUMBER_BITS: u32 = 16;
 
 impl LoopId {
+    fn new(number: usize, serial: u64) -> LoopId {
+        LoopId(serial << NUMBER_BITS | number as u64)
+    }
+
     pub(crate) fn number(self) -> usize {
-        self.number
+        (self.0 & ((1 << NUMBER_BITS) - 1)) as usize
     }
 }
 
 impl fmt::Display for LoopId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "IoLoop #{}", self.serial)
+        write!(f, "IoLoop #{}", self.0 >> NUMBER_BITS)
     }
 }
 
@@ -133,7 +139,7 @@ impl Inbox {
         }
         let serial = registry.serial;
         let inbox = Arc::new(Inbox {
-            id: LoopId { number, serial },
+            id: LoopId::new(number, serial),
             items: Mutex::new(Some(VecDeque::new())),
             doorbell: Doorbell::default(),
             waker,
@@ -195,7 +201,7 @@ impl Inbox {
     pub(crate) fn close(&self) -> VecDeque<Item> {
         let items = self.items.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut registry = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
-        registry.inboxes[self.id.number] = None;
+        registry.inboxes[self.id.number()] = None;
         items.unwrap_or_default()
     }
 }
@@ -214,7 +220,7 @@ pub(crate) fn wake(number: usize, key: Key) {
 
 /// Tells loop `id` that something of its was dropped on another thread.
 pub(crate) fn forget(id: LoopId, item: Item) {
-    match find(id.number) {
+    match find(id.number()) {
         Some(inbox) if inbox.id == id => drop(inbox.post(item)),
         _ => {}
     }
@@ -258,8 +264,9 @@ impl LoopHandle {
     /// # Errors
     ///
     /// [`LoopClosed`] if the loop is closed; the callback is dropped on this thread then.
+    #[track_caller]
     pub fn add_callback(&self, callback: impl FnOnce() + Send + 'static) -> Result<(), LoopClosed> {
-        self.inbox.post(Item::Call(Box::new(callback)))
+        self.inbox.post(Item::Call(Location::caller(), Box::new(callback)))
     }
 
     /// Asks the loop to stop, as [`IoLoop::stop`](crate::IoLoop::stop) does; in order with callbacks.

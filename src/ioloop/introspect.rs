@@ -1,9 +1,10 @@
-//! What a loop tells about itself: counters, and its coroutines with where they wait.
+//! What a loop tells about itself: counters, its coroutines with where they wait, and its steps.
 //!
 //! The counters are plain cells of the loop's thread, always on: each costs one addition where the
 //! thing that it counts costs at least a function call.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
 use std::panic::Location;
 
@@ -91,5 +92,57 @@ impl fmt::Display for CoroutineInfo {
             Some(place) => write!(f, ", waiting at {place}"),
             None => Ok(()),
         }
+    }
+}
+
+/// A step of a loop, as [`IoLoop::trace`](crate::IoLoop::trace) lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Step {
+    /// A turn began.
+    Turn,
+    /// A coroutine was resumed, by its name; `None` for a handler of an fd.
+    Resume(Option<&'static str>),
+    /// A callback was run, or a timer's; by the place where it was added.
+    Call(&'static Location<'static>),
+    /// The selector was asked and told of so many events.
+    Poll(usize),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Turn => f.write_str("turn"),
+            Step::Resume(Some(name)) => write!(f, "resume {name}"),
+            Step::Resume(None) => f.write_str("resume a handler"),
+            Step::Call(location) => write!(f, "call {location}"),
+            Step::Poll(events) => write!(f, "poll: {events} events"),
+        }
+    }
+}
+
+/// The last steps, if they are recorded.
+pub(crate) struct Trace {
+    most: usize,
+    steps: RefCell<VecDeque<Step>>,
+}
+
+impl Trace {
+    pub(crate) fn new(most: usize) -> Trace {
+        Trace { most, steps: RefCell::new(VecDeque::new()) }
+    }
+
+    pub(crate) fn add(&self, step: Step) {
+        let mut steps = self.steps.borrow_mut();
+        if steps.len() == self.most {
+            steps.pop_front();
+        }
+        if self.most > 0 {
+            steps.push_back(step);
+        }
+    }
+
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        self.steps.borrow().iter().copied().collect()
     }
 }

@@ -33,17 +33,18 @@ use std::time::{Duration, Instant};
 pub use builder::Builder;
 pub use handlers::Interest;
 pub use inbox::LoopHandle;
-pub use introspect::{CoroutineInfo, Counters};
+pub use introspect::{CoroutineInfo, Counters, Step};
 pub use periodic::PeriodicCallback;
 
 pub(crate) use self::core::{Core, Timer};
-pub(crate) use current::with_current;
+pub(crate) use current::{on_current, with_current};
 pub(crate) use handlers::rearm;
 pub(crate) use inbox::{Item, LoopId, forget};
-pub(crate) use readiness::{Direction, Gone, SHORT_IS_DRAINED};
-pub(crate) use ready::{Callback, Resume};
+use introspect::Trace;
+pub(crate) use readiness::{By, Direction, SHORT_IS_DRAINED, Until, Wait};
+pub(crate) use ready::{Callback, Panic, Resume};
 pub(crate) use slots::{Key, Slots};
-pub(crate) use waker::waker;
+pub(crate) use waker::{pack, unpack, waker};
 
 /// An event loop: coroutines, callbacks, timers and sockets of one thread.
 ///
@@ -143,7 +144,7 @@ impl IoLoop {
     /// ```
     #[track_caller]
     pub fn add_callback(&self, callback: impl FnOnce() + 'static) {
-        self.core.call(Callback { call: Box::new(callback), location: Location::caller() });
+        self.core.call(Callback::new(Location::caller(), callback));
     }
 
     /// Runs a callback at a deadline: an [`Instant`] or a [`Duration`] from now.
@@ -165,7 +166,7 @@ impl IoLoop {
         let key = if core.is_closed() {
             Key::NONE
         } else {
-            let call = Callback { call: Box::new(callback), location: Location::caller() };
+            let call = Callback::new(Location::caller(), callback);
             core.add_timer(core.deadline(deadline.into()), Timer::Call(call))
         };
         Timeout { id: core.id, key }
@@ -221,6 +222,36 @@ impl IoLoop {
             pending_timers: core.timers.borrow().len() as u64,
             sources: core.readiness.borrow().len() as u64,
         }
+    }
+
+    /// Moves a virtual clock forward by hand. Timers that are due then fire in the next turn, in order.
+    ///
+    /// A test that only waits need not: the clock moves by itself when nothing is left to do.
+    ///
+    /// # Panics
+    ///
+    /// If the loop's clock is the real one.
+    #[track_caller]
+    pub fn advance(&self, time: Duration) {
+        let clock = &self.core.clock;
+        assert!(clock.is_virtual(), "advance: {self:?} has the real clock, which nobody moves");
+        clock.advance_to(clock.after(time));
+    }
+
+    /// The last steps that the loop took, if [`Builder::trace`] asked for them.
+    ///
+    /// ```
+    /// use waterspout::{IoLoop, Step, coroutine};
+    ///
+    /// let io_loop = IoLoop::builder().virtual_time().trace(100).build()?;
+    /// io_loop.run_sync(|| async { coroutine::spawn_named("child", async {}).await })?;
+    /// let resumed = |step: &Step| matches!(step, Step::Resume(_));
+    /// let steps: Vec<_> = io_loop.trace().into_iter().filter(resumed).map(|s| s.to_string()).collect();
+    /// assert_eq!(steps, ["resume run_sync", "resume child", "resume run_sync"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn trace(&self) -> Vec<Step> {
+        self.core.trace.as_ref().map(Trace::steps).unwrap_or_default()
     }
 
     /// Every live coroutine: its name, where it was started, and where it waits.

@@ -163,7 +163,7 @@ impl Beat {
             Some(beat) if beat.starts.get() == start => beat.call(),
             _ => {}
         });
-        let timer = Timer::Call(Callback { call, location: Location::caller() });
+        let timer = Timer::Call(Callback::new(Location::caller(), call));
         let period = self.period(due);
         let next = with_current(|core| {
             if core.id() != id || core.is_closed() {

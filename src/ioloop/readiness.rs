@@ -14,7 +14,7 @@
 //! A token is the packed key of a slot: an event for a socket closed earlier in the same batch
 //! finds nothing. This is the only file that reads mio's events.
 
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 
 use mio::event::Event;
 
@@ -40,36 +40,151 @@ const ERROR: u8 = 16;
 #[derive(Debug, Default)]
 struct Source {
     bits: u8,
-    /// The first waiter of each direction...
-    first: [Option<Waker>; 2],
-    /// ...and the others, which are rare: several coroutines in `accept` on one listener.
+    /// Which of the wakers below are to be woken, by `ARMED`.
+    armed: u8,
+    /// Who asks by a poll function, and who awaits a future, of each direction. A waker stays when it
+    /// was woken, as it is most often the same one that waits next.
+    wakers: [[Option<Waker>; 2]; 2],
+    /// Further futures, which are rare: several coroutines in `accept` on one listener.
     others: Vec<(Direction, Waker)>,
 }
 
+/// What somebody waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Until {
+    /// Something can be done, or the direction has ended.
+    Ready,
+    /// It has ended.
+    Closed,
+}
+
+/// How somebody waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum By {
+    /// By a poll function: one at a time, the last one, as those traits have it.
+    Poll = 0,
+    /// By a future, which leaves when it is dropped.
+    Future = 1,
+}
+
+/// The answer to who asks for readiness.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    /// No need to.
+    Ready,
+    /// The waker is known.
+    Known,
+    /// It is not: let it [`wait`](Readiness::wait).
+    Unknown,
+}
+
+/// What becomes of a waker that is to be woken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Woken {
+    /// It has been woken, and may stay.
+    Done,
+    /// It is foreign, and to be woken later: it is taken out.
+    Later,
+}
+
+/// Bits by how and direction.
+const ARMED: [[u8; 2]; 2] = [[1, 2], [4, 8]];
+
 impl Source {
-    fn wait(&mut self, direction: Direction, waker: &Waker) {
-        let first = &mut self.first[direction as usize];
-        match first {
-            None => *first = Some(waker.clone()),
-            Some(known) if known.will_wake(waker) => {}
-            Some(_) => {
-                let known =
-                    |(of, known): &(Direction, Waker)| *of == direction && known.will_wake(waker);
-                if !self.others.iter().any(known) {
-                    self.others.push((direction, waker.clone()));
-                }
-            }
+    fn slot(&mut self, direction: Direction, by: By) -> (&mut Option<Waker>, &mut u8, u8) {
+        let (by, direction) = (by as usize, direction as usize);
+        (&mut self.wakers[by][direction], &mut self.armed, ARMED[by][direction])
+    }
+
+    /// Whether the waker is to be woken, if need be by arming it again.
+    #[inline]
+    fn rearm(&mut self, direction: Direction, by: By, waker: &Waker) -> bool {
+        let (slot, armed, bit) = self.slot(direction, by);
+        if slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *armed |= bit;
+            return true;
+        }
+        !self.others.is_empty() && by == By::Future && self.other(direction, waker).is_some()
+    }
+
+    fn other(&self, direction: Direction, waker: &Waker) -> Option<usize> {
+        self.others.iter().position(|(of, known)| *of == direction && known.will_wake(waker))
+    }
+
+    /// Puts a waker down that is not known, and gives back the one whose place it takes.
+    fn wait(&mut self, direction: Direction, by: By, waker: Waker) -> Option<Waker> {
+        let (slot, armed, bit) = self.slot(direction, by);
+        if *armed & bit == 0 || by == By::Poll {
+            *armed |= bit;
+            return slot.replace(waker);
+        }
+        self.others.push((direction, waker));
+        None
+    }
+
+    /// Takes a waker of a future out, if it is still to be woken.
+    fn leave(&mut self, direction: Direction, waker: &Waker) -> Option<Waker> {
+        let (slot, armed, bit) = self.slot(direction, By::Future);
+        if slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            let was_armed = *armed & bit != 0;
+            *armed &= !bit;
+            let waker = slot.take();
+            // One that was woken has nothing to wait for; it is only dropped.
+            return if was_armed { waker } else { None };
+        }
+        let at = self.other(direction, waker)?;
+        Some(self.others.remove(at).1)
+    }
+
+    /// Wakes who waits, if anybody does.
+    #[inline]
+    fn wake(
+        &mut self,
+        direction: Direction,
+        wake: &mut impl FnMut(&Waker) -> Woken,
+        later: &mut Vec<Waker>,
+    ) {
+        let armed = ARMED[0][direction as usize] | ARMED[1][direction as usize];
+        if self.armed & armed != 0 || !self.others.is_empty() {
+            self.wake_waiting(direction, wake, later);
         }
     }
 
-    fn take_waiters(&mut self, direction: Direction, woken: &mut Vec<Waker>) {
-        woken.extend(self.first[direction as usize].take());
-        self.others.retain(|(of, waker)| {
-            if *of == direction {
-                woken.push(waker.clone());
+    fn wake_waiting(
+        &mut self,
+        direction: Direction,
+        wake: &mut impl FnMut(&Waker) -> Woken,
+        later: &mut Vec<Waker>,
+    ) {
+        for by in [By::Poll, By::Future] {
+            let (slot, armed, bit) = self.slot(direction, by);
+            if *armed & bit == 0 {
+                continue;
             }
-            *of != direction
-        });
+            *armed &= !bit;
+            if slot.as_ref().map(&mut *wake) == Some(Woken::Later) {
+                later.extend(slot.take());
+            }
+        }
+        if !self.others.is_empty() {
+            self.wake_others(direction, wake, later);
+        }
+    }
+
+    #[cold]
+    fn wake_others(
+        &mut self,
+        direction: Direction,
+        wake: &mut impl FnMut(&Waker) -> Woken,
+        later: &mut Vec<Waker>,
+    ) {
+        for (of, waker) in std::mem::take(&mut self.others) {
+            if of != direction {
+                self.others.push((of, waker));
+            } else if wake(&waker) == Woken::Later {
+                later.push(waker);
+            }
+        }
     }
 }
 
@@ -80,10 +195,6 @@ pub(crate) struct Taken {
     pub(crate) writable: bool,
     pub(crate) error: bool,
 }
-
-/// The slot is not in this table: the socket belongs to another loop, or its loop was closed.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Gone;
 
 /// The table of sockets.
 #[derive(Debug)]
@@ -102,11 +213,12 @@ impl Readiness {
         self.sources.insert(Source { bits, ..Source::default() })
     }
 
-    /// Forgets a socket. Who waited for it is woken, to find it gone.
+    /// Forgets a socket. Who waited for it is to be woken, to find it gone.
     pub(crate) fn remove(&mut self, key: Key, woken: &mut Vec<Waker>) {
         if let Some(mut source) = self.sources.remove(key) {
-            source.take_waiters(Direction::Read, woken);
-            source.take_waiters(Direction::Write, woken);
+            for direction in [Direction::Read, Direction::Write] {
+                source.wake(direction, &mut |_| Woken::Later, woken);
+            }
         }
     }
 
@@ -114,19 +226,42 @@ impl Readiness {
         self.sources.len()
     }
 
-    /// Is the socket ready, or else: wakes the waker when it is.
-    pub(crate) fn poll_ready(
+    /// Is the socket ready, or else: is this waker woken when it is? `None` if it is not in this
+    /// table: its loop was closed.
+    #[inline]
+    pub(crate) fn poll(
         &mut self,
         key: Key,
         direction: Direction,
-        cx: &Context<'_>,
-    ) -> Result<Poll<()>, Gone> {
-        let source = self.sources.get_mut(key).ok_or(Gone)?;
-        if source.bits & (READY[direction as usize] | CLOSED[direction as usize]) != 0 {
-            return Ok(Poll::Ready(()));
+        until: Until,
+        by: By,
+        waker: &Waker,
+    ) -> Option<Wait> {
+        let source = self.sources.get_mut(key)?;
+        let ready = if until == Until::Ready { READY[direction as usize] } else { 0 };
+        if source.bits & (ready | CLOSED[direction as usize]) != 0 {
+            return Some(Wait::Ready);
         }
-        source.wait(direction, cx.waker());
-        Ok(Poll::Pending)
+        let known = source.rearm(direction, by, waker);
+        Some(if known { Wait::Known } else { Wait::Unknown })
+    }
+
+    /// Wakes `waker`, which is not known, when the socket is ready. Gives back what the caller is to
+    /// drop.
+    pub(crate) fn wait(
+        &mut self,
+        key: Key,
+        direction: Direction,
+        by: By,
+        waker: Waker,
+    ) -> Option<Waker> {
+        self.sources.get_mut(key)?.wait(direction, by, waker)
+    }
+
+    /// A future that waits by `waker` is dropped. Whoever else waits by the same has to ask again, so
+    /// the caller wakes it.
+    pub(crate) fn leave(&mut self, key: Key, direction: Direction, waker: &Waker) -> Option<Waker> {
+        self.sources.get_mut(key)?.leave(direction, waker)
     }
 
     /// A short read or write has drained the socket for now.
@@ -146,8 +281,11 @@ impl Readiness {
     /// Takes the bits of a handler's fd and lets `waker` wait for the next ones.
     pub(crate) fn take(&mut self, key: Key, waker: &Waker) -> Option<Taken> {
         let source = self.sources.get_mut(key)?;
-        source.wait(Direction::Read, waker);
-        source.wait(Direction::Write, waker);
+        for direction in [Direction::Read, Direction::Write] {
+            if !source.rearm(direction, By::Poll, waker) {
+                source.wait(direction, By::Poll, waker.clone());
+            }
+        }
         let bits = std::mem::take(&mut source.bits);
         Some(Taken {
             readable: bits & READY[0] != 0,
@@ -156,12 +294,17 @@ impl Readiness {
         })
     }
 
-    /// Sets the bits of an event and collects who waited for them; the caller wakes them when it
-    /// holds no borrow any more.
-    pub(crate) fn on_event(&mut self, event: &Event, woken: &mut Vec<Waker>) {
+    /// Sets the bits of an event and wakes who waited for them: by `wake`, which runs no foreign code,
+    /// or else `later`, when the caller holds no borrow any more.
+    pub(crate) fn on_event(
+        &mut self,
+        event: &Event,
+        wake: &mut impl FnMut(&Waker) -> Woken,
+        later: &mut Vec<Waker>,
+    ) {
         let Some(source) = self.sources.get_mut(Key::unpack(event.token().0)) else { return };
         // An error ends both directions as far as waiting goes: the next call on the socket tells.
-        let error = event.is_error();
+        let error = event.is_error() || is_closed_fd(event);
         let read_closed = error || event.is_read_closed();
         let write_closed = error || event.is_write_closed();
         if read_closed || event.is_priority() {
@@ -175,68 +318,154 @@ impl Readiness {
         }
         if event.is_readable() || event.is_priority() || read_closed {
             source.bits |= READY[0];
-            source.take_waiters(Direction::Read, woken);
+            source.wake(Direction::Read, wake, later);
         }
         if event.is_writable() || write_closed {
             source.bits |= READY[1];
-            source.take_waiters(Direction::Write, woken);
+            source.wake(Direction::Write, wake, later);
         }
     }
+}
+
+/// mio has no name for what poll(2) says of an fd that is closed; it is the event that is nothing
+/// else. (epoll and kqueue forget such fds.)
+fn is_closed_fd(event: &Event) -> bool {
+    cfg!(mio_unsupported_force_poll_poll)
+        && !(event.is_readable()
+            || event.is_writable()
+            || event.is_priority()
+            || event.is_read_closed()
+            || event.is_write_closed())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Direction::{Read, Write};
 
     fn table() -> (Readiness, Key) {
         let mut readiness = Readiness::new();
-        let key = readiness.insert(&[Direction::Read]).unwrap();
+        let key = readiness.insert(&[Read]).unwrap();
         (readiness, key)
+    }
+
+    fn wakers(n: usize) -> Vec<Waker> {
+        (0..n).map(|_| waker_fn::waker_fn(|| ())).collect()
+    }
+
+    fn same(woken: &[Waker], expected: &[&Waker]) -> bool {
+        woken.len() == expected.len()
+            && woken.iter().zip(expected).all(|(woken, expected)| woken.will_wake(expected))
+    }
+
+    /// Asks and waits, as sockets do.
+    fn ask(
+        readiness: &mut Readiness,
+        key: Key,
+        direction: Direction,
+        by: By,
+        waker: &Waker,
+    ) -> Wait {
+        let wait = readiness.poll(key, direction, Until::Ready, by, waker).unwrap();
+        if wait == Wait::Unknown {
+            readiness.wait(key, direction, by, waker.clone());
+        }
+        wait
+    }
+
+    fn woken(readiness: &mut Readiness, key: Key, direction: Direction) -> Vec<Waker> {
+        let mut woken = Vec::new();
+        let source = readiness.sources.get_mut(key).unwrap();
+        source.wake(direction, &mut |_| Woken::Later, &mut woken);
+        woken
+    }
+
+    #[test]
+    fn a_waker_stays_for_the_next_time_and_gives_way_to_another() {
+        let (mut readiness, key) = table();
+        let wakers = wakers(2);
+        readiness.drained(key, Read);
+        let mut woken = 0;
+        for expected in [Wait::Unknown, Wait::Known, Wait::Known] {
+            assert_eq!(ask(&mut readiness, key, Read, By::Future, &wakers[0]), expected);
+            let source = readiness.sources.get_mut(key).unwrap();
+            for _ in 0..2 {
+                let wake = &mut |_: &Waker| {
+                    woken += 1;
+                    Woken::Done
+                };
+                source.wake(Read, wake, &mut Vec::new());
+            }
+        }
+        assert_eq!(woken, 3, "once each time");
+        assert_eq!(ask(&mut readiness, key, Read, By::Future, &wakers[1]), Wait::Unknown);
+        assert!(same(&super::tests::woken(&mut readiness, key, Read), &[&wakers[1]]));
     }
 
     #[test]
     fn a_bit_stays_until_the_socket_is_drained() {
         let (mut readiness, key) = table();
-        let cx = Context::from_waker(Waker::noop());
         for _ in 0..2 {
-            assert_eq!(readiness.poll_ready(key, Direction::Read, &cx), Ok(Poll::Ready(())));
+            assert_eq!(ask(&mut readiness, key, Read, By::Future, Waker::noop()), Wait::Ready);
         }
-        readiness.drained(key, Direction::Read);
-        assert_eq!(readiness.poll_ready(key, Direction::Read, &cx), Ok(Poll::Pending));
-        assert_eq!(readiness.poll_ready(key, Direction::Write, &cx), Ok(Poll::Pending));
+        readiness.drained(key, Read);
+        assert_eq!(ask(&mut readiness, key, Read, By::Future, Waker::noop()), Wait::Unknown);
+        assert_eq!(ask(&mut readiness, key, Write, By::Future, Waker::noop()), Wait::Unknown);
     }
 
     #[test]
     fn the_end_of_the_stream_survives_a_short_read_but_not_eagain() {
         let (mut readiness, key) = table();
-        let cx = Context::from_waker(Waker::noop());
         readiness.sources.get_mut(key).unwrap().bits = READY[0] | CLOSED[0];
-        readiness.drained(key, Direction::Read);
-        assert_eq!(readiness.poll_ready(key, Direction::Read, &cx), Ok(Poll::Ready(())));
-        readiness.would_block(key, Direction::Read);
-        assert_eq!(readiness.poll_ready(key, Direction::Read, &cx), Ok(Poll::Pending));
+        readiness.drained(key, Read);
+        assert_eq!(ask(&mut readiness, key, Read, By::Poll, Waker::noop()), Wait::Ready);
+        readiness.would_block(key, Read);
+        assert_eq!(ask(&mut readiness, key, Read, By::Poll, Waker::noop()), Wait::Unknown);
     }
 
     #[test]
-    fn every_waiter_of_a_direction_is_kept_once() {
+    fn every_future_that_waits_is_kept_once_and_woken_in_order() {
         let (mut readiness, key) = table();
-        let wakers: Vec<Waker> = (0..3).map(|_| waker_fn::waker_fn(|| ())).collect();
-        readiness.drained(key, Direction::Read);
-        for _ in 0..2 {
+        let wakers = wakers(3);
+        readiness.drained(key, Read);
+        for expected in [Wait::Unknown, Wait::Known] {
             for waker in &wakers {
-                let cx = Context::from_waker(waker);
-                assert_eq!(readiness.poll_ready(key, Direction::Read, &cx), Ok(Poll::Pending));
+                assert_eq!(ask(&mut readiness, key, Read, By::Future, waker), expected);
             }
         }
-        let cx = Context::from_waker(&wakers[0]);
-        assert_eq!(readiness.poll_ready(key, Direction::Write, &cx), Ok(Poll::Pending));
-        let mut woken = Vec::new();
-        readiness.sources.get_mut(key).unwrap().take_waiters(Direction::Read, &mut woken);
-        assert_eq!(woken.len(), 3);
-        assert!(woken.iter().zip(&wakers).all(|(woken, waker)| woken.will_wake(waker)));
-        woken.clear();
-        readiness.remove(key, &mut woken);
-        assert_eq!(woken.len(), 1);
-        assert_eq!(readiness.poll_ready(key, Direction::Read, &cx), Err(Gone));
+        ask(&mut readiness, key, Write, By::Future, &wakers[0]);
+        let got = woken(&mut readiness, key, Read);
+        assert!(same(&got, &[&wakers[0], &wakers[1], &wakers[2]]));
+        let mut rest = Vec::new();
+        readiness.remove(key, &mut rest);
+        assert!(same(&rest, &[&wakers[0]]));
+        assert_eq!(readiness.poll(key, Read, Until::Ready, By::Future, &wakers[0]), None);
+    }
+
+    #[test]
+    fn of_those_who_poll_the_last_one_is_woken_beside_the_futures() {
+        let (mut readiness, key) = table();
+        let wakers = wakers(3);
+        readiness.drained(key, Read);
+        ask(&mut readiness, key, Read, By::Poll, &wakers[0]);
+        ask(&mut readiness, key, Read, By::Future, &wakers[1]);
+        ask(&mut readiness, key, Read, By::Poll, &wakers[2]);
+        assert!(same(&woken(&mut readiness, key, Read), &[&wakers[2], &wakers[1]]));
+    }
+
+    #[test]
+    fn a_future_that_is_dropped_leaves_nothing() {
+        let (mut readiness, key) = table();
+        let wakers = wakers(3);
+        readiness.drained(key, Read);
+        for waker in &wakers {
+            ask(&mut readiness, key, Read, By::Future, waker);
+        }
+        for gone in [&wakers[2], &wakers[0]] {
+            assert!(readiness.leave(key, Read, gone).unwrap().will_wake(gone));
+            assert!(readiness.leave(key, Read, gone).is_none());
+        }
+        assert!(readiness.leave(key, Write, &wakers[1]).is_none());
+        assert!(same(&woken(&mut readiness, key, Read), &[&wakers[1]]));
     }
 }

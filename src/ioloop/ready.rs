@@ -1,12 +1,13 @@
 //! What runs next.
 //!
 //! The run queue holds callbacks and the keys of slots, in the order in which they became ready:
-//! one queue, so that order is total. A slot is in it at most once: waking it sets its *scheduled*
-//! flag, taking it out clears the flag.
+//! one queue, so that order is total. A slot is in it at most once: waking it marks it in the table,
+//! taking it out takes the mark off.
 //!
 //! The loop resumes slots through [`Resume`] and knows nothing else of them: coroutines, fd
 //! handlers and the main future of `run_sync` are alike to it.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::Location;
 use std::rc::Rc;
@@ -17,8 +18,15 @@ use super::slots::{Full, Key, Slots};
 
 /// Something that a loop suspends and resumes.
 pub(crate) trait Resume {
-    /// Goes on until the next suspension. Called by the loop's turn, never from within itself.
+    /// Goes on until the next suspension. Called by the loop's turn, never from within itself. A
+    /// panic in it goes through, to `panicked`.
     fn resume(self: Rc<Self>, io_loop: &IoLoop);
+
+    /// It has panicked while it was resumed; gives the panic back if that is not its affair.
+    fn panicked(&self, panic: Panic, io_loop: &IoLoop) -> Option<Panic> {
+        let _ = io_loop;
+        Some(panic)
+    }
 
     /// The loop closes: drops what is suspended.
     fn close(self: Rc<Self>, io_loop: &IoLoop);
@@ -29,10 +37,47 @@ pub(crate) trait Resume {
     }
 }
 
-/// A callback with the place where it was added.
-pub(crate) struct Callback {
-    pub(crate) call: Box<dyn FnOnce()>,
-    pub(crate) location: &'static Location<'static>,
+/// The payload of a panic.
+pub(crate) type Panic = Box<dyn Any + Send>;
+
+/// A callback with the place where it was added; behind one pointer, so that the queue is dense.
+pub(crate) struct Callback(Box<dyn Call>);
+
+trait Call {
+    fn location(&self) -> &'static Location<'static>;
+    fn call(self: Box<Self>);
+}
+
+struct Located<F> {
+    location: &'static Location<'static>,
+    callback: F,
+}
+
+impl<F: FnOnce()> Call for Located<F> {
+    fn location(&self) -> &'static Location<'static> {
+        self.location
+    }
+
+    fn call(self: Box<Self>) {
+        (self.callback)();
+    }
+}
+
+impl Callback {
+    pub(crate) fn new(
+        location: &'static Location<'static>,
+        callback: impl FnOnce() + 'static,
+    ) -> Callback {
+        Callback(Box::new(Located { location, callback }))
+    }
+
+    pub(crate) fn location(&self) -> &'static Location<'static> {
+        self.0.location()
+    }
+
+    pub(crate) fn call(self) {
+        self.0.call();
+    }
 }
 
 /// An entry of the run queue.
@@ -41,20 +86,15 @@ pub(crate) enum Ready {
     Call(Callback),
 }
 
-struct Slot {
-    resume: Rc<dyn Resume>,
-    scheduled: bool,
-}
-
-/// The table of slots and the run queue over it.
+/// The table of slots and the run queue over it. What is marked in the table is in the queue.
 pub(crate) struct Scheduler {
-    slots: Slots<Slot>,
+    slots: Slots<Rc<dyn Resume>>,
     queue: VecDeque<Ready>,
 }
 
 /// What the turn took from the queue.
 pub(crate) enum Next {
-    Resume(Rc<dyn Resume>),
+    Resume(Key, Rc<dyn Resume>),
     Call(Callback),
     /// The slot has gone meanwhile.
     Stale,
@@ -66,22 +106,27 @@ impl Scheduler {
     }
 
     pub(crate) fn insert(&mut self, resume: Rc<dyn Resume>) -> Result<Key, Full> {
-        self.slots.insert(Slot { resume, scheduled: false })
+        self.slots.insert(resume)
     }
 
     /// Takes a slot out; the caller drops it when no borrow is held any more.
     pub(crate) fn remove(&mut self, key: Key) -> Option<Rc<dyn Resume>> {
-        self.slots.remove(key).map(|slot| slot.resume)
+        self.slots.remove(key)
     }
 
     /// Queues a slot unless it is queued already, or gone.
+    #[inline]
     pub(crate) fn schedule(&mut self, key: Key) {
-        match self.slots.get_mut(key) {
-            Some(slot) if !slot.scheduled => {
-                slot.scheduled = true;
-                self.queue.push_back(Ready::Slot(key));
-            }
-            _ => {}
+        if self.slots.mark(key) {
+            self.queue.push_back(Ready::Slot(key));
+        }
+    }
+
+    /// Puts the first `ready` entries in another order.
+    pub(crate) fn shuffle(&mut self, ready: usize, mut random: impl FnMut() -> u64) {
+        let entries = self.queue.make_contiguous();
+        for last in (1..ready.min(entries.len())).rev() {
+            entries.swap(last, (random() % (last as u64 + 1)) as usize);
         }
     }
 
@@ -94,17 +139,20 @@ impl Scheduler {
         self.queue.len()
     }
 
+    #[inline]
     pub(crate) fn next(&mut self) -> Option<Next> {
         Some(match self.queue.pop_front()? {
             Ready::Call(callback) => Next::Call(callback),
-            Ready::Slot(key) => match self.slots.get_mut(key) {
-                Some(slot) => {
-                    slot.scheduled = false;
-                    Next::Resume(slot.resume.clone())
-                }
+            Ready::Slot(key) => match self.slots.unmark(key) {
+                Some(resume) => Next::Resume(key, resume.clone()),
                 None => Next::Stale,
             },
         })
+    }
+
+    /// What is in a slot.
+    pub(crate) fn get(&self, key: Key) -> Option<&Rc<dyn Resume>> {
+        self.slots.get(key)
     }
 
     /// How many slots are live.
@@ -118,10 +166,10 @@ impl Scheduler {
     }
 
     pub(crate) fn info(&self, key: Key) -> Option<CoroutineInfo> {
-        self.slots.get(key)?.resume.info()
+        self.slots.get(key)?.info()
     }
 
     pub(crate) fn infos(&self) -> impl Iterator<Item = CoroutineInfo> {
-        self.slots.iter().filter_map(|(_, slot)| slot.resume.info())
+        self.slots.iter().filter_map(|(_, resume)| resume.info())
     }
 }

@@ -13,8 +13,9 @@ use super::introspect::CoroutineInfo;
 use super::readiness::Readiness;
 use super::ready::{Callback, Resume};
 use super::slots::Key;
-use super::{IoLoop, waker};
+use super::{IoLoop, pack, waker};
 use crate::error::{RunError, StartError};
+use crate::resumption;
 
 impl IoLoop {
     /// Runs the loop until [`stop`](IoLoop::stop).
@@ -46,7 +47,9 @@ impl IoLoop {
     }
 
     fn begin(&self) -> Result<Running<'_>, StartError> {
-        if let Some(running) = IoLoop::running() {
+        // It runs without being current while a destructor at another loop's close asks.
+        let itself = (self.core.state.get() == State::Running).then(|| self.clone());
+        if let Some(running) = itself.or_else(IoLoop::running) {
             let (asked, running) = (format!("{self:?}"), format!("{running:?}"));
             return Err(StartError::Nested { asked, running });
         }
@@ -132,7 +135,7 @@ impl IoLoop {
                 timed_out.set(true);
                 io_loop.stop();
             };
-            let call = Callback { call: Box::new(up), location };
+            let call = Callback::new(location, up);
             slot.timeout.set(Some(core.add_timer(core.clock.after(timeout), Timer::Call(call))));
         }
 
@@ -147,13 +150,14 @@ impl IoLoop {
                     if let Some(make) = make.take() {
                         future.set(Some(make().into_future()));
                     }
-                    let waker = waker(core.number(), slot.key);
+                    let waker = waker(pack(core.number(), slot.key));
                     match future.as_mut().as_pin_mut() {
                         Some(future) => future.poll(&mut Context::from_waker(&waker)),
                         None => Poll::Pending,
                     }
                 }));
-                main.waiting_at.set(scope.end());
+                main.waiting_at.set(resumption::place());
+                drop(scope);
                 match polled {
                     Ok(Poll::Pending) => {}
                     Ok(Poll::Ready(output)) => outcome = Some(Ok(output)),
@@ -211,10 +215,13 @@ impl IoLoop {
             if next.is_none() && timer.is_none() {
                 break;
             }
-            self.guarded("destructor", None, || drop((next, timer)));
+            // Each by itself: a second panic while the first unwinds would abort the process.
+            self.guarded("destructor", None, || drop(next));
+            self.guarded("destructor", None, || drop(timer));
         }
-        let handlers = core.handlers.take();
-        self.guarded("destructor", None, || drop(handlers));
+        for handler in core.handlers.take().into_values() {
+            self.guarded("destructor of a handler", None, || drop(handler));
+        }
         let readiness = core.readiness.replace(Readiness::new());
         self.guarded("destructor", None, || drop(readiness));
         core.lent.borrow_mut().clear();

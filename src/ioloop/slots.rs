@@ -21,38 +21,38 @@ pub(crate) const INDEX_BITS: u32 = 18;
 pub(crate) const GENERATION_BITS: u32 = 8;
 
 const INDEX_MASK: usize = (1 << INDEX_BITS) - 1;
-const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
+const KEY_MASK: usize = (1 << (INDEX_BITS + GENERATION_BITS)) - 1;
+/// What a slot's key grows by from one generation to the next.
+const GENERATION: usize = 1 << INDEX_BITS;
+
+/// Set in the key that a slot keeps while it is marked, so that no key equals it.
+const MARK: usize = 1 << (usize::BITS - 1);
 
 /// End of the free list; never a valid index.
 const NONE: u32 = INDEX_MASK as u32;
 
-/// Names one entry of one table, for as long as that entry lives.
+/// Names one entry of one table, for as long as that entry lives: an index and a generation in one
+/// word.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Key {
-    index: u32,
-    generation: u32,
-}
+pub(crate) struct Key(usize);
 
 impl Key {
     /// A key that no table ever hands out.
-    pub(crate) const NONE: Key = Key { index: NONE, generation: 0 };
+    pub(crate) const NONE: Key = Key(NONE as usize);
 
     /// The key in the low `INDEX_BITS + GENERATION_BITS` bits of a word.
     pub(crate) fn pack(self) -> usize {
-        (self.generation as usize) << INDEX_BITS | self.index as usize
+        self.0
     }
 
     /// The inverse of [`pack`](Key::pack); higher bits are ignored.
     pub(crate) fn unpack(word: usize) -> Key {
-        Key {
-            index: (word & INDEX_MASK) as u32,
-            generation: (word >> INDEX_BITS) as u32 & GENERATION_MASK,
-        }
+        Key(word & KEY_MASK)
     }
 
     /// The slot's position, for tables kept in step with this one.
     pub(crate) fn index(self) -> usize {
-        self.index as usize
+        self.0 & INDEX_MASK
     }
 }
 
@@ -68,7 +68,8 @@ enum Entry<T> {
 
 #[derive(Debug)]
 struct Slot<T> {
-    generation: u32,
+    /// The key of the entry, or of the next one; with `MARK` if it is marked.
+    key: usize,
     entry: Entry<T>,
 }
 
@@ -90,34 +91,63 @@ impl<T> Slots<T> {
     // Inlined, a value of several words is built in its slot; else it is copied there from the stack.
     #[inline]
     pub(crate) fn insert(&mut self, value: T) -> Result<Key, Full> {
-        let index = self.free;
-        if let Some(slot) = self.slots.get_mut(index as usize) {
+        if let Some(slot) = self.slots.get_mut(self.free as usize) {
             if let Entry::Vacant { next } = slot.entry {
                 self.free = next;
             }
             slot.entry = Entry::Occupied(value);
+            slot.key &= !MARK;
             self.len += 1;
-            return Ok(Key { index, generation: slot.generation });
+            return Ok(Key(slot.key));
         }
         let index = self.slots.len();
         if index >= INDEX_MASK {
             return Err(Full);
         }
-        self.slots.push(Slot { generation: 0, entry: Entry::Occupied(value) });
+        self.slots.push(Slot { key: index, entry: Entry::Occupied(value) });
         self.len += 1;
-        Ok(Key { index: index as u32, generation: 0 })
+        Ok(Key(index))
     }
 
-    /// Takes the entry out; from here on `key` finds nothing.
+    /// Marks the entry; `false` if it is marked already, or gone.
+    ///
+    /// One comparison answers both: a marked slot has a key that nobody has. (A key that was kept
+    /// until its generation came around again may mark a vacant slot, which harms nobody.)
+    #[inline]
+    pub(crate) fn mark(&mut self, key: Key) -> bool {
+        match self.slots.get_mut(key.index()) {
+            Some(slot) if slot.key == key.0 => {
+                slot.key |= MARK;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes the mark off and shows the entry, unless it is gone.
+    #[inline]
+    pub(crate) fn unmark(&mut self, key: Key) -> Option<&mut T> {
+        let slot = self.slots.get_mut(key.index())?;
+        if slot.key != key.0 | MARK {
+            return None;
+        }
+        slot.key = key.0;
+        match &mut slot.entry {
+            Entry::Occupied(value) => Some(value),
+            Entry::Vacant { .. } => None,
+        }
+    }
+
+    /// Takes the entry out, marked or not; from here on `key` finds nothing.
     #[inline]
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         let slot = self.slots.get_mut(key.index())?;
-        if slot.generation != key.generation || matches!(slot.entry, Entry::Vacant { .. }) {
+        if slot.key & !MARK != key.0 || matches!(slot.entry, Entry::Vacant { .. }) {
             return None;
         }
-        slot.generation = (slot.generation + 1) & GENERATION_MASK;
+        slot.key = (key.0 + GENERATION) & KEY_MASK;
         let entry = std::mem::replace(&mut slot.entry, Entry::Vacant { next: self.free });
-        self.free = key.index;
+        self.free = key.index() as u32;
         self.len -= 1;
         match entry {
             Entry::Occupied(value) => Some(value),
@@ -125,22 +155,20 @@ impl<T> Slots<T> {
         }
     }
 
+    #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         match self.slots.get(key.index()) {
-            Some(Slot { generation, entry: Entry::Occupied(value) })
-                if *generation == key.generation =>
-            {
+            Some(Slot { key: known, entry: Entry::Occupied(value) }) if *known & !MARK == key.0 => {
                 Some(value)
             }
             _ => None,
         }
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.slots.get_mut(key.index()) {
-            Some(Slot { generation, entry: Entry::Occupied(value) })
-                if *generation == key.generation =>
-            {
+            Some(Slot { key: known, entry: Entry::Occupied(value) }) if *known & !MARK == key.0 => {
                 Some(value)
             }
             _ => None,
@@ -170,7 +198,7 @@ impl<T> Slots<T> {
 
     /// The key of the live entry at `index`.
     pub(crate) fn key_at(&self, index: u32) -> Key {
-        Key { index, generation: self.slots[index as usize].generation }
+        Key(self.slots[index as usize].key & !MARK)
     }
 
     /// The key of the first live entry at or after `index`.
@@ -192,10 +220,8 @@ impl<T> Slots<T> {
 
     /// Every live key with its entry, in the order of their slots.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        self.slots.iter().enumerate().filter_map(|(index, slot)| match &slot.entry {
-            Entry::Occupied(value) => {
-                Some((Key { index: index as u32, generation: slot.generation }, value))
-            }
+        self.slots.iter().filter_map(|slot| match &slot.entry {
+            Entry::Occupied(value) => Some((Key(slot.key & !MARK), value)),
             Entry::Vacant { .. } => None,
         })
     }
@@ -242,11 +268,7 @@ mod tests {
 
     #[test]
     fn packing_keeps_every_bit_and_ignores_higher_ones() {
-        for key in [
-            Key { index: 0, generation: 0 },
-            Key { index: NONE - 1, generation: GENERATION_MASK },
-            Key { index: 5, generation: 7 },
-        ] {
+        for key in [Key(0), Key(KEY_MASK - 1), Key(7 * GENERATION + 5)] {
             assert_eq!(Key::unpack(key.pack()), key);
             let foreign = 1usize << (INDEX_BITS + GENERATION_BITS);
             assert_eq!(Key::unpack(key.pack() | foreign), key);
@@ -257,10 +279,27 @@ mod tests {
     fn generations_wrap_around_within_their_bits() {
         let mut slots = Slots::new();
         let key = slots.insert(()).unwrap();
-        slots.slots[0].generation = GENERATION_MASK;
+        let last = Key(KEY_MASK - INDEX_MASK);
+        slots.slots[0].key = last.0;
         assert_eq!(slots.remove(key), None);
-        slots.remove(Key { index: 0, generation: GENERATION_MASK }).unwrap();
-        assert_eq!(slots.insert(()).unwrap(), Key { index: 0, generation: 0 });
+        slots.remove(last).unwrap();
+        assert_eq!(slots.insert(()), Ok(Key(0)));
+    }
+
+    #[test]
+    fn an_entry_is_marked_once_and_found_all_the_same() {
+        let mut slots = Slots::new();
+        let key = slots.insert('a').unwrap();
+        assert_eq!(slots.unmark(key), None);
+        assert!(slots.mark(key) && !slots.mark(key));
+        assert_eq!((slots.get(key), slots.iter().next()), (Some(&'a'), Some((key, &'a'))));
+        assert_eq!(slots.unmark(key), Some(&mut 'a'));
+        assert!(slots.mark(key));
+        assert_eq!(slots.remove(key), Some('a'));
+        assert!(!slots.mark(key));
+        assert_eq!(slots.unmark(key), None);
+        let next = slots.insert('b').unwrap();
+        assert!(slots.mark(next) && slots.get(key).is_none());
     }
 
     #[test]

@@ -183,6 +183,11 @@ impl<T> Timers<T> {
         self.entries.get_mut(key).map(|entry| &mut entry.payload)
     }
 
+    /// Whether [`collect_due`](Timers::collect_due) has nothing to do at `now`.
+    pub(crate) fn is_settled(&self, now: u64) -> bool {
+        now < self.next && now >> TICK_BITS <= self.elapsed
+    }
+
     /// Moves the wheel to `now` and appends the keys of all timers with `deadline <= now` to `due`,
     /// in the order of their deadlines, those of equal deadline in the order of insertion. They
     /// leave the wheel, but their payloads stay until [`remove`](Timers::remove)d.

@@ -11,6 +11,7 @@
 //! long. The clock is read when the selector has been asked and somebody waits for a deadline, so
 //! at most once a turn, and not at all without timers.
 
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::task::Waker;
@@ -19,11 +20,14 @@ use std::time::{Duration, Instant};
 use super::IoLoop;
 use super::core::{ALARM, Core, INBOX, Timer};
 use super::inbox::Item;
-use super::ready::{Callback, Next};
+use super::introspect::Step;
+use super::readiness::Woken;
+use super::ready::{Callback, Next, Panic};
 use super::slots::Key;
-use crate::budget;
+use super::waker;
 use crate::error::ExcInfo;
 use crate::report::{self, Exception};
+use crate::resumption;
 
 /// While entries are ready, the selector is polled after at most so many of them. (tokio's default
 /// is 61.)
@@ -34,49 +38,70 @@ const POLL_LATENCY: u64 = 100_000;
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 impl IoLoop {
-    /// One turn; `main` polls the future of `run_sync` when that was resumed.
+    /// Turns until the selector has been asked, or the loop is to stop; `main` polls the future of
+    /// `run_sync` when that was resumed.
     pub(super) fn turn(&self, main: &mut dyn FnMut()) {
         let core = &*self.core;
-        core.counting.turns.add(1);
-        self.take_inbox();
-
-        let ready = core.scheduler.borrow().ready();
-        let mut due = core.due.take();
-        core.timers.borrow_mut().collect_due(core.clock.last(), &mut due);
-
-        for _ in 0..ready {
-            self.run_next();
-            if core.main_resumed.take() {
-                main();
+        loop {
+            core.counting.turns.add(1);
+            core.traces(Step::Turn);
+            if core.inbox.is_pending() {
+                self.take_inbox();
+            }
+            let ready = core.scheduler.borrow().ready();
+            if let Some(state) = &core.shuffle {
+                core.scheduler.borrow_mut().shuffle(ready, || next_random(state));
+            }
+            let due = self.collect_due();
+            self.run(ready, main);
+            if let Some(due) = due {
+                self.fire_all(due);
+            }
+            if resumption::is_deferred() {
+                self.wake_all(resumption::take_deferred());
+            }
+            if core.stop.get() {
+                return;
+            }
+            let entries = core.entries.get().saturating_add(ready.max(1) as u32);
+            core.entries.set(entries);
+            let busy = core.scheduler.borrow().ready() > 0;
+            if !busy || entries >= core.interval.get() {
+                return self.poll(busy);
             }
         }
+    }
+
+    /// Phase 2: the timers that are due, if any are.
+    fn collect_due(&self) -> Option<Vec<Key>> {
+        let core = &*self.core;
+        let now = core.clock.last();
+        let mut timers = core.timers.borrow_mut();
+        if timers.is_settled(now) {
+            return None;
+        }
+        let mut due = core.due.take();
+        timers.collect_due(now, &mut due);
+        Some(due)
+    }
+
+    /// Phase 3: the timers that were due when the turn began.
+    fn fire_all(&self, mut due: Vec<Key>) {
         for key in due.drain(..) {
             self.fire(key);
         }
-        core.due.set(due);
-        let deferred = budget::take_deferred();
-        if !deferred.is_empty() {
-            self.wake_all(deferred);
-        }
-
-        core.entries.set(core.entries.get().saturating_add(ready.max(1) as u32));
-        if !core.stop.get() {
-            self.poll();
-        }
+        self.core.due.set(due);
     }
 
     /// Phase 1: what other threads have posted.
     fn take_inbox(&self) {
         let core = &*self.core;
-        if !core.inbox.is_pending() {
-            return;
-        }
         let items = core.inbox.take();
         core.counting.messages.add(items.len() as u64);
         for item in items {
             match item {
                 Item::Wake(key) => core.schedule(key),
-                Item::Call(call) => core.call(Callback { call, location: Location::caller() }),
+                Item::Call(location, call) => core.call(Callback::new(location, call)),
                 Item::ForgetSource(key) => self.wake_all(core.take_source(key)),
                 Item::ForgetTimer(key) => {
                     let timer = core.remove_timer(key);
@@ -87,26 +112,79 @@ impl IoLoop {
         }
     }
 
-    /// Phase 3: one entry of the run queue.
-    fn run_next(&self) {
+    /// Phase 3: so many entries of the run queue.
+    ///
+    /// What panics is found by the slot that was being resumed, and the rest goes on: one
+    /// `catch_unwind` for all of them, where one for each would cost as much as a resumption.
+    fn run(&self, ready: usize, main: &mut dyn FnMut()) {
+        let core = &*self.core;
+        let mut left = ready;
+        while left > 0 {
+            let ran = catch_unwind(AssertUnwindSafe(|| {
+                while left > 0 {
+                    left -= 1;
+                    self.run_next(main);
+                }
+            }));
+            let key = core.current.replace(Key::NONE);
+            resumption::end();
+            if let Err(panic) = ran {
+                // More can panic when it ends: what it had, who awaits it.
+                self.guarded("handler", None, || self.panicked(key, panic));
+            }
+        }
+    }
+
+    fn run_next(&self, main: &mut dyn FnMut()) {
         let core = &*self.core;
         let next = core.scheduler.borrow_mut().next();
         match next {
-            Some(Next::Resume(resume)) => {
+            Some(Next::Resume(key, resume)) => {
                 core.counting.resumes.add(1);
-                let info = || resume.info().map_or("a handler".into(), |info| info.to_string());
-                self.guarded("handler", None, || self.timed(info, || resume.clone().resume(self)));
+                core.current.set(key);
+                resumption::begin();
+                if !core.watched {
+                    resume.resume(self);
+                } else {
+                    core.traces(Step::Resume(resume.info().map(|info| info.name)));
+                    let info = || resume.info().map_or("a handler".into(), |info| info.to_string());
+                    self.timed(info, || {
+                        resume.clone().resume(self);
+                        if core.main_resumed.take() {
+                            main();
+                        }
+                    });
+                }
+                if core.main_resumed.take() {
+                    main();
+                }
             }
             Some(Next::Call(callback)) => self.run_callback(callback),
             Some(Next::Stale) | None => {}
         }
     }
 
+    #[cold]
+    fn panicked(&self, key: Key, panic: Panic) {
+        let slot = self.core.scheduler.borrow().get(key).cloned();
+        let panic = match slot {
+            Some(slot) => slot.panicked(panic, self),
+            None => Some(panic),
+        };
+        if let Some(panic) = panic {
+            self.report_panic("handler", None, panic);
+        }
+    }
+
     fn run_callback(&self, callback: Callback) {
         self.core.counting.callbacks.add(1);
-        let location = callback.location;
+        // Not the slot before it.
+        self.core.current.set(Key::NONE);
+        resumption::end();
+        let location = callback.location();
+        self.core.traces(Step::Call(location));
         let what = || format!("the callback added at {location}");
-        self.guarded("callback", Some(location), || self.timed(what, callback.call));
+        self.guarded("callback", Some(location), || self.timed(what, || callback.call()));
     }
 
     /// Phase 3: one timer that was due when the turn began, unless it was removed meanwhile.
@@ -115,7 +193,7 @@ impl IoLoop {
         match core.remove_timer(key) {
             Some(Timer::Wake(waker)) => {
                 core.counting.timers.add(1);
-                self.guarded("waker", None, || waker.wake());
+                self.guarded("waker", None, || core.wake(waker));
             }
             Some(Timer::Call(callback)) => {
                 core.counting.timers.add(1);
@@ -133,11 +211,21 @@ impl IoLoop {
         run: impl FnOnce(),
     ) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-            let info = ExcInfo::from_panic(&*panic);
-            // The payload is foreign, too, and its destructor might panic.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
-            report::report(Exception { what, name: None, location, info });
+            self.report_panic(what, location, panic);
         }
+    }
+
+    #[cold]
+    fn report_panic(
+        &self,
+        what: &'static str,
+        location: Option<&'static Location<'static>>,
+        panic: Panic,
+    ) {
+        let info = ExcInfo::from_panic(&*panic);
+        // The payload is foreign, too, and its destructor might panic.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
+        report::report(Exception { what, name: None, location, info });
     }
 
     /// Runs something and warns if it took longer than the threshold, if there is one.
@@ -157,12 +245,8 @@ impl IoLoop {
     }
 
     /// Phase 4: asks the selector who can go on, and sleeps there if nobody can.
-    fn poll(&self) {
+    fn poll(&self, busy: bool) {
         let core = &*self.core;
-        let busy = core.scheduler.borrow().ready() > 0;
-        if busy && core.entries.get() < core.interval.get() {
-            return;
-        }
         let sleep = if busy { Sleep::Not } else { core.sleep() };
         let asleep = sleep != Sleep::Not && core.inbox.fall_asleep();
         let timeout = match sleep {
@@ -176,39 +260,62 @@ impl IoLoop {
             core.inbox.wake_up();
         }
         core.counting.polls.add(1);
-        match polled {
-            Ok(()) => self.dispatch(&events),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => panic!("{self:?}: the selector failed: {error}"),
+        if polled.is_ok() {
+            self.dispatch(&events);
         }
         let quiet = events.is_empty();
         core.events.set(Some(events));
+        match polled {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                panic!("{self:?}: the selector failed: {error}")
+            }
+            _ => {}
+        }
         core.after_poll(busy, quiet);
     }
 
     fn dispatch(&self, events: &mio::Events) {
         let core = &*self.core;
-        let mut woken = core.woken.take();
+        let mut later = core.woken.take();
         let mut readiness = core.readiness.borrow_mut();
+        let mut scheduler = core.scheduler.borrow_mut();
+        // Most who wait are slots of this loop: no detour for them.
+        let mut wake = |waker: &Waker| match waker::key_in(waker, core.number()) {
+            Some(key) => {
+                scheduler.schedule(key);
+                Woken::Done
+            }
+            None => Woken::Later,
+        };
         let mut count = 0;
         for event in events.iter().filter(|event| ![INBOX, ALARM].contains(&event.token())) {
-            readiness.on_event(event, &mut woken);
+            readiness.on_event(event, &mut wake, &mut later);
             count += 1;
         }
-        drop(readiness);
+        drop((readiness, scheduler));
+        core.traces(Step::Poll(count as usize));
         core.counting.events.add(count);
-        self.wake_all(woken);
+        self.wake_all(later);
     }
 
     /// Wakes all, also those after one whose waker panics, and keeps the buffer.
     fn wake_all(&self, mut woken: Vec<Waker>) {
         let mut wakers = woken.drain(..);
         while wakers.len() > 0 {
-            self.guarded("waker", None, || wakers.by_ref().for_each(Waker::wake));
+            self.guarded("waker", None, || wakers.by_ref().for_each(|waker| self.core.wake(waker)));
         }
         drop(wakers);
         self.core.woken.set(woken);
     }
+}
+
+/// SplitMix64: small, and the same everywhere.
+fn next_random(state: &Cell<u64>) -> u64 {
+    state.set(state.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
+    let mut z = state.get();
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -36,9 +36,19 @@ pub(crate) const MAX_LOOPS: usize = (1 << (usize::BITS - KEY_BITS)) - 1;
 /// A `static`, so that `Waker::will_wake` can compare its address.
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake, |_| ());
 
-/// The waker of slot `key` in loop `number`.
-pub(crate) fn waker(number: usize, key: Key) -> Waker {
-    let data = ptr::without_provenance(number << KEY_BITS | key.pack());
+/// The word of slot `key` in loop `number`.
+pub(crate) fn pack(number: usize, key: Key) -> usize {
+    number << KEY_BITS | key.pack()
+}
+
+/// The inverse of [`pack`].
+pub(crate) fn unpack(word: usize) -> (usize, Key) {
+    (word >> KEY_BITS, Key::unpack(word))
+}
+
+/// The waker of a slot, by its word.
+pub(crate) fn waker(word: usize) -> Waker {
+    let data = ptr::without_provenance(word);
     // SAFETY: `data` is a number that the functions of `VTABLE` only decode, never dereference, so
     // it is valid on every thread and for ever. They own nothing: `clone` copies the number and
     // `drop` has nothing to release. `wake` may run on any thread at any time: it uses what
@@ -51,8 +61,7 @@ fn clone(data: *const ()) -> RawWaker {
 }
 
 fn wake(data: *const ()) {
-    let word = data.addr();
-    let (number, key) = (word >> KEY_BITS, Key::unpack(word));
+    let (number, key) = unpack(data.addr());
     let here = with_current(|core| {
         let here = core.number() == number;
         if here {
@@ -61,6 +70,17 @@ fn wake(data: *const ()) {
         here
     });
     if here != Some(true) {
-        inbox::wake(number, key);
+        wake_from_afar(number, key);
     }
+}
+
+#[cold]
+fn wake_from_afar(number: usize, key: Key) {
+    inbox::wake(number, key);
+}
+
+/// The slot of a waker of ours, if it is one of loop `number`.
+pub(crate) fn key_in(waker: &Waker, number: usize) -> Option<Key> {
+    let (of, key) = unpack(waker.data().addr());
+    (std::ptr::eq(waker.vtable(), &VTABLE) && of == number).then_some(key)
 }

@@ -27,6 +27,11 @@ impl Buffer {
         self.bytes.extend_from_slice(bytes);
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Takes the first `n` bytes, which there must be.
     pub(super) fn take(&mut self, n: usize) -> Vec<u8> {
         if self.start == 0 && n == self.bytes.len() {

@@ -10,10 +10,13 @@
 //! of the stream's own, so a write need not be awaited. Awaiting one waits until its last byte has
 //! been handed to the system.
 //!
-//! A stream is a handle: a clone is the same stream. It is closed by [`IoStream::close`], by the other
-//! side, by an error, or when the last handle is dropped and everything written has been sent.
+//! A stream is a handle: a clone is the same stream, and a read that is under way is a handle, too. It
+//! is closed by [`IoStream::close`], by the end from the other side, by an error, or when the last
+//! handle is dropped and everything written has been sent; a peer that never reads keeps it open till
+//! then. There is no half of a stream: as in Tornado, the end of what arrives closes both directions.
 
 mod buffer;
+mod pipe;
 mod read;
 mod write;
 
@@ -23,15 +26,17 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 
 use futures::io::{AsyncRead, AsyncWrite};
 
 pub use crate::error::{ReadBufferFull, StreamError, UnsatisfiableRead};
 use crate::ioloop::IoLoop;
 use crate::net::Lent;
-use crate::wait_queue::{Place, WaitQueue};
+use crate::resumption;
+use crate::wait_queue::{Left, Place, WaitQueue};
 use buffer::Buffer;
+pub use pipe::{Pipe, PipeIoStream};
 use write::Unsent;
 pub use write::Write;
 
@@ -66,15 +71,21 @@ pub struct IoStream<S: Transport> {
 }
 
 struct Inner<S> {
-    /// `None` once closed.
+    /// What the stream is over; gone once closed, or when whoever uses it just then is done.
     io: RefCell<Option<S>>,
+    is_closed: Cell<bool>,
     received: RefCell<Buffer>,
     unsent: RefCell<Unsent>,
     /// A read is under way.
     reading: Cell<bool>,
     /// A coroutine is sending what is unsent.
     sending: Cell<bool>,
+    /// Who reads and who sends. What the stream is over wakes them, unless it is dropped meanwhile:
+    /// a close from here is told by the stream.
+    reader: Cell<Option<Waker>>,
+    sender: Cell<Option<Waker>>,
     error: RefCell<Option<Arc<io::Error>>>,
+    /// Who watches for the close. They are woken also to look again.
     closed: WaitQueue,
     options: Options,
     /// How many handles there are; the coroutine that sends is none of them.
@@ -114,10 +125,13 @@ impl<S: Transport> IoStream<S> {
         options.read_chunk_size = options.read_chunk_size.clamp(1, largest);
         let inner = Inner {
             io: RefCell::new(Some(io)),
+            is_closed: Cell::new(false),
             received: RefCell::new(Buffer::default()),
             unsent: RefCell::new(Unsent::default()),
             reading: Cell::new(false),
             sending: Cell::new(false),
+            reader: Cell::new(None),
+            sender: Cell::new(None),
             error: RefCell::new(None),
             closed: WaitQueue::new(),
             options,
@@ -127,8 +141,19 @@ impl<S: Transport> IoStream<S> {
     }
 
     /// Shows what the stream is over; `None` once it is closed.
+    ///
+    /// The stream may be used meanwhile; what that needs of the transport is done a turn later.
     pub fn with_io<R>(&self, look: impl FnOnce(&S) -> R) -> Option<R> {
-        self.inner.io.borrow().as_ref().map(look)
+        if self.is_closed() {
+            return None;
+        }
+        let shown = match self.inner.io.try_borrow() {
+            Ok(io) => io.as_ref().map(look),
+            // The transport itself asks, while it is being used.
+            Err(_) => None,
+        };
+        self.inner.release_io();
+        shown
     }
 
     /// Closes the stream now. What was written and is unsent is dropped, and its writes give an
@@ -184,19 +209,34 @@ impl<S: Transport> IoStream<S> {
 
 impl<S: Transport> Inner<S> {
     fn is_closed(&self) -> bool {
-        self.io.borrow().is_none()
+        self.is_closed.get()
     }
 
+    /// Those who read and write are told before those who only wait for the close.
     fn close(&self, error: Option<io::Error>) {
-        let io = self.io.borrow_mut().take();
-        let Some(io) = io else { return };
-        if let Some(error) = error {
-            *self.error.borrow_mut() = Some(Arc::new(error));
+        if self.is_closed.replace(true) {
+            return;
         }
-        drop(io);
+        *self.error.borrow_mut() = error.map(Arc::new);
         let unsent = self.unsent.take();
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
         unsent.fail(&self.closed_error());
+        self.release_io();
+        if let Some(sender) = self.sender.take() {
+            sender.wake();
+        }
         self.closed.wake_all();
+    }
+
+    /// Drops what the stream is over, if it is closed and nobody uses that now.
+    fn release_io(&self) {
+        if self.is_closed() {
+            let io = self.io.try_borrow_mut().ok().and_then(|mut io| io.take());
+            // With nothing borrowed: this is foreign code.
+            drop(io);
+        }
     }
 
     /// The error of whoever wants something of a closed stream.
@@ -204,24 +244,67 @@ impl<S: Transport> Inner<S> {
         StreamError::Closed(self.error.borrow().clone())
     }
 
-    /// Receives a chunk, of at most `most` bytes. Ready with `false` when no more will come.
-    fn poll_receive(&self, cx: &mut Context<'_>, most: usize) -> Poll<bool> {
+    /// Uses what the stream is over. That is foreign code, which may call the stream: a close takes
+    /// effect after it, and a use within this use in the next turn.
+    fn poll_io<T>(
+        &self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let polled = match self.io.try_borrow_mut() {
+            Ok(mut io) => match &mut *io {
+                Some(io) => poll(Pin::new(io), cx),
+                None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            },
+            Err(_) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        };
+        self.release_io();
+        polled
+    }
+
+    /// Reads a chunk, of at most `most` bytes.
+    fn poll_read(&self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
         let mut lent = Lent::borrow();
         let most = most.min(self.options.read_chunk_size);
-        let received = match &mut *self.io.borrow_mut() {
-            Some(io) => Pin::new(io).poll_read(cx, &mut lent.whole()[..most]),
-            None => return Poll::Ready(false),
-        };
-        match received {
-            Poll::Ready(Ok(0)) => self.close(None),
-            Poll::Ready(Ok(n)) => {
-                self.received.borrow_mut().extend(&lent.whole()[..n]);
-                return Poll::Ready(true);
-            }
-            Poll::Ready(Err(error)) => self.close(Some(error)),
-            Poll::Pending => return Poll::Pending,
+        let n = ready!(self.poll_io(cx, |io, cx| io.poll_read(cx, &mut lent.whole()[..most])))?;
+        self.received.borrow_mut().extend(&lent.whole()[..n]);
+        Poll::Ready(Ok(n))
+    }
+
+    /// Receives a chunk, of at most `most` bytes; the end closes the stream.
+    fn poll_receive(&self, cx: &mut Context<'_>, most: usize) -> Poll<()> {
+        match ready!(self.poll_read(cx, most)) {
+            Ok(0) => self.close(None),
+            Ok(_) => {}
+            Err(error) => self.close(Some(error)),
         }
-        Poll::Ready(false)
+        Poll::Ready(())
+    }
+
+    /// Writing has failed, which closes the stream. Whoever stopped listening may have said why
+    /// before, so what has arrived is received first.
+    fn fail(&self, error: io::Error) {
+        // Enough for what a socket's buffer holds, and no more.
+        let _budget = resumption::fresh();
+        let mut cx = Context::from_waker(Waker::noop());
+        while !self.is_closed() {
+            let room = self.options.max_buffer_size.saturating_sub(self.received.borrow().len());
+            if room == 0 || !matches!(self.poll_read(&mut cx, room), Poll::Ready(Ok(1..))) {
+                break;
+            }
+        }
+        self.close(Some(error));
+    }
+
+    /// Whoever received has stopped, or was the one whom the transport would have woken: those who
+    /// watch for the close do it themselves now.
+    fn watch_again(&self) {
+        if !self.is_closed() {
+            self.closed.wake_all();
+        }
     }
 }
 
@@ -243,7 +326,7 @@ impl<S: Transport> Watch<S> {
             if inner.closed.poll(&mut self.place, cx).is_ready() {
                 continue;
             }
-            // Whoever reads will notice by himself, and takes what arrives.
+            // Whoever reads notices by himself, and wakes those who watch when he is done.
             let chunk = inner.options.read_chunk_size;
             let room = chunk.saturating_sub(inner.received.borrow().len());
             if inner.reading.get() || room == 0 {
@@ -258,7 +341,9 @@ impl<S: Transport> Watch<S> {
 
 impl<S: Transport> Drop for Watch<S> {
     fn drop(&mut self) {
-        self.inner.closed.leave(&mut self.place);
+        if self.inner.closed.leave(&mut self.place) != Left::Outside {
+            self.inner.watch_again();
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Reading: what a read wants, and until when it waits.
 
+use std::error::Error;
 use std::future::poll_fn;
 use std::io;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures::stream::Stream;
@@ -16,15 +17,18 @@ use crate::error::{ReadBufferFull, StreamError, UnsatisfiableRead};
 enum Found {
     /// All that it wants: so many bytes from the front.
     First(usize),
-    /// Not all; so many more will do at the least, if that is known.
+    /// Not all: so many more are wanted.
     Wants(usize),
+    /// Not all, and nobody knows how many more.
+    More,
     /// It cannot come any more.
     Never(UnsatisfiableRead),
 }
 
-/// A read that looks for `find` in the bytes that have arrived.
+/// A read that looks for `find` in the bytes that have arrived; that is told, too, whether the stream
+/// has ended well after these. It is a handle of its stream.
 struct Reading<S: Transport, F> {
-    inner: Rc<Inner<S>>,
+    stream: IoStream<S>,
     find: F,
     /// This is the read that is under way.
     begun: bool,
@@ -37,57 +41,119 @@ impl<S: Transport, F: FnMut(&[u8], bool) -> Found> Reading<S, F> {
         cx: &mut Context<'_>,
         take: impl FnOnce(&mut Buffer, usize) -> T,
     ) -> Poll<Result<T, StreamError>> {
-        let inner = &*self.inner;
         if !self.begun {
-            if inner.reading.replace(true) {
+            if self.stream.inner.reading.replace(true) {
                 return Poll::Ready(Err(StreamError::AlreadyReading));
             }
             self.begun = true;
         }
-        let limit = inner.options.max_buffer_size;
+        let found = ready!(self.poll_found(cx));
+        self.end();
+        Poll::Ready(found.map(|n| take(&mut self.stream.inner.received.borrow_mut(), n)))
+    }
+
+    fn poll_found(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, StreamError>> {
+        let inner = &*self.stream.inner;
+        let max_buffer_size = inner.options.max_buffer_size;
         loop {
-            let (found, len) = {
-                let received = inner.received.borrow();
-                ((self.find)(received.as_slice(), inner.is_closed()), received.len())
-            };
-            let wants = match found {
-                Found::First(n) => {
-                    return Poll::Ready(Ok(take(&mut inner.received.borrow_mut(), n)));
+            let closed = inner.is_closed();
+            let ended = closed && inner.error.borrow().is_none();
+            let received = inner.received.borrow();
+            let found = (self.find)(received.as_slice(), ended);
+            let room = max_buffer_size.checked_sub(received.len());
+            drop(received);
+            let room = match (found, room) {
+                (Found::First(n), _) => return Poll::Ready(Ok(n)),
+                (Found::Never(error), _) => {
+                    return Poll::Ready(Err(inner.give_up(io::ErrorKind::InvalidData, error)));
                 }
-                Found::Wants(wants) => wants.max(1),
-                Found::Never(unsatisfiable) => {
-                    log::info!(target: "waterspout", "{unsatisfiable}: closing the connection");
-                    let error = io::Error::new(io::ErrorKind::InvalidData, unsatisfiable);
-                    inner.close(Some(error));
-                    return Poll::Ready(Err(inner.closed_error()));
+                _ if closed => return Poll::Ready(Err(inner.closed_error())),
+                (Found::Wants(wants), Some(room)) if wants <= room => room,
+                // With no room left, one byte more shows that it is too much.
+                (Found::More, Some(room)) => room.max(1),
+                (Found::Wants(_) | Found::More, _) => {
+                    let error = ReadBufferFull { max_buffer_size };
+                    return Poll::Ready(Err(inner.give_up(io::ErrorKind::StorageFull, error)));
                 }
             };
-            if inner.is_closed() {
-                return Poll::Ready(Err(inner.closed_error()));
-            }
-            if wants > limit - len.min(limit) {
-                let full = ReadBufferFull { max_buffer_size: limit };
-                log::info!(target: "waterspout", "{full}: closing the connection");
-                inner.close(Some(io::Error::new(io::ErrorKind::StorageFull, full)));
-                return Poll::Ready(Err(inner.closed_error()));
-            }
+            inner.reader.set(Some(cx.waker().clone()));
             // Whether something has come or nothing more will: look again.
-            ready!(inner.poll_receive(cx, limit - len));
+            ready!(inner.poll_receive(cx, room));
+        }
+    }
+}
+
+impl<S: Transport, F> Reading<S, F> {
+    /// It is not under way any more, done or not.
+    fn end(&mut self) {
+        if std::mem::take(&mut self.begun) {
+            let inner = &*self.stream.inner;
+            inner.reading.set(false);
+            drop(inner.reader.take());
+            inner.watch_again();
         }
     }
 }
 
 impl<S: Transport, F> Drop for Reading<S, F> {
     fn drop(&mut self) {
-        if self.begun {
-            self.inner.reading.set(false);
+        self.end();
+    }
+}
+
+impl<S: Transport> Inner<S> {
+    /// A read cannot be satisfied: that closes the stream, and is the error.
+    fn give_up(
+        &self,
+        kind: io::ErrorKind,
+        error: impl Error + Send + Sync + 'static,
+    ) -> StreamError {
+        if self.is_closed() {
+            return StreamError::Closed(Some(Arc::new(io::Error::new(kind, error))));
+        }
+        log::info!(target: "waterspout", "{error}: closing the connection");
+        self.close(Some(io::Error::new(kind, error)));
+        self.closed_error()
+    }
+}
+
+/// So many bytes.
+fn exactly(n: usize) -> impl FnMut(&[u8], bool) -> Found {
+    move |received, _| match n.checked_sub(received.len()) {
+        None | Some(0) => Found::First(n),
+        Some(missing) => Found::Wants(missing),
+    }
+}
+
+/// Everything up to and with a delimiter; also the rest before the end, if `rest` says so.
+fn delimited(
+    delimiter: &[u8],
+    max_bytes: usize,
+    rest: bool,
+) -> impl FnMut(&[u8], bool) -> Found + use<> {
+    let finder = Finder::new(delimiter).into_owned();
+    // Where the delimiter may begin that was not found yet.
+    let mut from = 0;
+    move |received, ended| {
+        let length = finder.needle().len();
+        let within = &received[..received.len().min(max_bytes)];
+        if let Some(at) = finder.find(&within[from..]) {
+            return Found::First(from + at + length);
+        }
+        from = (within.len() + 1).saturating_sub(length);
+        if rest && ended && (1..=max_bytes).contains(&received.len()) {
+            Found::First(received.len())
+        } else if received.len() >= max_bytes {
+            Found::Never(UnsatisfiableRead { max_bytes })
+        } else {
+            Found::More
         }
     }
 }
 
 impl<S: Transport> IoStream<S> {
     fn start_reading<F: FnMut(&[u8], bool) -> Found>(&self, find: F) -> Reading<S, F> {
-        Reading { inner: self.inner.clone(), find, begun: false }
+        Reading { stream: self.clone(), find, begun: false }
     }
 
     /// Reads what `find` finds.
@@ -112,10 +178,7 @@ impl<S: Transport> IoStream<S> {
         &self,
         n: usize,
     ) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S> {
-        self.read_found(move |received, _| match n.checked_sub(received.len()) {
-            None | Some(0) => Found::First(n),
-            Some(missing) => Found::Wants(missing),
-        })
+        self.read_found(exactly(n))
     }
 
     /// Reads from 1 to `most` bytes, as soon as there are any. Tornado:
@@ -144,12 +207,7 @@ impl<S: Transport> IoStream<S> {
     ///
     /// As [`read_bytes`](IoStream::read_bytes).
     pub fn read_into(&self, buf: &mut [u8]) -> impl Future<Output = Result<(), StreamError>> {
-        let n = buf.len();
-        let mut reading =
-            self.start_reading(move |received, _| match n.checked_sub(received.len()) {
-                None | Some(0) => Found::First(n),
-                Some(missing) => Found::Wants(missing),
-            });
+        let mut reading = self.start_reading(exactly(buf.len()));
         poll_fn(move |cx| reading.poll(cx, |received, _| received.take_into(buf)).map_ok(drop))
     }
 
@@ -181,27 +239,12 @@ impl<S: Transport> IoStream<S> {
     /// # Errors
     ///
     /// As [`read_bytes`](IoStream::read_bytes); [`StreamError::Closed`] with [`UnsatisfiableRead`].
-    pub fn read_until(
+    pub fn read_until<D: AsRef<[u8]>>(
         &self,
-        delimiter: impl AsRef<[u8]>,
+        delimiter: D,
         max_bytes: usize,
-    ) -> impl Future<Output = Result<Vec<u8>, StreamError>> {
-        let finder = Finder::new(delimiter.as_ref()).into_owned();
-        // Where the delimiter may begin that was not found yet.
-        let mut from = 0;
-        self.read_found(move |received, _| {
-            let length = finder.needle().len();
-            let within = &received[..received.len().min(max_bytes)];
-            if let Some(at) = finder.find(&within[from.min(within.len())..]) {
-                return Found::First(from + at + length);
-            }
-            from = (within.len() + 1).saturating_sub(length.max(1));
-            if received.len() >= max_bytes {
-                Found::Never(UnsatisfiableRead { max_bytes })
-            } else {
-                Found::Wants(1)
-            }
-        })
+    ) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S, D> {
+        self.read_found(delimited(delimiter.as_ref(), max_bytes, false))
     }
 
     /// Reads up to the end of what matches a regular expression. Tornado: `read_until_regex`.
@@ -223,7 +266,7 @@ impl<S: Transport> IoStream<S> {
             let found = regex.find(received).map(|found| found.end());
             match found {
                 Some(end) if end <= max_bytes => Found::First(end),
-                None if received.len() < max_bytes => Found::Wants(1),
+                None if received.len() < max_bytes => Found::More,
                 _ => Found::Never(UnsatisfiableRead { max_bytes }),
             }
         })
@@ -239,37 +282,42 @@ impl<S: Transport> IoStream<S> {
     /// [`StreamError::Closed`] if an error closes the stream, or with [`ReadBufferFull`] if it is more
     /// than the stream may keep. [`StreamError::AlreadyReading`].
     pub fn read_until_close(&self) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S> {
-        let inner = self.inner.clone();
-        self.read_found(move |received, closed| match closed {
-            true if inner.error.borrow().is_none() => Found::First(received.len()),
-            _ => Found::Wants(1),
+        self.read_found(|received, ended| match ended {
+            true => Found::First(received.len()),
+            false => Found::More,
         })
     }
 
-    /// Lines as a stream, without their ends (`\n` or `\r\n`); the last one may lack its end. It ends
-    /// with the stream, or after an error, which a line of more than `max_bytes` is, too.
+    /// Lines as a stream, without their ends (`\n` or `\r\n`); the last one may lack its end.
+    ///
+    /// It ends with the stream, or after an error, which a line of more than `max_bytes` is, too,
+    /// counted with its end. Cancel safe: a line is taken whole.
     pub fn lines(
         &self,
         max_bytes: usize,
     ) -> impl Stream<Item = Result<Vec<u8>, StreamError>> + use<S> {
-        futures::stream::unfold(Some(self.clone()), move |stream| async move {
-            let stream = stream?;
-            match stream.read_until(b"\n", max_bytes).await {
+        let stream = self.clone();
+        let begin = move || stream.start_reading(delimited(b"\n", max_bytes, true));
+        // The line that is being read; none after the end.
+        let mut reading = Some(begin());
+        futures::stream::poll_fn(move |cx| {
+            let Some(line) = &mut reading else { return Poll::Ready(None) };
+            match ready!(line.poll(cx, |received, n| received.take(n))) {
                 Ok(mut line) => {
-                    line.pop();
-                    if line.last() == Some(&b'\r') {
+                    reading = Some(begin());
+                    if line.last() == Some(&b'\n') {
                         line.pop();
+                        if line.last() == Some(&b'\r') {
+                            line.pop();
+                        }
                     }
-                    Some((Ok(line), Some(stream)))
+                    Poll::Ready(Some(Ok(line)))
                 }
-                Err(StreamError::Closed(None)) => {
-                    let rest = stream.read_until_close().await;
-                    match rest {
-                        Ok(rest) if rest.is_empty() => None,
-                        rest => Some((rest, None)),
-                    }
+                Err(error) => {
+                    reading = None;
+                    let ended = matches!(error, StreamError::Closed(None));
+                    Poll::Ready((!ended).then_some(Err(error)))
                 }
-                Err(error) => Some((Err(error), None)),
             }
         })
     }

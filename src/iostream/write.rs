@@ -1,7 +1,8 @@
 //! Writing: at once as far as possible, the rest in the background.
 
 use std::collections::VecDeque;
-use std::io;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -9,7 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::{Inner, IoStream, Transport};
 use crate::concurrent::{self, Promise, promise};
 use crate::coroutine;
-use crate::error::{ExcInfo, StreamError};
+use crate::error::{ExcInfo, LoopClosed, StreamError};
 
 /// What was written and is unsent. Bytes are counted over the stream's whole life.
 #[derive(Default)]
@@ -23,6 +24,11 @@ pub(super) struct Unsent {
 impl Unsent {
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.writes.is_empty()
+    }
+
+    /// Whether the last byte of a write is sent that is not done.
+    fn is_due(&self) -> bool {
+        self.writes.front().is_some_and(|(last, _)| *last <= self.sent)
     }
 
     /// The writes whose last byte is sent now.
@@ -105,11 +111,11 @@ impl<S: Transport> Inner<S> {
             let mut cx = Context::from_waker(Waker::noop());
             match self.send_now(&mut cx, &mut data) {
                 Poll::Ready(Ok(())) => return State::Done(Ok(())),
-                Poll::Ready(Err(error)) => {
-                    self.close(Some(error));
-                    return State::Done(Err(self.closed_error()));
-                }
+                Poll::Ready(Err(error)) => self.fail(error),
                 Poll::Pending => {}
+            }
+            if self.is_closed() {
+                return State::Done(Err(self.closed_error()));
             }
         }
         let (promise, future) = promise();
@@ -119,7 +125,8 @@ impl<S: Transport> Inner<S> {
         unsent.writes.push_back((last, promise));
         drop(unsent);
         if !self.sending.replace(true) {
-            drop(coroutine::start(self.send()));
+            // Not started now: whoever writes what is always taken gives way when his budget is spent.
+            drop(coroutine::spawn(Sending(self).send()));
         }
         State::Unsent(future)
     }
@@ -127,73 +134,118 @@ impl<S: Transport> Inner<S> {
     /// Sends from the front of `data`, as far as it goes without waiting.
     fn send_now(&self, cx: &mut Context<'_>, data: &mut &[u8]) -> Poll<io::Result<()>> {
         while !data.is_empty() {
-            let sent = ready!(self.poll_send(cx, data))?;
+            let sent = ready!(self.poll_send(cx, data, &[]))?;
             *data = &data[sent..];
         }
         self.poll_flush(cx)
     }
 
-    fn poll_send(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let sent = match &mut *self.io.borrow_mut() {
-            Some(io) => Pin::new(io).poll_write(cx, data),
-            None => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        };
-        match sent {
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Poll::Ready(Ok(n)) => {
-                self.unsent.borrow_mut().sent += n as u64;
-                Poll::Ready(Ok(n))
-            }
-            other => other,
+    /// Sends from the front of two slices, as they stand in the queue.
+    fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        front: &[u8],
+        back: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let sent = ready!(self.poll_io(cx, |io, cx| match back {
+            [] => io.poll_write(cx, front),
+            back => io.poll_write_vectored(cx, &[IoSlice::new(front), IoSlice::new(back)]),
+        }))?;
+        if sent == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
+        self.unsent.borrow_mut().sent += sent as u64;
+        Poll::Ready(Ok(sent))
     }
 
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self.io.borrow_mut() {
-            Some(io) => Pin::new(io).poll_flush(cx),
-            None => Poll::Ready(Ok(())),
-        }
-    }
-
-    /// Sends what is unsent, until nothing is or the stream is closed.
-    async fn send(self: Rc<Self>) {
-        let sent = std::future::poll_fn(|cx| self.poll_send_all(cx)).await;
-        self.sending.set(false);
-        match sent {
-            Err(error) => self.close(Some(error)),
-            // The last handle was dropped while this was under way.
-            Ok(()) if self.handles.get() == 0 => self.close(None),
-            Ok(()) => {}
-        }
+        self.poll_io(cx, |io, cx| io.poll_flush(cx))
     }
 
     fn poll_send_all(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.is_closed() {
+        self.sender.set(Some(cx.waker().clone()));
+        loop {
             // Out of the queue while it is being sent: nothing is borrowed then.
             let mut bytes = std::mem::take(&mut self.unsent.borrow_mut().bytes);
-            let (front, _) = bytes.as_slices();
-            let polled = match front {
-                [] => self.poll_flush(cx).map_ok(|()| 0),
-                front => self.poll_send(cx, front),
+            let polled = match bytes.as_slices() {
+                ([], _) => Poll::Ready(Ok(0)),
+                (front, back) => self.poll_send(cx, front, back),
             };
+            if self.is_closed() {
+                return Poll::Ready(Ok(()));
+            }
             if let Poll::Ready(Ok(sent)) = polled {
                 bytes.drain(..sent);
             }
-            let all_sent = bytes.is_empty() && matches!(polled, Poll::Ready(Ok(0)));
-            let mut unsent = self.unsent.borrow_mut();
-            // What was written meanwhile stands behind.
-            bytes.append(&mut unsent.bytes);
-            unsent.bytes = bytes;
-            ready!(polled)?;
-            let done = unsent.done();
-            drop(unsent);
-            for promise in done {
-                promise.set_result(Ok(()));
+            if !bytes.is_empty() {
+                let mut unsent = self.unsent.borrow_mut();
+                // What was written meanwhile stands behind.
+                bytes.append(&mut unsent.bytes);
+                unsent.bytes = bytes;
             }
-            if all_sent && self.unsent.borrow().is_empty() {
-                break;
+            ready!(polled)?;
+            if self.unsent.borrow().is_due() {
+                ready!(self.poll_flush(cx))?;
+                let done = self.unsent.borrow_mut().done();
+                for promise in done {
+                    promise.set_result(Ok(()));
+                }
+            }
+            if self.is_closed() || self.unsent.borrow().is_empty() {
+                return Poll::Ready(Ok(()));
             }
         }
-        Poll::Ready(Ok(()))
+    }
+}
+
+/// Sends what is unsent, until nothing is or the stream is closed. It is dropped early with its loop,
+/// and nothing is ever sent then.
+struct Sending<S: Transport>(Rc<Inner<S>>);
+
+impl<S: Transport> Sending<S> {
+    async fn send(self) {
+        let inner = &self.0;
+        match poll_fn(|cx| inner.poll_send_all(cx)).await {
+            Err(error) => inner.fail(error),
+            // The last handle was dropped while this was under way.
+            Ok(()) if inner.handles.get() == 0 => inner.close(None),
+            Ok(()) => {}
+        }
+    }
+}
+
+impl<S: Transport> Drop for Sending<S> {
+    fn drop(&mut self) {
+        let inner = &self.0;
+        inner.sending.set(false);
+        drop(inner.sender.take());
+        if !inner.unsent.borrow().is_empty() {
+            inner.close(Some(LoopClosed.into()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coroutine::moment;
+    use crate::ioloop::IoLoop;
+    use crate::net::UnixStream;
+
+    #[test]
+    fn a_stream_that_has_nothing_to_do_owns_no_buffer() {
+        let io_loop = IoLoop::new().unwrap();
+        let done = io_loop.run_sync(|| async {
+            let (one, other) = UnixStream::pair().unwrap();
+            let (writer, reader) = (IoStream::new(one), IoStream::new(other));
+            let written = writer.write(vec![0; 10_000_000]);
+            assert!(writer.inner.unsent.borrow().bytes.capacity() > 1_000_000);
+            reader.read_bytes(10_000_000).await.unwrap();
+            written.await.unwrap();
+            moment().await;
+            assert_eq!(writer.inner.unsent.borrow().bytes.capacity(), 0);
+            assert_eq!(reader.inner.received.borrow().capacity(), 0);
+        });
+        done.unwrap();
     }
 }

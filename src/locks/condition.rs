@@ -25,6 +25,8 @@ use crate::wait_queue::{Left, Place, WaitQueue};
 /// ```
 #[derive(Clone)]
 pub struct Condition {
+    /// A waiter that was notified by number has something in its place, which it hands on if it is
+    /// dropped; one that was woken with all the others has nothing.
     waiters: Rc<WaitQueue>,
 }
 
@@ -36,8 +38,9 @@ impl Condition {
 
     /// Waits to be notified. It waits from its first poll on.
     ///
-    /// Cancel safe: a notification that a dropped waiter had got goes to the next. Tornado's `False`
-    /// after a time-out is the error of [`with_timeout`](crate::coroutine::with_timeout).
+    /// Cancel safe: a [`notify`](Condition::notify) that a dropped waiter had got goes to the next.
+    /// Tornado's `False` after a time-out is the error of
+    /// [`with_timeout`](crate::coroutine::with_timeout).
     pub fn wait(&self) -> impl Future<Output = ()> + use<> {
         let mut waiting =
             Waiting { waiters: self.waiters.clone(), place: Place::default(), polled: false };
@@ -46,7 +49,7 @@ impl Condition {
 
     /// Wakes up to `n` of those who have waited longest.
     pub fn notify(&self, n: usize) {
-        let taken = (0..n).map_while(|_| self.waiters.take_first(|value| value));
+        let taken = (0..n).map_while(|_| self.waiters.take_first(|_| Some(())));
         taken.collect::<Vec<_>>().into_iter().for_each(Waker::wake);
     }
 
@@ -86,8 +89,8 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Left::Taken(_) = self.waiters.leave(&mut self.place) {
-            if let Some(next) = self.waiters.take_first(|value| value) {
+        if let Left::Taken(Some(())) = self.waiters.leave(&mut self.place) {
+            if let Some(next) = self.waiters.take_first(|_| Some(())) {
                 next.wake();
             }
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::budget;
+use crate::resumption;
 use crate::wait_queue::{Place, WaitQueue};
 
 /// Blocks those who wait until it is set. Tornado: `locks.Event`.
@@ -65,7 +65,8 @@ impl Event {
 
     /// Waits until it is set; ready at once if it is. Cancel safe.
     pub fn wait(&self) -> impl Future<Output = ()> + use<> {
-        let mut waiting = Waiting { inner: self.inner.clone(), place: Place::default() };
+        let mut waiting =
+            Waiting { inner: self.inner.clone(), place: Place::default(), seen: false };
         std::future::poll_fn(move |cx| waiting.poll(cx))
     }
 }
@@ -79,13 +80,16 @@ impl fmt::Debug for Event {
 struct Waiting {
     inner: Rc<Inner>,
     place: Place,
+    /// It was set when it was asked: clearing it while this gives way makes no difference.
+    seen: bool,
 }
 
 impl Waiting {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
         if self.place == Place::default() {
-            if self.inner.is_set.get() {
-                return budget::poll_proceed(cx);
+            self.seen |= self.inner.is_set.get();
+            if self.seen {
+                return resumption::poll_proceed(cx);
             }
             self.place = self.inner.waiters.join(cx, None);
         }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use crate::budget;
+use crate::resumption;
 use crate::wait_queue::{Left, Place, WaitQueue};
 
 /// Hands out a number of permits, first come first served. Tornado: `locks.Semaphore`.
@@ -36,8 +36,8 @@ pub struct Semaphore {
 
 struct Inner {
     permits: Cell<usize>,
-    /// No more than so many; there is no limit to a plain semaphore's.
-    bound: usize,
+    /// How many were lost for good.
+    forgotten: Cell<usize>,
     waiters: WaitQueue,
 }
 
@@ -54,7 +54,7 @@ impl Inner {
     fn release(&self) {
         match self.waiters.take_first(|value| value) {
             Some(next) => next.wake(),
-            None => self.permits.set(self.permits.get().saturating_add(1).min(self.bound)),
+            None => self.permits.set(self.permits.get().saturating_add(1)),
         }
     }
 }
@@ -62,12 +62,8 @@ impl Inner {
 impl Semaphore {
     /// A semaphore with so many permits; none is allowed, they can be [`release`](Semaphore::release)d.
     pub fn new(permits: usize) -> Semaphore {
-        Semaphore::bounded(permits, usize::MAX)
-    }
-
-    fn bounded(permits: usize, bound: usize) -> Semaphore {
-        let permits = Cell::new(permits);
-        Semaphore { inner: Rc::new(Inner { permits, bound, waiters: WaitQueue::new() }) }
+        let (permits, forgotten) = (Cell::new(permits), Cell::new(0));
+        Semaphore { inner: Rc::new(Inner { permits, forgotten, waiters: WaitQueue::new() }) }
     }
 
     /// Waits for a permit, which is released when the [`Permit`] is dropped, also by a panic.
@@ -114,7 +110,9 @@ impl Permit {
 
     /// Keeps it for good: the semaphore has one permit less.
     pub fn forget(mut self) {
-        self.inner = None;
+        if let Some(inner) = self.inner.take() {
+            inner.forgotten.set(inner.forgotten.get() + 1);
+        }
     }
 }
 
@@ -140,7 +138,7 @@ struct Acquiring {
 impl Acquiring {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Permit> {
         if self.place == Place::default() {
-            ready!(budget::poll_proceed(cx));
+            ready!(resumption::poll_proceed(cx));
             if self.inner.try_take() {
                 return Poll::Ready(Permit::of(&self.inner));
             }
@@ -169,7 +167,7 @@ pub struct BoundedSemaphore {
 impl BoundedSemaphore {
     /// A semaphore with so many permits.
     pub fn new(permits: usize) -> BoundedSemaphore {
-        BoundedSemaphore { semaphore: Semaphore::bounded(permits, permits) }
+        BoundedSemaphore { semaphore: Semaphore::new(permits) }
     }
 
     /// As [`Semaphore::acquire`].
@@ -186,11 +184,10 @@ impl BoundedSemaphore {
     ///
     /// # Errors
     ///
-    /// If none is missing.
+    /// If none was: what is not forgotten is free, or comes back with its [`Permit`].
     pub fn release(&self) -> Result<(), ReleasedTooOften> {
-        if self.semaphore.permits() >= self.semaphore.inner.bound {
-            return Err(ReleasedTooOften);
-        }
+        let forgotten = &self.semaphore.inner.forgotten;
+        forgotten.set(forgotten.get().checked_sub(1).ok_or(ReleasedTooOften)?);
         self.semaphore.release();
         Ok(())
     }
@@ -201,7 +198,7 @@ impl BoundedSemaphore {
     }
 }
 
-/// A [`BoundedSemaphore`] has all its permits already.
+/// No permit of the [`BoundedSemaphore`] is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReleasedTooOften;
 

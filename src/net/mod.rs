@@ -7,6 +7,10 @@
 //! All implement the traits of [`futures::io`] where they are byte streams, and have inherent
 //! methods of the same names, which take `&self`. A system call is tried before waiting; a socket
 //! is registered once, for its whole life.
+//!
+//! TCP and Unix streams have listeners, streams and halves; UDP and Unix datagrams one socket each;
+//! [`pipe`] has the two ends of a pipe and takes those of a child process. For everything else that
+//! has a file descriptor there is [`AsyncFd`].
 
 mod address;
 mod async_fd;
@@ -17,6 +21,7 @@ pub mod pipe;
 mod resolver;
 mod source;
 mod split;
+mod stdin;
 mod tcp;
 mod tcp_client;
 mod tcp_server;
@@ -31,6 +36,7 @@ pub use resolver::{
     CachingResolver, OverrideResolver, Resolver, Resolving, ThreadedResolver, is_valid_ip,
 };
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
+pub use stdin::{Stdin, stdin};
 pub use tcp::{TcpListener, TcpStream};
 pub use tcp_client::TcpClient;
 pub use tcp_server::TcpServer;

@@ -17,7 +17,7 @@ use mio::Interest;
 use mio::unix::pipe::{Receiver, Sender};
 
 use super::lent::Lent;
-use super::source::{ByteStream, Registered};
+use super::source::{Asker, ByteStream, Registered};
 use crate::ioloop::Direction;
 
 /// A new pipe: what is written to the one end is read from the other. Both belong to the current
@@ -366,6 +366,31 @@ impl PipeWriter {
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
         let place = Location::caller();
         async move { self.open()?.ready(Direction::Write, place).await }
+    }
+
+    /// Waits until nobody reads any more: whatever were written then would be a `BrokenPipe`.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If the pipe belongs to another loop, or was closed.
+    #[track_caller]
+    pub fn closed(&self) -> impl Future<Output = io::Result<()>> {
+        let place = Location::caller();
+        async move {
+            let registered = self.open()?;
+            let until_closed = |asker: Asker<'_>| registered.poll_closed(asker, Direction::Write);
+            registered.waiting(Direction::Write, place, until_closed).await
+        }
+    }
+
+    /// [`closed`](PipeWriter::closed) as a poll function.
+    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.open() {
+            Ok(registered) => registered.poll_closed(cx, Direction::Write),
+            Err(error) => Poll::Ready(Err(error)),
+        }
     }
 
     /// Writes if there is room, without waiting.

@@ -17,9 +17,11 @@ use mio::Interest;
 use mio::event::Source;
 
 use super::lent::Lent;
-use crate::budget;
 use crate::error::LoopClosed;
-use crate::ioloop::{Core, Direction, Gone, IoLoop, Item, Key, LoopId, forget, with_current};
+use crate::ioloop::{
+    By, Core, Direction, IoLoop, Item, Key, LoopId, Until, Wait, forget, with_current,
+};
+use crate::resumption;
 
 /// Names a slot in the readiness table of a loop, and gives it back.
 #[derive(Debug)]
@@ -29,59 +31,136 @@ struct Token {
 }
 
 /// What a system call has proved of the socket's state.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Proved {
     Nothing,
     Drained,
     WouldBlock,
 }
 
+/// Who asks a socket: a task, and whether by a poll function or by a future.
+#[derive(Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    waker: &'a Waker,
+    by: By,
+}
+
+impl<'a> From<&'a Context<'_>> for Asker<'a> {
+    fn from(cx: &'a Context<'_>) -> Asker<'a> {
+        Asker { waker: cx.waker(), by: By::Poll }
+    }
+}
+
+impl<'a> From<&'a mut Context<'_>> for Asker<'a> {
+    fn from(cx: &'a mut Context<'_>) -> Asker<'a> {
+        Asker { waker: cx.waker(), by: By::Poll }
+    }
+}
+
+/// Whether a socket can be used now.
+enum Usable {
+    Yes,
+    /// It could, but the resumption has done enough.
+    Spent,
+    Waits,
+    /// It has to wait, and the waker is not known yet.
+    WaitsUnknown,
+    /// It cannot be used here at all.
+    No,
+}
+
 impl Token {
     /// Is the socket ready for the direction, and may the current coroutine still do I/O in this
     /// resumption? Otherwise the waker is woken when that is so.
-    fn poll_ready(&self, cx: &Context<'_>, direction: Direction) -> Poll<io::Result<()>> {
-        let ready = self.here(|core| {
-            match core.readiness(|readiness| readiness.poll_ready(self.key, direction, cx)) {
-                Ok(Poll::Ready(())) => budget::poll_proceed(cx).map(Ok),
-                Ok(Poll::Pending) => Poll::Pending,
-                Err(Gone) => Poll::Ready(Err(LoopClosed.into())),
-            }
-        });
-        ready.unwrap_or_else(|error| Poll::Ready(Err(error)))
+    #[inline]
+    fn poll_ready(&self, asker: Asker<'_>, direction: Direction) -> Poll<io::Result<()>> {
+        self.poll(asker, direction, Until::Ready)
     }
 
-    /// Asks the loop that it belongs to, which has to be the current one.
-    fn here<R>(&self, ask: impl FnOnce(&Core) -> R) -> io::Result<R> {
-        let answer = with_current(|core| match core.id() == self.id {
-            true => Ok(ask(core)),
-            false => Err(core.id()),
+    /// [`poll_ready`](Token::poll_ready), or until the direction has ended.
+    #[inline]
+    fn poll(&self, asker: Asker<'_>, direction: Direction, until: Until) -> Poll<io::Result<()>> {
+        let usable = with_current(|core| {
+            if core.id() != self.id {
+                return Usable::No;
+            }
+            let wait = core.readiness(|readiness| {
+                readiness.poll(self.key, direction, until, asker.by, asker.waker)
+            });
+            match wait {
+                Some(Wait::Ready) if until == Until::Closed => Usable::Yes,
+                Some(Wait::Ready) if resumption::spend() => {
+                    core.counting().io_calls.add(1);
+                    Usable::Yes
+                }
+                Some(Wait::Ready) => Usable::Spent,
+                Some(Wait::Known) => Usable::Waits,
+                Some(Wait::Unknown) => Usable::WaitsUnknown,
+                None => Usable::No,
+            }
         });
-        let message = match answer {
-            Some(Ok(answer)) => return Ok(answer),
-            Some(Err(here)) => format!(
+        match usable {
+            Some(Usable::Yes) => return Poll::Ready(Ok(())),
+            Some(Usable::Waits) => {}
+            Some(Usable::WaitsUnknown) => {
+                // Cloning may run foreign code, and so may dropping.
+                let waker = asker.waker.clone();
+                let before = with_current(|core| {
+                    core.readiness(|table| table.wait(self.key, direction, asker.by, waker))
+                });
+                drop(before);
+            }
+            Some(Usable::Spent) => resumption::defer(asker.waker.clone()),
+            Some(Usable::No) | None => return Poll::Ready(Err(self.misused())),
+        }
+        Poll::Pending
+    }
+
+    /// Why it cannot be used here.
+    #[cold]
+    fn misused(&self) -> io::Error {
+        let message = match with_current(|core| core.id()) {
+            Some(here) if here == self.id => return LoopClosed.into(),
+            Some(here) => format!(
                 "this socket belongs to {} and was used on {here}: make it on the loop that uses it",
                 self.id
             ),
             None => format!("this socket belongs to {} and was used outside of any loop", self.id),
         };
-        Err(io::Error::other(message))
+        io::Error::other(message)
     }
 
     /// After a system call, on its loop.
+    #[inline]
     fn tried(&self, direction: Direction, proved: Proved) {
-        let _ = self.here(|core| {
-            core.counting().io_calls.add(1);
-            match proved {
+        if proved == Proved::Nothing {
+            return;
+        }
+        with_current(|core| {
+            core.readiness(|readiness| match proved {
                 Proved::Nothing => {}
-                Proved::Drained => {
-                    core.readiness(|readiness| readiness.drained(self.key, direction));
-                }
+                Proved::Drained => readiness.drained(self.key, direction),
                 Proved::WouldBlock => {
                     core.counting().would_block.add(1);
-                    core.readiness(|readiness| readiness.would_block(self.key, direction));
+                    readiness.would_block(self.key, direction);
                 }
-            }
+            });
         });
+    }
+
+    /// A future that waited by `waker` is dropped.
+    #[cold]
+    fn leave(&self, direction: Direction, waker: Waker) {
+        let waiting = with_current(|core| {
+            if core.id() != self.id {
+                return None;
+            }
+            core.readiness(|readiness| readiness.leave(self.key, direction, &waker))
+        });
+        // Another future of the same task may have counted on it.
+        if let Some(waiting) = waiting.flatten() {
+            waiting.wake();
+        }
     }
 }
 
@@ -116,27 +195,36 @@ impl<S> Registered<S> {
         self.token.id
     }
 
+    /// Waits until the direction has ended: an error, or nobody is at the other end.
+    pub(crate) fn poll_closed<'a>(
+        &self,
+        asker: impl Into<Asker<'a>>,
+        direction: Direction,
+    ) -> Poll<io::Result<()>> {
+        self.token.poll(asker.into(), direction, Until::Closed)
+    }
+
     /// Tries `operation` when the socket is ready, and again when it was not after all.
     ///
     /// `operation` may be foreign: nothing is borrowed while it runs.
-    pub(crate) fn poll_io<R>(
+    pub(crate) fn poll_io<'a, R>(
         &self,
-        cx: &Context<'_>,
+        asker: impl Into<Asker<'a>>,
         direction: Direction,
         operation: impl FnMut(&S) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        self.poll_proving(cx, direction, operation, |_| Proved::Nothing)
+        self.poll_proving(asker.into(), direction, operation, |_| Proved::Nothing)
     }
 
     fn poll_proving<R>(
         &self,
-        cx: &Context<'_>,
+        asker: Asker<'_>,
         direction: Direction,
         mut operation: impl FnMut(&S) -> io::Result<R>,
         proved: impl Fn(&R) -> Proved,
     ) -> Poll<io::Result<R>> {
         loop {
-            match self.token.poll_ready(cx, direction) {
+            match self.token.poll_ready(asker, direction) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
@@ -166,7 +254,16 @@ impl<S> Registered<S> {
         direction: Direction,
         operation: impl FnOnce(&S) -> io::Result<R>,
     ) -> io::Result<R> {
-        self.token.here(|_| ())?;
+        let usable = with_current(|core| {
+            let usable = core.id() == self.token.id;
+            if usable {
+                core.counting().io_calls.add(1);
+            }
+            usable
+        });
+        if usable != Some(true) {
+            return Err(self.token.misused());
+        }
         let result = operation(&self.source);
         let would_block =
             matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
@@ -180,7 +277,10 @@ impl<S> Registered<S> {
         &self,
         peer: impl Fn(&S) -> io::Result<()>,
     ) -> impl Future<Output = io::Result<()>> {
-        poll_fn(move |cx| self.poll_io(cx, Direction::Write, &peer))
+        let place = Location::caller();
+        self.waiting(Direction::Write, place, move |asker| {
+            self.poll_io(asker, Direction::Write, &peer)
+        })
     }
 
     /// The future of [`poll_io`](Registered::poll_io); `place` is where its user awaits.
@@ -190,7 +290,7 @@ impl<S> Registered<S> {
         place: &'static Location<'static>,
         mut operation: impl FnMut(&S) -> io::Result<R>,
     ) -> impl Future<Output = io::Result<R>> {
-        waiting_at(place, move |cx| self.poll_io(cx, direction, &mut operation))
+        self.waiting(direction, place, move |asker| self.poll_io(asker, direction, &mut operation))
     }
 
     /// Waits until the socket is ready, or seems so.
@@ -199,7 +299,55 @@ impl<S> Registered<S> {
         direction: Direction,
         place: &'static Location<'static>,
     ) -> impl Future<Output = io::Result<()>> {
-        waiting_at(place, move |cx| self.token.poll_ready(cx, direction))
+        self.waiting(direction, place, move |asker| self.token.poll_ready(asker, direction))
+    }
+
+    /// A future from a poll function: it tells its coroutine where it waits, and leaves when it is
+    /// dropped.
+    pub(crate) fn waiting<T>(
+        &self,
+        direction: Direction,
+        place: &'static Location<'static>,
+        mut poll: impl FnMut(Asker<'_>) -> Poll<T>,
+    ) -> impl Future<Output = T> {
+        let mut waits = Waits { token: &self.token, direction, waker: None };
+        poll_fn(move |cx| {
+            let polled = poll(Asker { waker: cx.waker(), by: By::Future });
+            match &polled {
+                Poll::Ready(_) => waits.waker = None,
+                Poll::Pending => {
+                    waits.by(cx.waker());
+                    resumption::waits_at(place);
+                }
+            }
+            polled
+        })
+    }
+}
+
+/// A future that may be waiting.
+struct Waits<'a> {
+    token: &'a Token,
+    direction: Direction,
+    waker: Option<Waker>,
+}
+
+impl Waits<'_> {
+    fn by(&mut self, waker: &Waker) {
+        if self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            return;
+        }
+        if let Some(before) = self.waker.replace(waker.clone()) {
+            self.token.leave(self.direction, before);
+        }
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            self.token.leave(self.direction, waker);
+        }
     }
 }
 
@@ -218,20 +366,6 @@ pub(crate) fn established<P>(
         }
         result => result.map(drop),
     }
-}
-
-/// A future from a poll function, which tells its coroutine where it waits.
-pub(crate) fn waiting_at<T>(
-    place: &'static Location<'static>,
-    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
-) -> impl Future<Output = T> {
-    poll_fn(move |cx| {
-        let polled = poll(cx);
-        if polled.is_pending() {
-            with_current(|core| core.waits_at(place));
-        }
-        polled
-    })
 }
 
 impl<S: Source> Registered<S> {
@@ -292,14 +426,14 @@ pub(crate) trait ByteStream {
 
 impl<S: ByteStream> Registered<S> {
     /// [`poll_io`](Registered::poll_io) for byte streams: moving less than `asked` proves something.
-    fn poll_transfer(
+    fn poll_transfer<'a>(
         &self,
-        cx: &Context<'_>,
+        asker: impl Into<Asker<'a>>,
         direction: Direction,
         asked: usize,
         operation: impl FnMut(&S) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        self.poll_proving(cx, direction, operation, |&moved| {
+        self.poll_proving(asker.into(), direction, operation, |&moved| {
             // Nothing at all is the end of the stream, which stays readable.
             let short = S::SHORT_IS_DRAINED && 0 < moved && moved < asked;
             if short { Proved::Drained } else { Proved::Nothing }
@@ -311,23 +445,27 @@ impl<S: ByteStream> Registered<S>
 where
     for<'a> &'a S: Read,
 {
-    pub(crate) fn poll_read(&self, cx: &Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.poll_transfer(cx, Direction::Read, buf.len(), |mut source| source.read(buf))
+    pub(crate) fn poll_read<'a>(
+        &self,
+        asker: impl Into<Asker<'a>>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_transfer(asker, Direction::Read, buf.len(), |mut source| source.read(buf))
     }
 
-    pub(crate) fn poll_read_vectored(
+    pub(crate) fn poll_read_vectored<'a>(
         &self,
-        cx: &Context<'_>,
+        asker: impl Into<Asker<'a>>,
         bufs: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
         let asked = bufs.iter().map(|buf| buf.len()).sum();
-        self.poll_transfer(cx, Direction::Read, asked, |mut source| source.read_vectored(bufs))
+        self.poll_transfer(asker, Direction::Read, asked, |mut source| source.read_vectored(bufs))
     }
 
     /// Reads into a buffer that the loop lends when there is something to read.
-    pub(crate) fn poll_read_lent(&self, cx: &Context<'_>) -> Poll<io::Result<Lent>> {
+    pub(crate) fn poll_read_lent<'a>(&self, asker: impl Into<Asker<'a>>) -> Poll<io::Result<Lent>> {
         let mut lent = None;
-        let polled = self.poll_transfer(cx, Direction::Read, Lent::SIZE, |mut source| {
+        let polled = self.poll_transfer(asker, Direction::Read, Lent::SIZE, |mut source| {
             source.read(lent.get_or_insert_with(Lent::borrow).whole())
         });
         polled.map_ok(|len| lent.unwrap_or_else(Lent::borrow).filled(len))
@@ -338,7 +476,7 @@ where
         place: &'static Location<'static>,
         buf: &mut [u8],
     ) -> impl Future<Output = io::Result<usize>> {
-        waiting_at(place, move |cx| self.poll_read(cx, buf))
+        self.waiting(Direction::Read, place, move |asker| self.poll_read(asker, buf))
     }
 
     pub(crate) fn read_exact(
@@ -347,9 +485,9 @@ where
         buf: &mut [u8],
     ) -> impl Future<Output = io::Result<()>> {
         let mut filled = 0;
-        waiting_at(place, move |cx| {
+        self.waiting(Direction::Read, place, move |asker| {
             while filled < buf.len() {
-                match self.poll_read(cx, &mut buf[filled..]) {
+                match self.poll_read(asker, &mut buf[filled..]) {
                     Poll::Ready(Ok(0)) => {
                         return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                     }
@@ -367,14 +505,14 @@ where
         place: &'static Location<'static>,
         bufs: &mut [IoSliceMut<'_>],
     ) -> impl Future<Output = io::Result<usize>> {
-        waiting_at(place, move |cx| self.poll_read_vectored(cx, bufs))
+        self.waiting(Direction::Read, place, move |asker| self.poll_read_vectored(asker, bufs))
     }
 
     pub(crate) fn read_lent(
         &self,
         place: &'static Location<'static>,
     ) -> impl Future<Output = io::Result<Lent>> {
-        waiting_at(place, move |cx| self.poll_read_lent(cx))
+        self.waiting(Direction::Read, place, move |asker| self.poll_read_lent(asker))
     }
 
     pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
@@ -386,17 +524,21 @@ impl<S: ByteStream> Registered<S>
 where
     for<'a> &'a S: Write,
 {
-    pub(crate) fn poll_write(&self, cx: &Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_transfer(cx, Direction::Write, buf.len(), |mut source| source.write(buf))
+    pub(crate) fn poll_write<'a>(
+        &self,
+        asker: impl Into<Asker<'a>>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_transfer(asker, Direction::Write, buf.len(), |mut source| source.write(buf))
     }
 
-    pub(crate) fn poll_write_vectored(
+    pub(crate) fn poll_write_vectored<'a>(
         &self,
-        cx: &Context<'_>,
+        asker: impl Into<Asker<'a>>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let asked = bufs.iter().map(|buf| buf.len()).sum();
-        self.poll_transfer(cx, Direction::Write, asked, |mut source| source.write_vectored(bufs))
+        self.poll_transfer(asker, Direction::Write, asked, |mut source| source.write_vectored(bufs))
     }
 
     pub(crate) fn write(
@@ -404,7 +546,7 @@ where
         place: &'static Location<'static>,
         buf: &[u8],
     ) -> impl Future<Output = io::Result<usize>> {
-        waiting_at(place, move |cx| self.poll_write(cx, buf))
+        self.waiting(Direction::Write, place, move |asker| self.poll_write(asker, buf))
     }
 
     pub(crate) fn write_all(
@@ -413,9 +555,9 @@ where
         buf: &[u8],
     ) -> impl Future<Output = io::Result<()>> {
         let mut written = 0;
-        waiting_at(place, move |cx| {
+        self.waiting(Direction::Write, place, move |asker| {
             while written < buf.len() {
-                match self.poll_write(cx, &buf[written..]) {
+                match self.poll_write(asker, &buf[written..]) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                     Poll::Ready(Ok(n)) => written += n,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -431,7 +573,7 @@ where
         place: &'static Location<'static>,
         bufs: &[IoSlice<'_>],
     ) -> impl Future<Output = io::Result<usize>> {
-        waiting_at(place, move |cx| self.poll_write_vectored(cx, bufs))
+        self.waiting(Direction::Write, place, move |asker| self.poll_write_vectored(asker, bufs))
     }
 
     pub(crate) fn try_write(&self, buf: &[u8]) -> io::Result<usize> {

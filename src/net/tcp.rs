@@ -17,7 +17,7 @@ use socket2::SockRef;
 use super::address::{ToSocketAddrs, resolve};
 use super::bind::{BindOptions, listen};
 use super::lent::Lent;
-use super::source::{ByteStream, Registered, established, waiting_at};
+use super::source::{Asker, ByteStream, Registered, established};
 use super::split::{HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split};
 use crate::ioloop::{Direction, SHORT_IS_DRAINED};
 
@@ -96,13 +96,17 @@ impl TcpListener {
     #[track_caller]
     pub fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> {
         let place = Location::caller();
-        waiting_at(place, move |cx| self.poll_accept(cx))
+        self.registered.waiting(Direction::Read, place, move |asker| self.poll_accept_by(asker))
     }
 
     /// [`accept`](TcpListener::accept) as a poll function.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        self.poll_accept_by(cx.into())
+    }
+
+    fn poll_accept_by(&self, asker: Asker<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         loop {
-            match self.registered.poll_io(cx, Direction::Read, |listener| listener.accept()) {
+            match self.registered.poll_io(asker, Direction::Read, |listener| listener.accept()) {
                 Poll::Ready(Ok((stream, peer))) => {
                     return Poll::Ready(TcpStream::accepted(stream).map(|stream| (stream, peer)));
                 }

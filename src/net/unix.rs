@@ -17,7 +17,7 @@ use futures::stream::Stream;
 
 use super::fd::Fd;
 use super::lent::Lent;
-use super::source::{ByteStream, Registered, established, waiting_at};
+use super::source::{Asker, ByteStream, Registered, established};
 use super::split::{HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split};
 use crate::coroutine::sleep;
 use crate::ioloop::{Direction, SHORT_IS_DRAINED};
@@ -98,13 +98,17 @@ impl UnixListener {
     #[track_caller]
     pub fn accept(&self) -> impl Future<Output = io::Result<(UnixStream, SocketAddr)>> {
         let place = Location::caller();
-        waiting_at(place, move |cx| self.poll_accept(cx))
+        self.registered.waiting(Direction::Read, place, move |asker| self.poll_accept_by(asker))
     }
 
     /// [`accept`](UnixListener::accept) as a poll function.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(UnixStream, SocketAddr)>> {
+        self.poll_accept_by(cx.into())
+    }
+
+    fn poll_accept_by(&self, asker: Asker<'_>) -> Poll<io::Result<(UnixStream, SocketAddr)>> {
         loop {
-            match self.registered.poll_io(cx, Direction::Read, |listener| listener.accept()) {
+            match self.registered.poll_io(asker, Direction::Read, |listener| listener.accept()) {
                 Poll::Ready(Ok((stream, peer))) => {
                     return Poll::Ready(UnixStream::ready(stream).map(|stream| (stream, peer)));
                 }

@@ -7,7 +7,7 @@
 //! What is put goes straight to the one who has waited longest to get, and what is got makes room
 //! for the one who has waited longest to put; nobody barges in between. Waiters that are dropped
 //! leave: an item whose putter was dropped is never put, an item whose getter was dropped is given to
-//! the next.
+//! the next, or goes back to where it was.
 
 mod store;
 
@@ -16,13 +16,13 @@ use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use futures::sink::Sink;
 use futures::stream::{FusedStream, Stream};
 
-use crate::budget;
 use crate::locks::Event;
+use crate::resumption;
 use crate::wait_queue::{Left, Place, WaitQueue};
 pub use store::{Fifo, Lifo, Priority, Store};
 
@@ -63,16 +63,19 @@ pub type LifoQueue<T> = QueueOver<Lifo<T>>;
 pub struct QueueOver<S: Store> {
     inner: Rc<Inner<S>>,
     /// What this handle waits for as a stream, and as a sink.
-    getting: Option<Getting<S>>,
-    putting: Option<Putting<S>>,
+    getting: RefCell<Option<Getting<S>>>,
+    /// Boxed, so that an item may hold a handle of the queue that it is put into.
+    putting: Option<Box<Putting<S>>>,
 }
 
 struct Inner<S: Store> {
     store: RefCell<S>,
     maxsize: usize,
     closed: Cell<bool>,
-    /// Waits for an item, which is put in its place.
-    getters: WaitQueue<S::Item>,
+    /// How many items were put so far.
+    turns: Cell<u64>,
+    /// Waits for an item, which is put in its place with its turn.
+    getters: WaitQueue<(u64, S::Item)>,
     /// Waits for room, with the item in its place until there is.
     putters: WaitQueue<S::Item>,
     unfinished: Cell<usize>,
@@ -116,12 +119,13 @@ impl<S: Store> QueueOver<S> {
             store: RefCell::new(S::default()),
             maxsize,
             closed: Cell::new(false),
+            turns: Cell::new(0),
             getters: WaitQueue::new(),
             putters: WaitQueue::new(),
             unfinished: Cell::new(0),
             finished,
         };
-        QueueOver { inner: Rc::new(inner), getting: None, putting: None }
+        QueueOver { inner: Rc::new(inner), getting: RefCell::new(None), putting: None }
     }
 
     /// How many items it has room for; 0 is without limit.
@@ -175,8 +179,10 @@ impl<S: Store> QueueOver<S> {
         Putting { inner: self.inner.clone(), item: Some(item), place: Place::default() }
     }
 
+    /// Goes on with what a dropped `next` of this handle has begun.
     fn getting(&self) -> Getting<S> {
-        Getting { inner: self.inner.clone(), place: Place::default() }
+        let fresh = || Getting { inner: self.inner.clone(), place: Place::default() };
+        self.getting.take().unwrap_or_else(fresh)
     }
 
     /// Puts an item if there is room. Tornado: `put_nowait`.
@@ -185,7 +191,7 @@ impl<S: Store> QueueOver<S> {
     ///
     /// [`QueueFull`] with the item, if there is none, or the queue is closed.
     pub fn put_nowait(&self, item: S::Item) -> Result<(), QueueFull<S::Item>> {
-        if self.inner.closed.get() || !self.inner.has_room() {
+        if self.inner.closed.get() || self.inner.is_full() {
             return Err(QueueFull(item));
         }
         self.inner.put(item);
@@ -198,7 +204,9 @@ impl<S: Store> QueueOver<S> {
     ///
     /// [`QueueEmpty`], which tells whether there ever will be one.
     pub fn get_nowait(&self) -> Result<S::Item, QueueEmpty> {
-        self.inner.get().ok_or_else(|| {
+        let begun = self.getting.take();
+        let item = begun.map_or_else(|| self.inner.get(), Getting::into_item);
+        item.ok_or_else(|| {
             if self.inner.closed.get() { QueueEmpty::Closed } else { QueueEmpty::ForNow }
         })
     }
@@ -239,56 +247,53 @@ impl<S: Store> QueueOver<S> {
 }
 
 impl<S: Store> Inner<S> {
+    /// While anybody waits to put, it is: who gets lets the first of them in.
     fn is_full(&self) -> bool {
         self.maxsize > 0 && self.store.borrow().size() >= self.maxsize
-    }
-
-    /// Whether an item can be put past nobody.
-    fn has_room(&self) -> bool {
-        !self.is_full() && self.putters.is_empty()
     }
 
     /// Puts an item for which there is room, or a getter.
     fn put(&self, item: S::Item) {
         self.unfinished.set(self.unfinished.get() + 1);
         self.finished.clear();
-        self.give(item);
+        let turn = self.turns.replace(self.turns.get() + 1);
+        self.store.borrow_mut().push(turn, item);
+        self.serve();
     }
 
-    /// Gives an item to the first getter, or keeps it.
-    fn give(&self, item: S::Item) {
-        self.store.borrow_mut().push(item);
-        if let Some(getter) = self.serve() {
+    /// Gives the next item to the first getter, if there are both.
+    fn serve(&self) {
+        if self.getters.is_empty() {
+            return;
+        }
+        let Some(next) = self.store.borrow_mut().pop() else { return };
+        if let Some(getter) = self.getters.take_first(|_| Some(next)) {
             getter.wake();
         }
     }
 
-    /// Gives the next item to the first getter, if there are both.
-    fn serve(&self) -> Option<Waker> {
-        if self.getters.is_empty() {
-            return None;
-        }
-        let item = self.store.borrow_mut().pop()?;
-        self.getters.take_first(|_| Some(item))
-    }
-
-    /// Gets the next item and lets the first putter have its place.
+    /// Gets the next item and lets the first putter have its place: first in, so that its item may
+    /// be the next, as in Tornado.
     fn get(&self) -> Option<S::Item> {
-        let item = self.store.borrow_mut().pop();
-        if item.is_some() && !self.closed.get() {
-            let mut next = None;
-            let putter = self.putters.take_first(|item| {
+        let mut next = None;
+        // An item that was given back may have left it fuller than full.
+        let size = self.store.borrow().size();
+        let putter = if size <= self.maxsize {
+            self.putters.take_first(|item| {
                 next = item;
                 None
-            });
-            if let Some(next) = next {
-                self.put(next);
-            }
-            if let Some(putter) = putter {
-                putter.wake();
-            }
+            })
+        } else {
+            None
+        };
+        if let Some(next) = next {
+            self.put(next);
         }
-        item
+        let (_, item) = self.store.borrow_mut().pop()?;
+        if let Some(putter) = putter {
+            putter.wake();
+        }
+        Some(item)
     }
 }
 
@@ -302,13 +307,13 @@ struct Putting<S: Store> {
 impl<S: Store> Putting<S> {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<(), QueueClosed<S::Item>>> {
         if self.item.is_some() {
-            ready!(budget::poll_proceed(cx));
+            ready!(resumption::poll_proceed(cx));
         }
         if let Some(item) = self.item.take() {
             if self.inner.closed.get() {
                 return Poll::Ready(Err(QueueClosed(item)));
             }
-            if self.inner.has_room() {
+            if !self.inner.is_full() {
                 self.inner.put(item);
                 return Poll::Ready(Ok(()));
             }
@@ -332,37 +337,45 @@ struct Getting<S: Store> {
 }
 
 impl<S: Store> Getting<S> {
+    /// What there is now; gives the place up.
+    fn into_item(mut self) -> Option<S::Item> {
+        match self.inner.getters.leave(&mut self.place) {
+            Left::Taken(Some((_, item))) => Some(item),
+            _ => self.inner.get(),
+        }
+    }
+
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<S::Item, QueueClosed>> {
         let inner = &self.inner;
         if self.place == Place::default() {
-            ready!(budget::poll_proceed(cx));
-            if let Some(item) = inner.get() {
-                return Poll::Ready(Ok(item));
-            }
-            if inner.closed.get() {
-                return Poll::Ready(Err(QueueClosed(())));
-            }
-            self.place = inner.getters.join(cx, None);
+            ready!(resumption::poll_proceed(cx));
+        } else if let Some((_, item)) = ready!(inner.getters.poll(&mut self.place, cx)) {
+            return Poll::Ready(Ok(item));
         }
-        let item = ready!(inner.getters.poll(&mut self.place, cx));
-        Poll::Ready(item.ok_or(QueueClosed(())))
+        // Woken without an item, it was closed; another getter may have given its item back since.
+        if let Some(item) = inner.get() {
+            return Poll::Ready(Ok(item));
+        }
+        if inner.closed.get() {
+            return Poll::Ready(Err(QueueClosed(())));
+        }
+        self.place = inner.getters.join(cx, None);
+        Poll::Pending
     }
 }
 
 impl<S: Store> Drop for Getting<S> {
     fn drop(&mut self) {
-        if let Left::Taken(Some(item)) = self.inner.getters.leave(&mut self.place) {
-            self.inner.store.borrow_mut().give_back(item);
-            if let Some(getter) = self.inner.serve() {
-                getter.wake();
-            }
+        if let Left::Taken(Some((turn, item))) = self.inner.getters.leave(&mut self.place) {
+            self.inner.store.borrow_mut().give_back(turn, item);
+            self.inner.serve();
         }
     }
 }
 
 impl<S: Store> Clone for QueueOver<S> {
     fn clone(&self) -> QueueOver<S> {
-        QueueOver { inner: self.inner.clone(), getting: None, putting: None }
+        QueueOver { inner: self.inner.clone(), getting: RefCell::new(None), putting: None }
     }
 }
 
@@ -377,14 +390,17 @@ impl<S: Store> fmt::Debug for QueueOver<S> {
 }
 
 /// Gets items until the queue is closed and empty.
+///
+/// A stream is not told that a `next` was dropped: the handle keeps its place among those who wait,
+/// and an item that comes meanwhile, for its next `next` or `get`. Drop the handle to give both up.
 impl<S: Store> Stream for QueueOver<S> {
     type Item = S::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
-        let fresh = self.getting.take().unwrap_or_else(|| self.getting());
-        let got = self.getting.insert(fresh).poll(cx);
-        if got.is_ready() {
-            self.getting = None;
+        let mut getting = self.getting();
+        let got = getting.poll(cx);
+        if got.is_pending() {
+            *self.getting.get_mut() = Some(getting);
         }
         got.map(Result::ok)
     }
@@ -392,7 +408,7 @@ impl<S: Store> Stream for QueueOver<S> {
 
 impl<S: Store> FusedStream for QueueOver<S> {
     fn is_terminated(&self) -> bool {
-        self.is_closed() && self.is_empty() && self.getting.is_none()
+        self.is_closed() && self.is_empty() && self.getting.borrow().is_none()
     }
 }
 
@@ -413,7 +429,7 @@ impl<S: Store> Sink<S::Item> for QueueOver<S> {
             Ok(()) => Ok(()),
             Err(QueueFull(item)) if self.is_closed() => Err(QueueClosed(item)),
             Err(QueueFull(item)) => {
-                self.putting = Some(self.putting(item));
+                self.putting = Some(Box::new(self.putting(item)));
                 Ok(())
             }
         }

@@ -3,23 +3,23 @@
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 
-/// What a [`QueueOver`](super::QueueOver) keeps its items in. It cannot be implemented outside of
-/// this crate.
+/// What a [`QueueOver`](super::QueueOver) keeps its items in, each with its turn: how many were put
+/// before it. It cannot be implemented outside of this crate.
 pub trait Store: Default + sealed::Sealed {
     /// What is put and got.
     type Item;
 
-    /// Takes an item in.
+    /// Takes an item in, whose turn is the last.
     #[doc(hidden)]
-    fn push(&mut self, item: Self::Item);
+    fn push(&mut self, turn: u64, item: Self::Item);
 
-    /// Takes back an item that was given and not wanted after all: it is the next again.
+    /// Takes an item back that was given and not wanted after all: it goes where it was.
     #[doc(hidden)]
-    fn give_back(&mut self, item: Self::Item);
+    fn give_back(&mut self, turn: u64, item: Self::Item);
 
     /// Gives the next item.
     #[doc(hidden)]
-    fn pop(&mut self) -> Option<Self::Item>;
+    fn pop(&mut self) -> Option<(u64, Self::Item)>;
 
     /// How many there are.
     #[doc(hidden)]
@@ -32,24 +32,21 @@ mod sealed {
 
 /// First in first out.
 #[derive(Debug)]
-pub struct Fifo<T>(VecDeque<T>);
+pub struct Fifo<T>(VecDeque<(u64, T)>);
 
 /// Last in first out.
 #[derive(Debug)]
-pub struct Lifo<T>(Vec<T>);
+pub struct Lifo<T>(Vec<(u64, T)>);
 
 /// The least first; of equal ones, first in first out.
 #[derive(Debug)]
-pub struct Priority<T> {
-    heap: BinaryHeap<Entry<T>>,
-    pushed: u64,
-}
+pub struct Priority<T>(BinaryHeap<Entry<T>>);
 
-/// An item with its turn among its equals, which is greater the sooner it is to be given.
+/// An item with its turn, which is greater the sooner it is to be given.
 #[derive(Debug)]
 struct Entry<T> {
-    item: T,
     turn: u64,
+    item: T,
 }
 
 impl<T: Ord> Ord for Entry<T> {
@@ -86,7 +83,7 @@ impl<T> Default for Lifo<T> {
 
 impl<T: Ord> Default for Priority<T> {
     fn default() -> Priority<T> {
-        Priority { heap: BinaryHeap::new(), pushed: 0 }
+        Priority(BinaryHeap::new())
     }
 }
 
@@ -97,15 +94,16 @@ impl<T: Ord> sealed::Sealed for Priority<T> {}
 impl<T> Store for Fifo<T> {
     type Item = T;
 
-    fn push(&mut self, item: T) {
-        self.0.push_back(item);
+    fn push(&mut self, turn: u64, item: T) {
+        self.0.push_back((turn, item));
     }
 
-    fn give_back(&mut self, item: T) {
-        self.0.push_front(item);
+    fn give_back(&mut self, turn: u64, item: T) {
+        let place = self.0.partition_point(|(earlier, _)| *earlier < turn);
+        self.0.insert(place, (turn, item));
     }
 
-    fn pop(&mut self) -> Option<T> {
+    fn pop(&mut self) -> Option<(u64, T)> {
         self.0.pop_front()
     }
 
@@ -117,15 +115,16 @@ impl<T> Store for Fifo<T> {
 impl<T> Store for Lifo<T> {
     type Item = T;
 
-    fn push(&mut self, item: T) {
-        self.0.push(item);
+    fn push(&mut self, turn: u64, item: T) {
+        self.0.push((turn, item));
     }
 
-    fn give_back(&mut self, item: T) {
-        self.0.push(item);
+    fn give_back(&mut self, turn: u64, item: T) {
+        let place = self.0.partition_point(|(earlier, _)| *earlier < turn);
+        self.0.insert(place, (turn, item));
     }
 
-    fn pop(&mut self) -> Option<T> {
+    fn pop(&mut self) -> Option<(u64, T)> {
         self.0.pop()
     }
 
@@ -137,20 +136,19 @@ impl<T> Store for Lifo<T> {
 impl<T: Ord> Store for Priority<T> {
     type Item = T;
 
-    fn push(&mut self, item: T) {
-        self.pushed += 1;
-        self.heap.push(Entry { item, turn: self.pushed });
+    fn push(&mut self, turn: u64, item: T) {
+        self.0.push(Entry { turn, item });
     }
 
-    fn give_back(&mut self, item: T) {
-        self.heap.push(Entry { item, turn: 0 });
+    fn give_back(&mut self, turn: u64, item: T) {
+        self.push(turn, item);
     }
 
-    fn pop(&mut self) -> Option<T> {
-        self.heap.pop().map(|entry| entry.item)
+    fn pop(&mut self) -> Option<(u64, T)> {
+        self.0.pop().map(|Entry { turn, item }| (turn, item))
     }
 
     fn size(&self) -> usize {
-        self.heap.len()
+        self.0.len()
     }
 }

@@ -1,0 +1,377 @@
+//! The micro-benchmark cases, generic over the runtime.
+//!
+//! Every case runs inside a spawned task (not the root future, which several
+//! runtimes schedule differently).
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use crate::rt::{Runtime, Visitor};
+use crate::util::{Notify, Rng, cpu_time, poll_once, self_wake};
+
+pub const NAMES: &[&str] = &[
+    "spawn_join",
+    "spawn_many",
+    "call_join",
+    "yield",
+    "yield_1000",
+    "selfwake",
+    "selfwake_1000",
+    "pingpong",
+    "waker_clone_drop",
+    "remote_wake",
+    "timer_create_cancel",
+    "timer_fire",
+    "timer_wheel",
+    "sleep_accuracy",
+];
+
+const BATCHES: usize = 9;
+const BATCH_TIME: Duration = Duration::from_millis(40);
+
+/// ns per operation over the timed batches.
+pub struct Stats {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+}
+
+fn stats(mut v: Vec<f64>) -> Stats {
+    v.sort_by(f64::total_cmp);
+    Stats { median: v[v.len() / 2], min: v[0], max: v[v.len() - 1] }
+}
+
+/// Runs one case; `None` if the runtime cannot do it.
+pub struct Case<'a>(pub &'a str);
+
+impl Visitor for Case<'_> {
+    type Out = Option<Stats>;
+    fn visit<R: Runtime>(self) -> Option<Stats> {
+        if !R::TIMERS && (self.0.starts_with("timer") || self.0.starts_with("sleep")) {
+            return None;
+        }
+        if !R::REMOTE_WAKE && self.0 == "remote_wake" {
+            return None;
+        }
+        if !R::CALL && self.0 == "call_join" {
+            return None;
+        }
+        let case: String = self.0.into();
+        Some(R::block_on(async move { R::spawn(run::<R>(case)).await }))
+    }
+}
+
+async fn run<R: Runtime>(case: String) -> Stats {
+    match case.as_str() {
+        "spawn_join" => {
+            measure(1000, async |n| {
+                for i in 0..n {
+                    std::hint::black_box(R::spawn(async move { i }).await);
+                }
+            })
+            .await
+        }
+        "spawn_many" => {
+            let mut handles = Vec::with_capacity(10_000);
+            measure(10_000, async |n| {
+                for _ in 0..n / 10_000 {
+                    for i in 0..10_000 {
+                        handles.push(R::spawn(async move { i }));
+                    }
+                    for h in handles.drain(..) {
+                        std::hint::black_box(h.await);
+                    }
+                }
+            })
+            .await
+        }
+        "call_join" => {
+            measure(1000, async |n| {
+                for i in 0..n {
+                    std::hint::black_box(R::call(i).await);
+                }
+            })
+            .await
+        }
+        "yield" => {
+            measure(1000, async |n| {
+                for _ in 0..n {
+                    R::yield_now().await;
+                }
+            })
+            .await
+        }
+        "selfwake" => {
+            measure(1000, async |n| {
+                for _ in 0..n {
+                    self_wake().await;
+                }
+            })
+            .await
+        }
+        "yield_1000" => {
+            thousand::<R, _>(async |n| {
+                for _ in 0..n {
+                    R::yield_now().await;
+                }
+            })
+            .await
+        }
+        "selfwake_1000" => {
+            thousand::<R, _>(async |n| {
+                for _ in 0..n {
+                    self_wake().await;
+                }
+            })
+            .await
+        }
+        "pingpong" => {
+            measure(1000, async |n| {
+                let cells = Rc::new((Notify::default(), Notify::default()));
+                let other = cells.clone();
+                let peer = R::spawn(async move {
+                    for _ in 0..n {
+                        other.0.wait().await;
+                        other.1.notify();
+                    }
+                });
+                for _ in 0..n {
+                    cells.0.notify();
+                    cells.1.wait().await;
+                }
+                peer.await;
+            })
+            .await
+        }
+        "waker_clone_drop" => {
+            measure(1000, async |n| {
+                poll_fn(|cx| {
+                    for _ in 0..n {
+                        drop(std::hint::black_box(cx.waker().clone()));
+                    }
+                    Poll::Ready(())
+                })
+                .await;
+            })
+            .await
+        }
+        "remote_wake" => remote_wake().await,
+        "timer_create_cancel" => {
+            let mut rng = Rng(42);
+            let mut pending: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
+            for _ in 0..100_000 {
+                let d = Duration::from_millis(60_000 + rng.below(60_000));
+                let mut s: Pin<Box<dyn Future<Output = ()>>> = Box::pin(R::sleep(d));
+                // Not this task's waker: glommio counts wakers in 15 bits.
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(s.as_mut().poll(&mut cx).is_pending());
+                pending.push(s);
+            }
+            measure(1000, async |n| {
+                for _ in 0..n {
+                    let s = std::pin::pin!(R::sleep(Duration::from_secs(60)));
+                    assert!(!poll_once(s).await);
+                }
+                R::yield_now().await;
+            })
+            .await
+        }
+        "timer_fire" => cpu_per_timer(timer_fire::<R>).await,
+        "timer_wheel" => cpu_per_timer(timer_wheel::<R>).await,
+        "sleep_accuracy" => {
+            let mut v = Vec::new();
+            for _ in 0..8 {
+                let t0 = Instant::now();
+                for _ in 0..125 {
+                    R::sleep(Duration::from_millis(1)).await;
+                }
+                v.push(t0.elapsed().as_nanos() as f64 / 125.0 - 1e6);
+            }
+            stats(v)
+        }
+        other => {
+            eprintln!("unknown case {other}; have {NAMES:?}");
+            std::process::exit(2);
+        }
+    }
+}
+
+/// Finds a batch size worth `BATCH_TIME` (in multiples of `unit`), warms up,
+/// then times the batches. With `PEERS_OPS=N` it runs N operations once and
+/// ends the process: for counting instructions (see `icount.sh`).
+async fn measure(unit: u64, mut op: impl AsyncFnMut(u64)) -> Stats {
+    if let Some(n) = std::env::var("PEERS_OPS").ok().and_then(|v| v.parse::<u64>().ok()) {
+        op(n.next_multiple_of(unit)).await;
+        std::process::exit(0);
+    }
+    let mut n = unit;
+    loop {
+        let t0 = Instant::now();
+        op(n).await;
+        let t = t0.elapsed();
+        if t >= BATCH_TIME / 4 {
+            n = (n as f64 * BATCH_TIME.as_secs_f64() / t.as_secs_f64()) as u64;
+            n = n.next_multiple_of(unit);
+            break;
+        }
+        n *= 2;
+    }
+    op(n).await;
+    let mut v = Vec::new();
+    for _ in 0..BATCHES {
+        let t0 = Instant::now();
+        op(n).await;
+        v.push(t0.elapsed().as_nanos() as f64 / n as f64);
+    }
+    stats(v)
+}
+
+/// 1000 tasks, each running `body(n)`; the cost is per iteration of `body`.
+async fn thousand<R: Runtime, B: AsyncFn(u64) + Copy + 'static>(body: B) -> Stats {
+    measure(100_000, async |n| {
+        let tasks: Vec<_> =
+            (0..1000).map(|_| R::spawn(async move { body(n / 1000).await })).collect();
+        for t in tasks {
+            t.await;
+        }
+    })
+    .await
+}
+
+#[derive(Default)]
+struct Remote {
+    request: AtomicU64,
+    /// When the thread called `wake()`, in ns since the start.
+    woken_at: AtomicU64,
+    reply: AtomicU64,
+    stop: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// From the call of `wake()` on another thread to the poll of the task, whose
+/// executor has had 50 us to go to sleep in the kernel. The other thread spins
+/// and so costs no wake-up of its own.
+async fn remote_wake() -> Stats {
+    let epoch = Instant::now();
+    let shared = Arc::new(Remote::default());
+    let theirs = shared.clone();
+    let thread = std::thread::spawn(move || {
+        let mut seen = 0;
+        while !theirs.stop.load(SeqCst) {
+            let r = theirs.request.load(SeqCst);
+            if r == seen {
+                std::hint::spin_loop();
+                continue;
+            }
+            seen = r;
+            let t0 = Instant::now();
+            while t0.elapsed() < Duration::from_micros(50) {
+                std::hint::spin_loop();
+            }
+            let w = theirs.waker.lock().unwrap().take();
+            theirs.woken_at.store(epoch.elapsed().as_nanos() as u64, SeqCst);
+            theirs.reply.store(r, SeqCst);
+            w.expect("the task left its waker").wake();
+        }
+    });
+    let mut round = 0;
+    let mut v = Vec::new();
+    for batch in 0..=BATCHES {
+        let mut ns = 0;
+        for _ in 0..300 {
+            round += 1;
+            let mut asked = false;
+            poll_fn(|cx| {
+                if !asked {
+                    asked = true;
+                    *shared.waker.lock().unwrap() = Some(cx.waker().clone());
+                    shared.request.store(round, SeqCst);
+                    return Poll::Pending;
+                }
+                // Spurious polls are not the wake; keep waiting.
+                if shared.reply.load(SeqCst) != round { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
+            ns += epoch.elapsed().as_nanos() as u64 - shared.woken_at.load(SeqCst);
+        }
+        if batch > 0 {
+            v.push(ns as f64 / 300.0);
+        }
+    }
+    shared.stop.store(true, SeqCst);
+    thread.join().unwrap();
+    stats(v)
+}
+
+const TIMERS: u64 = 100_000;
+
+async fn cpu_per_timer<F: Future<Output = ()>>(f: impl Fn() -> F) -> Stats {
+    f().await;
+    let mut v = Vec::new();
+    for _ in 0..7 {
+        let t0 = cpu_time();
+        f().await;
+        v.push((cpu_time() - t0).as_nanos() as f64 / TIMERS as f64);
+    }
+    stats(v)
+}
+
+/// One task per timer.
+async fn timer_fire<R: Runtime>() {
+    let mut rng = Rng(7);
+    let tasks: Vec<_> = (0..TIMERS)
+        .map(|_| {
+            let d = Duration::from_micros(rng.below(50_000));
+            R::spawn(async move { R::sleep(d).await })
+        })
+        .collect();
+    for t in tasks {
+        t.await;
+    }
+}
+
+/// Counts wakes; the last one wakes the waiting task.
+struct Counter {
+    left: AtomicU64,
+    last: Mutex<Option<Waker>>,
+}
+
+impl Wake for Counter {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.left.fetch_sub(1, SeqCst) == 1
+            && let Some(w) = self.last.lock().unwrap().take()
+        {
+            w.wake();
+        }
+    }
+}
+
+/// No tasks: sleeps boxed, polled once with a counting waker, waited for by
+/// count. Timer data structure and driver only.
+async fn timer_wheel<R: Runtime>() {
+    let mut rng = Rng(7);
+    let counter = Arc::new(Counter { left: AtomicU64::new(TIMERS), last: Mutex::new(None) });
+    let waker = Waker::from(counter.clone());
+    let mut cx = Context::from_waker(&waker);
+    let mut sleeps = Vec::with_capacity(TIMERS as usize);
+    for _ in 0..TIMERS {
+        let mut s = Box::pin(R::sleep(Duration::from_micros(rng.below(50_000))));
+        if s.as_mut().poll(&mut cx).is_ready() {
+            counter.left.fetch_sub(1, SeqCst);
+        }
+        sleeps.push(s);
+    }
+    poll_fn(|cx| {
+        *counter.last.lock().unwrap() = Some(cx.waker().clone());
+        if counter.left.load(SeqCst) == 0 { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}

@@ -1,0 +1,98 @@
+//! waterspout, with a buffer of its own for each connection and with one lent by the loop.
+
+use std::future::Future;
+use std::io;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use waterspout::net::TcpStream;
+use waterspout::{IoLoop, coroutine};
+
+use super::Runtime;
+use crate::util::BUF;
+
+#[waterspout::coroutine]
+async fn conn(s: TcpStream) {
+    let _ = s.set_nodelay(true);
+    let mut buf = [0u8; BUF];
+    loop {
+        match s.read(&mut buf).await {
+            Ok(0) | Err(_) => return,
+            Ok(n) => {
+                if s.write_all(&buf[..n]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[waterspout::coroutine]
+async fn conn_lent(s: TcpStream) {
+    let _ = s.set_nodelay(true);
+    loop {
+        match s.read_lent().await {
+            Ok(bytes) if !bytes.is_empty() => {
+                if s.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+            _ => return,
+        }
+    }
+}
+
+#[waterspout::coroutine]
+async fn answer(i: u64) -> u64 {
+    i
+}
+
+macro_rules! waterspout_impl {
+    ($ty:ident, $doc:literal, $conn:ident) => {
+        #[doc = $doc]
+        pub struct $ty;
+
+        impl Runtime for $ty {
+            const CALL: bool = true;
+
+            fn block_on<F>(f: F) -> F::Output
+            where
+                F: Future + 'static,
+                F::Output: 'static,
+            {
+                IoLoop::new().unwrap().run_sync(|| f).unwrap()
+            }
+
+            fn spawn<F>(f: F) -> impl Future<Output = F::Output> + 'static
+            where
+                F: Future + 'static,
+                F::Output: 'static,
+            {
+                coroutine::spawn(f)
+            }
+
+            fn call(i: u64) -> impl Future<Output = u64> + 'static {
+                answer(i)
+            }
+
+            fn yield_now() -> impl Future<Output = ()> {
+                coroutine::moment()
+            }
+
+            fn sleep(d: Duration) -> impl Future<Output = ()> + 'static {
+                coroutine::sleep(d)
+            }
+
+            async fn echo(l: TcpListener) -> io::Result<()> {
+                let l = waterspout::net::TcpListener::from_std(l)?;
+                loop {
+                    let (s, _) = l.accept().await?;
+                    drop($conn(s));
+                }
+            }
+        }
+    };
+}
+
+waterspout_impl!(Own, "a buffer in each connection's coroutine", conn);
+waterspout_impl!(Lent, "`read_lent`: a connection that waits owns no buffer", conn_lent);

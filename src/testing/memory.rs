@@ -1,0 +1,168 @@
+//! Two streams in memory, each the other's other side.
+//!
+//! What a socket does that code has to cope with, and nothing else: a bounded buffer in each
+//! direction, ends that are seen after the bytes before them, a waker for one reader and one writer.
+//! No system call, so it works in virtual time; no loop, so it works on any thread.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use futures::io::{AsyncRead, AsyncWrite};
+
+use crate::resumption;
+
+/// A pair of streams: what is written to one is read from the other. Each direction holds at most
+/// `capacity` bytes (at least one), then writing waits until the other side reads.
+///
+/// ```
+/// use futures::{AsyncReadExt, AsyncWriteExt};
+/// use waterspout::{IoLoop, testing};
+///
+/// # IoLoop::new()?.run_sync(|| async {
+/// let (mut here, mut there) = testing::duplex(64);
+/// here.write_all(b"hello").await?;
+/// here.close().await?;
+/// let mut heard = String::new();
+/// there.read_to_string(&mut heard).await?;
+/// assert_eq!(heard, "hello");
+/// there.write_all(b"the other direction is still open").await?;
+/// # Ok::<(), std::io::Error>(())
+/// # })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn duplex(capacity: usize) -> (Memory, Memory) {
+    let direction = || {
+        let bytes = Bytes { capacity: capacity.max(1), ..Bytes::default() };
+        Arc::new(Mutex::new(bytes))
+    };
+    let (one, other) = (direction(), direction());
+    (
+        Memory { incoming: one.clone(), outgoing: other.clone() },
+        Memory { incoming: other, outgoing: one },
+    )
+}
+
+/// One direction.
+#[derive(Default)]
+struct Bytes {
+    held: VecDeque<u8>,
+    capacity: usize,
+    /// No more will be written.
+    ended: bool,
+    /// Nobody will read.
+    unread: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+/// A stream in memory; from [`duplex`].
+///
+/// Closing it, through [`AsyncWrite`], ends the direction to the other side; dropping it ends both:
+/// who writes then gets `BrokenPipe`. As its traits have it, one task reads and one task writes; of
+/// several that wait for the same, the last one is woken.
+pub struct Memory {
+    incoming: Arc<Mutex<Bytes>>,
+    outgoing: Arc<Mutex<Bytes>>,
+}
+
+impl Memory {
+    /// How many bytes the other side has written that were not read here.
+    pub fn arrived(&self) -> usize {
+        lock(&self.incoming).held.len()
+    }
+}
+
+fn lock(bytes: &Mutex<Bytes>) -> MutexGuard<'_, Bytes> {
+    // Nothing under the lock panics.
+    bytes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Wakes who is there, when nothing is locked any more.
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl AsyncRead for Memory {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut bytes = lock(&self.incoming);
+        if bytes.held.is_empty() && !bytes.ended && !buf.is_empty() {
+            bytes.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        ready!(resumption::poll_proceed(cx));
+        let n = bytes.held.read(buf)?;
+        let writer = if n > 0 { bytes.writer.take() } else { None };
+        drop(bytes);
+        wake(writer);
+        Poll::Ready(Ok(n))
+    }
+}
+
+impl AsyncWrite for Memory {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut bytes = lock(&self.outgoing);
+        if bytes.ended || bytes.unread {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let n = buf.len().min(bytes.capacity - bytes.held.len());
+        if n == 0 && !buf.is_empty() {
+            bytes.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        ready!(resumption::poll_proceed(cx));
+        bytes.held.write_all(&buf[..n])?;
+        let reader = if n > 0 { bytes.reader.take() } else { None };
+        drop(bytes);
+        wake(reader);
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut bytes = lock(&self.outgoing);
+        bytes.ended = true;
+        let reader = bytes.reader.take();
+        drop(bytes);
+        wake(reader);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let mut bytes = lock(&self.outgoing);
+        bytes.ended = true;
+        let reader = bytes.reader.take();
+        drop(bytes);
+        wake(reader);
+        let mut bytes = lock(&self.incoming);
+        bytes.unread = true;
+        bytes.held = VecDeque::new();
+        let writer = bytes.writer.take();
+        drop(bytes);
+        wake(writer);
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").field("arrived", &self.arrived()).finish_non_exhaustive()
+    }
+}

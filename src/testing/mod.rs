@@ -1,0 +1,168 @@
+//! Testing code that runs on a loop.
+//!
+//! [`#[waterspout::test]`](macro@crate::test) runs a test on a loop of its own, in virtual time if
+//! told so. Here is what goes into such tests: streams without a network ([`duplex`]) and with one
+//! ([`tcp_pair`]), a free port ([`bind_unused_port`]), what any stream has to do, as a test
+//! ([`stream_suite`]), and what is expected in the log ([`ExpectLog`]).
+
+mod expect_log;
+mod memory;
+mod suite;
+
+use std::io;
+use std::net::TcpListener;
+use std::panic::Location;
+use std::time::Duration;
+
+pub use expect_log::{ExpectLog, Logger, Pattern};
+pub use memory::{Memory, duplex};
+pub use suite::{half_close_suite, stream_suite};
+
+use crate::coroutine;
+use crate::ioloop::IoLoop;
+use crate::net::{self, TcpStream};
+
+/// The time limit of a test, in seconds, unless its attribute or the environment says otherwise:
+/// Tornado's.
+const TIMEOUT: f64 = 5.0;
+/// The environment variable that says otherwise: Tornado's, too.
+const TIMEOUT_VARIABLE: &str = "ASYNC_TEST_TIMEOUT";
+/// In virtual time a limit costs nothing while something moves the clock, and a test in which
+/// nothing does gets there at once. 100 days are far beyond what a test sleeps.
+const VIRTUAL_TIMEOUT: f64 = 100.0 * 24.0 * 3600.0;
+
+/// The environment variable that makes [`explore`] try one seed only.
+const SEED_VARIABLE: &str = "WATERSPOUT_SEED";
+
+/// Runs a test under many orders: on a fresh loop in virtual time for each of the first `seeds` seeds,
+/// with what is ready in a turn in an order of the seed's. See
+/// [`Builder::shuffle`](crate::Builder::shuffle).
+///
+/// # Panics
+///
+/// With the test's panic, or if a run takes more than 100 days of virtual time; the seed is printed
+/// then. `WATERSPOUT_SEED=7` in the environment runs that one again.
+///
+/// ```
+/// use std::{cell::RefCell, rc::Rc};
+/// use waterspout::{coroutine::spawn, testing::explore};
+///
+/// let orders = RefCell::new(std::collections::BTreeSet::new());
+/// explore(100, || async {
+///     let order = Rc::new(RefCell::new(String::new()));
+///     let children = ["a", "b", "c"].map(|name| {
+///         let order = order.clone();
+///         spawn(async move { order.borrow_mut().push_str(name) })
+///     });
+///     for child in children {
+///         child.await;
+///     }
+///     orders.borrow_mut().insert(order.take());
+/// });
+/// assert_eq!(orders.into_inner().len(), 6, "every order of three has come up");
+/// ```
+#[track_caller]
+pub fn explore<B, F>(seeds: u64, body: B)
+where
+    B: Fn() -> F,
+    F: Future<Output = ()>,
+{
+    let location = Location::caller();
+    let only = std::env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok());
+    let seeds = only.map_or(0..seeds, |seed: u64| seed..seed + 1);
+    for seed in seeds {
+        let told = Told(seed);
+        let io_loop = match IoLoop::builder().virtual_time().shuffle(seed).build() {
+            Ok(io_loop) => io_loop,
+            Err(error) => panic!("cannot make a loop: {error}"),
+        };
+        let limit = Duration::from_secs_f64(VIRTUAL_TIMEOUT);
+        if let Err(error) = io_loop.run_named("explore", Some(limit), &body, location) {
+            panic!("{error}");
+        }
+        io_loop.close();
+        std::mem::forget(told);
+    }
+}
+
+/// Tells the seed when it is dropped, which only a panic does.
+struct Told(u64);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        eprintln!("failed under seed {0}; {SEED_VARIABLE}={0} runs it again", self.0);
+    }
+}
+
+/// What a `#[test]` attribute said; its expansion makes one.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct TestOptions {
+    pub name: &'static str,
+    /// In seconds.
+    pub timeout: Option<f64>,
+    pub virtual_time: bool,
+}
+
+/// Runs a test on a loop of its own, which is closed after.
+#[doc(hidden)]
+#[track_caller]
+pub fn run_test<B, F>(options: TestOptions, body: B) -> F::Output
+where
+    B: FnOnce() -> F,
+    F: Future,
+{
+    let TestOptions { name, timeout, virtual_time } = options;
+    let mut builder = IoLoop::builder();
+    if virtual_time {
+        builder = builder.virtual_time();
+    }
+    let io_loop = match builder.build() {
+        Ok(io_loop) => io_loop,
+        Err(error) => panic!("cannot make a loop for `{name}`: {error}"),
+    };
+    let default = if virtual_time { VIRTUAL_TIMEOUT } else { TIMEOUT };
+    let timeout = timeout.or_else(from_environment).unwrap_or(default);
+    let timeout = Duration::try_from_secs_f64(timeout).unwrap_or(Duration::MAX);
+    let output = io_loop.run_named(name, Some(timeout), body, Location::caller());
+    io_loop.close();
+    output.unwrap_or_else(|error| panic!("`{name}`: {error}"))
+}
+
+/// The limit in [`TIMEOUT_VARIABLE`], if that is a number of seconds above zero.
+fn from_environment() -> Option<f64> {
+    let seconds = std::env::var(TIMEOUT_VARIABLE).ok()?.parse().ok()?;
+    (seconds > 0.0).then_some(seconds)
+}
+
+/// A listener on a port of the loopback that nobody else uses, and that port. Tornado:
+/// `bind_unused_port`.
+///
+/// # Errors
+///
+/// What the system says.
+///
+/// ```
+/// let (listener, port) = waterspout::testing::bind_unused_port()?;
+/// std::net::TcpStream::connect(("127.0.0.1", port))?;
+/// listener.accept()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn bind_unused_port() -> io::Result<(TcpListener, u16)> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let port = listener.local_addr()?.port();
+    Ok((listener, port))
+}
+
+/// The two ends of a TCP connection over the loopback, on the current loop: who connected, and who
+/// accepted.
+///
+/// # Errors
+///
+/// What the system says.
+pub async fn tcp_pair() -> io::Result<(TcpStream, TcpStream)> {
+    let listener = net::TcpListener::bind(("127.0.0.1", 0)).await?;
+    let connecting = coroutine::start(TcpStream::connect(listener.local_addr()?));
+    let (accepted, _) = listener.accept().await?;
+    Ok((connecting.await?, accepted))
+}

@@ -1,0 +1,151 @@
+//! What several test files share: a diary, values that note their own end, and one await that
+//! suspends once.
+
+// Each test file is a crate of its own and uses its part of this.
+#![allow(dead_code)]
+
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
+use std::thread::{self, ThreadId};
+
+use waterspout::{Builder, IoLoop};
+
+/// Words in the order in which they were written.
+#[derive(Clone, Default)]
+pub struct Diary(Rc<RefCell<Vec<String>>>);
+
+impl Diary {
+    pub fn new() -> Diary {
+        Diary::default()
+    }
+
+    pub fn write(&self, word: impl Display) {
+        self.0.borrow_mut().push(word.to_string());
+    }
+
+    /// What has been written since this was last called.
+    pub fn read(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.borrow_mut())
+    }
+
+    /// A callback that writes `word`.
+    pub fn writing(&self, word: impl Display + 'static) -> impl FnOnce() + 'static {
+        let diary = self.clone();
+        move || diary.write(word)
+    }
+
+    /// A value that writes `word` when it is dropped.
+    pub fn at_end(&self, word: &'static str) -> AtDrop<impl FnMut() + use<>> {
+        let diary = self.clone();
+        AtDrop(move || diary.write(word))
+    }
+
+    /// Gives a builder an exception handler that writes here.
+    pub fn exceptions_of(&self, builder: Builder) -> Builder {
+        let diary = self.clone();
+        builder.on_exception(move |exception| diary.write(&exception.info))
+    }
+}
+
+/// Runs its function when it is dropped.
+pub struct AtDrop<F: FnMut()>(pub F);
+
+impl<F: FnMut()> AtDrop<F> {
+    /// Moves the whole value into a closure that mentions it.
+    pub fn keep(&self) {}
+}
+
+impl<F: FnMut()> Drop for AtDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+pub fn virtual_loop() -> IoLoop {
+    IoLoop::builder().virtual_time().build().unwrap()
+}
+
+/// Suspends once, waking itself.
+pub async fn suspend() {
+    let mut suspended = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut suspended, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
+}
+
+/// The waker of the task that awaits this.
+pub async fn own_waker() -> Waker {
+    poll_fn(|cx| Poll::Ready(cx.waker().clone())).await
+}
+
+/// The message of the panic in which `run` ends.
+pub fn panic_of<T>(run: impl FnOnce() -> T) -> String {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(_) => panic!("it did not panic"),
+        Err(payload) => match payload.downcast::<String>() {
+            Ok(message) => *message,
+            Err(payload) => payload.downcast_ref::<&str>().unwrap().to_string(),
+        },
+    }
+}
+
+/// Runs the loop for one turn: what is queued now, no more.
+pub fn one_turn(io_loop: &IoLoop) {
+    let inner = io_loop.clone();
+    io_loop.add_callback(move || inner.stop());
+    io_loop.start().unwrap();
+}
+
+/// Keeps what this thread logs, of the program's whole log.
+pub struct Logged(Mutex<Vec<(ThreadId, String)>>);
+
+impl Logged {
+    /// Installs the logger of this test program, once, and gives it.
+    pub fn install() -> Arc<Logged> {
+        static LOGGED: Mutex<Option<Arc<Logged>>> = Mutex::new(None);
+        let mut logged = LOGGED.lock().unwrap();
+        let logged = logged.get_or_insert_with(|| {
+            let logged = Arc::new(Logged(Mutex::new(Vec::new())));
+            log::set_boxed_logger(Box::new(Forward(logged.clone()))).unwrap();
+            log::set_max_level(log::LevelFilter::Warn);
+            logged
+        });
+        logged.clone()
+    }
+
+    /// What this thread has logged since it last asked.
+    pub fn take(&self) -> Vec<String> {
+        let mut all = self.0.lock().unwrap();
+        let me = thread::current().id();
+        let mine = all.iter().filter(|(of, _)| *of == me).map(|(_, line)| line.clone()).collect();
+        all.retain(|(of, _)| *of != me);
+        mine
+    }
+}
+
+struct Forward(Arc<Logged>);
+
+impl log::Log for Forward {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target() == "waterspout"
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let line = format!("{} {}", record.level(), record.args());
+            self.0.0.lock().unwrap().push((thread::current().id(), line));
+        }
+    }
+
+    fn flush(&self) {}
+}

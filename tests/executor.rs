@@ -1,0 +1,138 @@
+//! `concurrent::Executor`: a bounded pool for work that blocks.
+
+use std::sync::{Arc, Barrier, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use waterspout::concurrent::Executor;
+use waterspout::{IoLoop, coroutine};
+
+/// Work that waits until it is let go.
+fn gate() -> (mpsc::Sender<()>, impl FnOnce() + Send) {
+    let (open, wait) = mpsc::channel();
+    (open, move || wait.recv().unwrap())
+}
+
+#[waterspout::test]
+async fn no_more_threads_than_the_bound_run_at_once() {
+    let executor = Executor::builder().threads(2).build();
+    // Each pair needs both threads, and a third would have nobody to meet.
+    let barrier = Arc::new(Barrier::new(2));
+    let jobs: Vec<_> = (0..20)
+        .map(|_| {
+            let barrier = barrier.clone();
+            executor.run(move || {
+                barrier.wait();
+                thread::current().id()
+            })
+        })
+        .collect();
+    let mut threads = Vec::new();
+    for job in jobs {
+        threads.push(job.await);
+    }
+    threads.sort_by_key(|id| format!("{id:?}"));
+    threads.dedup();
+    assert_eq!((threads.len(), executor.threads()), (2, 2));
+}
+
+#[waterspout::test]
+async fn more_than_may_wait_is_refused_and_counted() {
+    let executor = Executor::builder().threads(1).queue_limit(1).name("small").build();
+    let (open, wait) = gate();
+    let (begun, begins) = mpsc::channel();
+    let running = executor.run(move || {
+        begun.send(()).unwrap();
+        wait();
+    });
+    begins.recv().unwrap();
+    let waiting = executor.run(|| "waited");
+    let refused = executor.run(|| "never").join().await.unwrap_err();
+    assert!(refused.is_panic());
+    assert!(refused.to_string().contains("executor `small`"), "{refused}");
+    let counters = executor.counters();
+    assert_eq!((counters.queued, counters.submitted, counters.refused), (1, 2, 1));
+    open.send(()).unwrap();
+    running.await;
+    assert_eq!(waiting.await, "waited");
+}
+
+#[waterspout::test]
+async fn shutdown_finishes_what_was_submitted_and_takes_no_more() {
+    let executor = Executor::builder().threads(2).build();
+    let jobs: Vec<_> = (0..100).map(|n| executor.run(move || n)).collect();
+    executor.shutdown();
+    assert_eq!(executor.threads(), 0);
+    for (n, job) in jobs.into_iter().enumerate() {
+        assert_eq!(job.await, n);
+    }
+    let refused = executor.run(|| ()).join().await.unwrap_err();
+    assert!(refused.to_string().contains("was shut down"), "{refused}");
+}
+
+#[waterspout::test]
+async fn what_is_abandoned_never_runs_and_its_awaiter_is_told() {
+    let executor = Executor::builder().threads(1).build();
+    let (open, wait) = gate();
+    let (begun, begins) = mpsc::channel();
+    let running = executor.run(move || {
+        begun.send(()).unwrap();
+        wait();
+        "finished"
+    });
+    begins.recv().unwrap();
+    let dropped = executor.run(|| unreachable!("it was abandoned"));
+    executor.abandon();
+    assert_eq!(executor.counters().abandoned, 1);
+    let error = dropped.join().await.unwrap_err();
+    assert!(error.to_string().contains("dropped by its executor"), "{error}");
+    open.send(()).unwrap();
+    assert_eq!(running.await, "finished");
+}
+
+#[waterspout::test]
+async fn a_panic_reaches_the_awaiter_and_the_thread_goes_on() {
+    let executor = Executor::builder().threads(1).build();
+    let error = executor.run(|| panic!("in the work")).join().await.unwrap_err();
+    assert!(error.to_string().contains("in the work"), "{error}");
+    assert_eq!(executor.run(|| 5).await, 5);
+    assert_eq!(executor.threads(), 1);
+}
+
+#[waterspout::test]
+async fn a_loop_uses_the_executor_that_it_was_given() {
+    let io_loop = IoLoop::current();
+    io_loop.set_default_executor(Executor::builder().name("mine").build());
+    let name = io_loop.run_in_executor(|| thread::current().name().map(String::from)).await;
+    assert_eq!(name.as_deref(), Some("mine"));
+}
+
+#[test]
+fn the_threads_of_a_dropped_executor_finish_and_end() {
+    let io_loop = IoLoop::new().unwrap();
+    let (sent, received) = mpsc::channel();
+    io_loop
+        .run_sync(|| async {
+            let executor = Executor::builder().threads(1).build();
+            for n in 0..10 {
+                let sent = sent.clone();
+                executor.run(move || sent.send(n).unwrap());
+            }
+        })
+        .unwrap();
+    drop(sent);
+    // The channel ends when the last job is gone, whichever thread that was on.
+    assert!(received.iter().eq(0..10));
+}
+
+#[waterspout::test(virtual_time)]
+async fn virtual_time_stands_still_while_a_job_is_under_way() {
+    let io_loop = IoLoop::current();
+    let begun = io_loop.time();
+    let hour = coroutine::start(coroutine::sleep(Duration::from_secs(3600)));
+    let text = io_loop.run_in_executor(|| std::fs::read_to_string("Cargo.toml").unwrap()).await;
+    assert!(text.contains("waterspout"));
+    assert_eq!(io_loop.time(), begun);
+    hour.await;
+    assert_eq!(io_loop.time() - begun, Duration::from_secs(3600));
+}

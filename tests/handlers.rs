@@ -1,0 +1,511 @@
+//! `add_handler`, `update_handler`, `remove_handler`: level-triggered to the user, whatever the
+//! selector does.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+use common::{AtDrop, Diary, virtual_loop};
+use waterspout::coroutine::{moment, sleep};
+use waterspout::{Interest, IoLoop};
+
+/// A loop in virtual time: when a sleep on it ends, nothing more is to be had from the selector.
+/// And two connected sockets.
+fn connected() -> (IoLoop, UnixStream, UnixStream) {
+    let (here, there) = UnixStream::pair().unwrap();
+    here.set_nonblocking(true).unwrap();
+    (virtual_loop(), here, there)
+}
+
+/// Runs until nothing is left to do.
+fn settle(io_loop: &IoLoop) {
+    io_loop.run_sync(|| sleep(Duration::from_secs(1))).unwrap();
+}
+
+fn read_some(mut socket: &UnixStream, at_most: usize) -> String {
+    let mut bytes = vec![0; at_most];
+    let n = socket.read(&mut bytes).unwrap();
+    String::from_utf8(bytes[..n].to_vec()).unwrap()
+}
+
+#[test]
+fn a_handler_that_reads_part_is_called_again() {
+    let (io_loop, here, mut there) = connected();
+    let diary = Diary::new();
+    let note = diary.clone();
+    io_loop
+        .add_handler(here, Interest::READ, move |here, _| note.write(read_some(here, 2)))
+        .unwrap();
+    there.write_all(b"abcde").unwrap();
+    settle(&io_loop);
+    assert_eq!(diary.read(), ["ab", "cd", "e"]);
+    there.write_all(b"fg").unwrap();
+    settle(&io_loop);
+    assert_eq!(diary.read(), ["fg"]);
+}
+
+#[test]
+fn it_is_called_once_a_turn() {
+    let (io_loop, here, mut there) = connected();
+    let turns = Rc::new(RefCell::new(Vec::new()));
+    let (inner, noted) = (io_loop.clone(), turns.clone());
+    io_loop
+        .add_handler(here, Interest::READ, move |here, _| {
+            read_some(here, 1);
+            noted.borrow_mut().push(inner.counters().turns);
+        })
+        .unwrap();
+    there.write_all(&[b'x'; 10]).unwrap();
+    settle(&io_loop);
+    let turns = turns.borrow();
+    assert_eq!(turns.len(), 10);
+    assert!(turns.windows(2).all(|pair| pair[0] < pair[1]), "{turns:?}");
+}
+
+#[test]
+fn what_is_there_before_the_handler_is_told() {
+    let (io_loop, here, mut there) = connected();
+    there.write_all(b"early").unwrap();
+    let diary = Diary::new();
+    let note = diary.clone();
+    io_loop
+        .add_handler(here, Interest::READ, move |here, _| note.write(read_some(here, 9)))
+        .unwrap();
+    settle(&io_loop);
+    assert_eq!(diary.read(), ["early"]);
+}
+
+#[test]
+fn a_listener_whose_handler_accepts_one_is_called_for_the_others() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let note = diary.clone();
+    io_loop
+        .add_handler(listener, Interest::READ, move |listener: &TcpListener, _| {
+            listener.accept().unwrap();
+            note.write("accepted");
+        })
+        .unwrap();
+    let _clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+    settle(&io_loop);
+    assert_eq!(diary.read(), ["accepted"; 5]);
+}
+
+#[test]
+fn a_read_handler_never_sees_write() {
+    let (io_loop, here, mut there) = connected();
+    let diary = Diary::new();
+    let note = diary.clone();
+    io_loop
+        .add_handler(here, Interest::READ, move |here, told| {
+            note.write(format!("{told:?} {}", read_some(here, 9)));
+        })
+        .unwrap();
+    settle(&io_loop); // writable all the time
+    assert!(diary.read().is_empty());
+    there.write_all(b"x").unwrap();
+    settle(&io_loop);
+    assert_eq!(diary.read(), ["READ x"]);
+}
+
+#[test]
+fn a_write_handler_never_sees_read() {
+    let (io_loop, here, mut there) = connected();
+    there.write_all(b"x").unwrap();
+    let told = Rc::new(RefCell::new(Vec::new()));
+    let (inner, noted, fd) = (io_loop.clone(), told.clone(), here.as_raw_fd());
+    io_loop
+        .add_handler(here, Interest::WRITE, move |_, interest| {
+            noted.borrow_mut().push(interest);
+            if noted.borrow().len() == 3 {
+                inner.remove_handler(&fd);
+            }
+        })
+        .unwrap();
+    settle(&io_loop);
+    assert_eq!(*told.borrow(), [Interest::WRITE; 3]);
+}
+
+#[test]
+fn a_handler_gets_just_what_was_registered() {
+    let (io_loop, here, mut there) = connected();
+    let here = Rc::new(here);
+    let (same, inner) = (here.clone(), io_loop.clone());
+    io_loop
+        .add_handler(here.clone(), Interest::READ, move |given: &Rc<UnixStream>, _| {
+            assert!(Rc::ptr_eq(given, &same));
+            inner.stop();
+        })
+        .unwrap();
+    there.write_all(b"x").unwrap();
+    io_loop.start().unwrap();
+    assert_eq!(io_loop.counters().exceptions, 0);
+    assert_eq!(Rc::strong_count(&here), 3);
+    assert!(io_loop.remove_handler(&here));
+    assert_eq!(Rc::strong_count(&here), 1);
+}
+
+#[test]
+fn the_hang_up_of_the_other_side_is_told_whatever_was_asked_for() {
+    for interest in [Interest::READ, Interest::WRITE, Interest::NONE] {
+        let (io_loop, here, there) = connected();
+        let told = Rc::new(Cell::new(Interest::NONE));
+        let (inner, noted, fd) = (io_loop.clone(), told.clone(), here.as_raw_fd());
+        io_loop
+            .add_handler(here, interest, move |_, interest| {
+                noted.set(noted.get() | interest);
+                if interest.contains(Interest::ERROR) {
+                    inner.remove_handler(&fd);
+                }
+            })
+            .unwrap();
+        drop(there);
+        io_loop.run_sync(|| moments(200)).unwrap();
+        assert!(told.get().contains(Interest::ERROR), "{interest:?}: {:?}", told.get());
+        assert!((interest | Interest::ERROR).contains(told.get()));
+        assert_eq!(io_loop.counters().sources, 0);
+    }
+}
+
+/// So many turns.
+async fn moments(turns: usize) {
+    for _ in 0..turns {
+        moment().await;
+    }
+}
+
+#[test]
+fn update_handler_fires_if_data_already_waits() {
+    let (io_loop, here, mut there) = connected();
+    let (diary, fd) = (Diary::new(), here.as_raw_fd());
+    let note = diary.clone();
+    io_loop
+        .add_handler(here, Interest::NONE, move |here, told| {
+            note.write(format!("{told:?} {}", read_some(here, 9)));
+        })
+        .unwrap();
+    there.write_all(b"waiting").unwrap();
+    settle(&io_loop);
+    assert!(diary.read().is_empty());
+    io_loop.update_handler(&fd, Interest::READ).unwrap();
+    settle(&io_loop);
+    assert_eq!(diary.read(), ["READ waiting"]);
+}
+
+#[test]
+fn update_handler_replaces_what_was_asked_for() {
+    let (io_loop, here, mut there) = connected();
+    let (diary, fd) = (Diary::new(), here.as_raw_fd());
+    let (note, inner) = (diary.clone(), io_loop.clone());
+    io_loop
+        .add_handler(here, Interest::READ, move |_, told| {
+            note.write(format!("{told:?}"));
+            // From within the handler, with what it was called for still there.
+            let next = if told == Interest::READ { Interest::WRITE } else { Interest::NONE };
+            inner.update_handler(&fd, next).unwrap();
+        })
+        .unwrap();
+    there.write_all(b"x").unwrap();
+    settle(&io_loop);
+    assert_eq!(diary.read(), ["READ", "WRITE"]);
+}
+
+#[test]
+fn update_handler_takes_back_an_event_that_was_polled_already() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let mut pairs: Vec<_> = (0..2).map(|_| UnixStream::pair().unwrap()).collect();
+    let fds: Vec<RawFd> = pairs.iter().map(|(here, _)| here.as_raw_fd()).collect();
+    pairs.iter_mut().for_each(|(_, there)| there.write_all(b"x").unwrap());
+    let (heres, _theres): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    for here in heres {
+        let (note, inner, fds) = (diary.clone(), io_loop.clone(), fds.clone());
+        io_loop
+            .add_handler(here, Interest::READ, move |here, told| {
+                note.write(format!("{told:?}"));
+                read_some(here, 1);
+                let other = fds.iter().find(|fd| **fd != here.as_raw_fd()).unwrap();
+                inner.update_handler(other, Interest::NONE).unwrap();
+            })
+            .unwrap();
+    }
+    settle(&io_loop);
+    assert_eq!(diary.read(), ["READ"]);
+}
+
+#[test]
+fn removing_is_idempotent() {
+    let (io_loop, here, _there) = connected();
+    let fd = here.as_raw_fd();
+    assert!(!io_loop.remove_handler(&fd));
+    assert!(!io_loop.remove_handler(&123_456));
+    io_loop.add_handler(here, Interest::READ, |_, _| ()).unwrap();
+    assert!(io_loop.remove_handler(&fd));
+    assert!(!io_loop.remove_handler(&fd));
+    let error = io_loop.update_handler(&fd, Interest::READ).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let counters = io_loop.counters();
+    assert_eq!((counters.sources, counters.live), (0, 0));
+}
+
+#[test]
+fn removing_takes_back_an_event_that_was_polled_already() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let mut pairs: Vec<_> = (0..2).map(|_| UnixStream::pair().unwrap()).collect();
+    let fds: Vec<RawFd> = pairs.iter().map(|(here, _)| here.as_raw_fd()).collect();
+    // Both are ready in one batch, and whichever comes first removes the other.
+    pairs.iter_mut().for_each(|(_, there)| there.write_all(b"x").unwrap());
+    let (heres, _theres): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    for here in heres {
+        let (note, inner, fds) = (diary.clone(), io_loop.clone(), fds.clone());
+        io_loop
+            .add_handler(here, Interest::READ, move |here, _| {
+                note.write("called");
+                read_some(here, 1);
+                let other = fds.iter().find(|fd| **fd != here.as_raw_fd()).unwrap();
+                note.write(inner.remove_handler(other));
+                note.write(inner.remove_handler(other));
+            })
+            .unwrap();
+    }
+    settle(&io_loop);
+    assert_eq!(diary.read(), ["called", "true", "false"]);
+    assert_eq!(io_loop.counters().sources, 1);
+}
+
+#[test]
+fn removed_and_added_again_in_one_batch_only_the_new_handler_is_called() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let mut pairs: Vec<_> = (0..2).map(|_| UnixStream::pair().unwrap()).collect();
+    pairs.iter_mut().for_each(|(_, there)| there.write_all(b"x").unwrap());
+    let (heres, _theres): (Vec<_>, Vec<_>) =
+        pairs.into_iter().map(|(here, there)| (Rc::new(here), there)).unzip();
+    for here in &heres {
+        let (note, inner, heres) = (diary.clone(), io_loop.clone(), heres.clone());
+        io_loop
+            .add_handler(here.clone(), Interest::READ, move |here, _| {
+                note.write("old");
+                read_some(here, 1);
+                let other = heres.iter().find(|other| !Rc::ptr_eq(other, here)).unwrap();
+                inner.remove_handler(other);
+                let note = note.clone();
+                inner
+                    .add_handler(other.clone(), Interest::READ, move |here, _| {
+                        note.write(format!("new {}", read_some(here, 1)));
+                    })
+                    .unwrap();
+            })
+            .unwrap();
+    }
+    settle(&io_loop);
+    assert_eq!(diary.read(), ["old", "new x"]);
+    io_loop.close();
+}
+
+#[test]
+fn a_handler_may_remove_itself() {
+    let (io_loop, here, mut there) = connected();
+    let (diary, fd) = (Diary::new(), here.as_raw_fd());
+    let (note, end, inner) = (diary.clone(), diary.at_end("dropped"), io_loop.clone());
+    io_loop
+        .add_handler(here, Interest::READ, move |_, _| {
+            end.keep();
+            note.write(inner.remove_handler(&fd));
+            note.write("still there");
+        })
+        .unwrap();
+    there.write_all(b"unread").unwrap();
+    settle(&io_loop);
+    assert_eq!(diary.read(), ["true", "still there", "dropped"]);
+    assert_eq!(io_loop.counters().sources, 0);
+    // The socket went with it.
+    assert_eq!(there.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn a_panicking_destructor_of_a_handler_that_removed_itself_is_reported() {
+    let (_, here, mut there) = connected();
+    let (diary, fd) = (Diary::new(), here.as_raw_fd());
+    let io_loop = diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap();
+    let (panicking, inner) = (AtDrop(|| panic!("dropped")), io_loop.clone());
+    io_loop
+        .add_handler(here, Interest::READ, move |_, _| {
+            panicking.keep();
+            inner.remove_handler(&fd);
+        })
+        .unwrap();
+    there.write_all(b"x").unwrap();
+    settle(&io_loop);
+    assert_eq!(diary.read(), ["panicked: dropped"]);
+}
+
+#[test]
+fn a_panic_in_a_handler_is_reported_and_the_handler_stays() {
+    let (_, here, mut there) = connected();
+    let diary = Diary::new();
+    let io_loop = diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap();
+    let note = diary.clone();
+    io_loop
+        .add_handler(here, Interest::READ, move |here, _| {
+            let word = read_some(here, 1);
+            assert_ne!(word, "a", "not this");
+            note.write(word);
+        })
+        .unwrap();
+    there.write_all(b"abc").unwrap();
+    settle(&io_loop);
+    let words = diary.read();
+    assert!(words[0].starts_with("panicked: ") && words[0].contains("not this"), "{words:?}");
+    assert_eq!(words[1..], ["b", "c"]);
+}
+
+#[test]
+fn one_fd_has_one_handler_by_whatever_object() {
+    let (io_loop, here, mut there) = connected();
+    let (diary, fd) = (Diary::new(), here.as_raw_fd());
+    let here = Rc::new(here);
+    let note = diary.clone();
+    io_loop
+        .add_handler(here.clone(), Interest::READ, move |here, _| {
+            note.write(read_some(here, 9));
+        })
+        .unwrap();
+    let raw = io_loop.add_handler(fd, Interest::READ, |_, _| ()).unwrap_err();
+    let object = io_loop.add_handler(here, Interest::READ, |_, _| ()).unwrap_err();
+    for error in [raw, object] {
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert!(error.to_string().contains("update_handler"), "{error}");
+    }
+    // The first is none the worse.
+    there.write_all(b"x").unwrap();
+    settle(&io_loop);
+    assert_eq!(diary.read(), ["x"]);
+    assert!(io_loop.remove_handler(&fd));
+    io_loop.add_handler(there, Interest::READ, |_, _| ()).unwrap();
+}
+
+#[test]
+fn each_loop_has_its_own_handlers() {
+    let (io_loop, here, mut there) = connected();
+    let (other, diary, here) = (virtual_loop(), Diary::new(), Rc::new(here));
+    for io_loop in [&io_loop, &other] {
+        let (note, inner) = (diary.clone(), io_loop.clone());
+        io_loop
+            .add_handler(here.clone(), Interest::READ, move |here, _| {
+                note.write("called");
+                inner.remove_handler(here);
+            })
+            .unwrap();
+    }
+    there.write_all(b"x").unwrap();
+    settle(&io_loop);
+    settle(&other);
+    assert_eq!(diary.read(), ["called", "called"]);
+}
+
+#[test]
+fn a_handler_left_behind_by_an_fd_that_was_closed_elsewhere_is_replaced() {
+    let (io_loop, here, _there) = connected();
+    let (diary, fd) = (Diary::new(), here.as_raw_fd());
+    let end = diary.at_end("replaced");
+    io_loop.add_handler(fd, Interest::READ, move |_, _| end.keep()).unwrap();
+    // Closed behind the loop's back; the number goes to the next one that is opened. Other tests
+    // open files meanwhile, so dup2 says which.
+    let (fresh, mut there) = UnixStream::pair().unwrap();
+    let mut here = std::os::fd::OwnedFd::from(here);
+    rustix::io::dup2(&fresh, &mut here).unwrap();
+    drop(fresh);
+    let reused = UnixStream::from(here);
+    assert_eq!(reused.as_raw_fd(), fd);
+    let note = diary.clone();
+    if IoLoop::selector() == "poll" {
+        // It knows an fd by its number, and so takes this one for the old.
+        let error = io_loop.add_handler(fd, Interest::READ, |_, _| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert!(io_loop.remove_handler(&fd));
+    }
+    io_loop
+        .add_handler(reused, Interest::READ, move |here, _| note.write(read_some(here, 9)))
+        .unwrap();
+    there.write_all(b"x").unwrap();
+    settle(&io_loop);
+    assert_eq!(diary.read(), ["replaced", "x"]);
+}
+
+#[test]
+fn a_regular_file_is_refused_by_epoll_and_always_ready_for_poll() {
+    let io_loop = virtual_loop();
+    let file = std::fs::File::open("Cargo.toml").unwrap();
+    let (called, inner) = (Rc::new(Cell::new(false)), io_loop.clone());
+    let noted = called.clone();
+    let added = io_loop.add_handler(file, Interest::READ, move |file, _| {
+        noted.set(true);
+        inner.remove_handler(file);
+    });
+    match IoLoop::selector() {
+        "epoll" => {
+            assert_eq!(added.unwrap_err().kind(), ErrorKind::PermissionDenied);
+            assert_eq!(io_loop.counters().sources, 0);
+        }
+        "poll" => {
+            added.unwrap();
+            settle(&io_loop);
+            assert!(called.get());
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn a_closed_fd_is_an_error_or_told_as_one() {
+    let io_loop = virtual_loop();
+    let (told, inner) = (Rc::new(Cell::new(Interest::NONE)), io_loop.clone());
+    let noted = told.clone();
+    let added = io_loop.add_handler(999_999, Interest::READ, move |fd, interest| {
+        noted.set(interest);
+        inner.remove_handler(fd);
+    });
+    if IoLoop::selector() == "poll" {
+        added.unwrap();
+        io_loop.run_sync(|| moments(200)).unwrap();
+        assert!(told.get().contains(Interest::ERROR));
+    } else {
+        added.unwrap_err();
+        assert_eq!((io_loop.counters().sources, io_loop.counters().live), (0, 0));
+    }
+}
+
+#[test]
+fn interests_are_written_as_they_are_combined() {
+    assert_eq!(format!("{:?}", Interest::READ | Interest::WRITE), "READ | WRITE");
+    assert_eq!(format!("{:?}", Interest::NONE), "NONE");
+    assert!((Interest::READ | Interest::ERROR).contains(Interest::NONE));
+    assert!(!Interest::READ.contains(Interest::WRITE));
+}
+
+#[test]
+fn more_handlers_than_events_fit_are_all_called() {
+    let io_loop = IoLoop::builder().virtual_time().event_capacity(2).build().unwrap();
+    let called = Rc::new(Cell::new(0));
+    let mut theres = Vec::new();
+    for _ in 0..20 {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        there.write_all(b"x").unwrap();
+        theres.push(there);
+        let noted = called.clone();
+        io_loop
+            .add_handler(here, Interest::READ, move |here, _| {
+                read_some(here, 1);
+                noted.set(noted.get() + 1);
+            })
+            .unwrap();
+    }
+    settle(&io_loop);
+    assert_eq!(called.get(), 20);
+}

@@ -1,0 +1,1083 @@
+//! The loop by itself: which one is current, how it starts, stops and closes, in which order a
+//! turn runs things, callbacks, timers, and the periodic callback.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::future::pending;
+use std::rc::Rc;
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{AtDrop, Diary, one_turn, panic_of, suspend, virtual_loop};
+use waterspout::concurrent::promise;
+use waterspout::coroutine::{self, moment, sleep};
+use waterspout::{
+    Coroutine, Deadline, Interest, IoLoop, PeriodicCallback, RunError, StartError, Timeout,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Runs `f` on a thread of its own, so that thread-locals are fresh.
+fn on_a_thread<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    thread::spawn(f).join().unwrap()
+}
+
+/// A panic of type `()`.
+fn panicking(message: &'static str) {
+    panic!("{message}");
+}
+
+/// Seconds since `begun`, as text.
+fn seconds(io_loop: &IoLoop, begun: Instant) -> String {
+    (io_loop.time() - begun).as_secs_f64().to_string()
+}
+
+// ---------------------------------------------------------------------------------------------
+// Which loop
+// ---------------------------------------------------------------------------------------------
+
+#[test]
+fn the_selector_in_use_has_a_name() {
+    let expected = if cfg!(mio_unsupported_force_poll_poll) {
+        "poll"
+    } else if cfg!(any(target_os = "linux", target_os = "android")) {
+        "epoll"
+    } else {
+        "kqueue"
+    };
+    assert_eq!(IoLoop::selector(), expected);
+}
+
+#[test]
+fn a_thread_has_no_loop_until_it_asks_and_then_keeps_it() {
+    on_a_thread(|| {
+        assert_eq!(IoLoop::try_current(), None);
+        let made = IoLoop::current();
+        assert_eq!(IoLoop::try_current(), Some(made.clone()));
+        assert_eq!(IoLoop::current(), made);
+    });
+}
+
+#[test]
+fn each_thread_has_a_loop_of_its_own() {
+    let names: HashSet<String> =
+        (0..3).map(|_| on_a_thread(|| format!("{:?}", IoLoop::current()))).collect();
+    assert_eq!(names.len(), 3);
+}
+
+#[test]
+fn a_loop_that_current_made_is_closed_with_its_thread() {
+    let handle = on_a_thread(|| IoLoop::current().handle());
+    assert!(handle.is_closed());
+}
+
+#[test]
+fn a_new_loop_is_not_current_until_asked() {
+    on_a_thread(|| {
+        let io_loop = IoLoop::new().unwrap();
+        assert_eq!(IoLoop::try_current(), None);
+        io_loop.make_current();
+        assert_eq!(IoLoop::try_current(), Some(io_loop));
+        IoLoop::clear_current();
+        assert_eq!(IoLoop::try_current(), None);
+        IoLoop::clear_current();
+        assert_eq!(IoLoop::try_current(), None);
+    });
+}
+
+#[test]
+fn a_running_loop_is_current_and_the_one_before_comes_back() {
+    on_a_thread(|| {
+        let (before, io_loop) = (IoLoop::new().unwrap(), IoLoop::new().unwrap());
+        before.make_current();
+        let inside = io_loop.run_sync(|| async { IoLoop::current() }).unwrap();
+        assert_eq!(inside, io_loop);
+        assert_eq!(IoLoop::try_current(), Some(before));
+    });
+}
+
+#[test]
+fn no_loop_before_means_no_loop_after() {
+    on_a_thread(|| {
+        one_turn(&IoLoop::new().unwrap());
+        assert_eq!(IoLoop::try_current(), None);
+    });
+}
+
+#[test]
+fn the_one_before_comes_back_also_on_unwinding() {
+    on_a_thread(|| {
+        let (before, io_loop) = (IoLoop::new().unwrap(), IoLoop::new().unwrap());
+        before.make_current();
+        let message = panic_of(|| io_loop.run_sync(|| async { panic!("unwinding") }));
+        assert_eq!(message, "unwinding");
+        assert_eq!(IoLoop::try_current(), Some(before));
+        assert_eq!(
+            io_loop.run_sync(|| async { "and it runs again" }).unwrap(),
+            "and it runs again"
+        );
+    });
+}
+
+#[test]
+fn a_running_loop_stays_current() {
+    let (io_loop, other) = (IoLoop::new().unwrap(), IoLoop::new().unwrap());
+    let same = io_loop.clone();
+    io_loop
+        .run_sync(|| async {
+            assert!(panic_of(|| other.make_current()).contains("is running"));
+            assert!(panic_of(IoLoop::clear_current).contains("is running"));
+            same.make_current(); // which it is
+            assert_eq!(IoLoop::current(), same);
+        })
+        .unwrap();
+}
+
+#[test]
+fn instance_is_one_however_many_threads_race() {
+    let count = 16;
+    let (start, end) = (Arc::new(Barrier::new(count)), Arc::new(Barrier::new(count)));
+    let names = Arc::new(Mutex::new(HashSet::new()));
+    let threads: Vec<_> = (0..count)
+        .map(|_| {
+            let (start, end, names) = (start.clone(), end.clone(), names.clone());
+            thread::spawn(move || {
+                start.wait();
+                let instance = IoLoop::instance();
+                names.lock().unwrap().insert(format!("{instance:?}"));
+                end.wait(); // the loop lives as long as its thread
+                instance
+            })
+        })
+        .collect();
+    let handles: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    assert_eq!(names.lock().unwrap().len(), 1);
+    assert!(handles.iter().all(|handle| handle.is_closed()));
+    // Now that it is closed, the next to ask lends its own.
+    on_a_thread(|| {
+        let instance = IoLoop::instance();
+        assert!(!instance.is_closed());
+        assert_eq!(format!("{instance:?}"), format!("{:?}", IoLoop::current().handle()));
+    });
+}
+
+// ---------------------------------------------------------------------------------------------
+// Start, stop
+// ---------------------------------------------------------------------------------------------
+
+#[test]
+fn stop_before_start_makes_start_return_at_once() {
+    let (io_loop, diary) = (IoLoop::new().unwrap(), Diary::new());
+    io_loop.add_callback(diary.writing("callback"));
+    io_loop.stop();
+    io_loop.start().unwrap();
+    assert!(diary.read().is_empty());
+    // Once: the next start runs.
+    one_turn(&io_loop);
+    assert_eq!(diary.read(), ["callback"]);
+}
+
+#[test]
+fn the_rest_of_the_turn_runs_after_stop_and_what_is_left_stays_queued() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let (inner, inside) = (io_loop.clone(), diary.clone());
+    io_loop.add_callback(move || {
+        inside.write("stop");
+        inner.stop();
+        inner.add_callback(inside.writing("next turn"));
+    });
+    io_loop.add_callback(diary.writing("same turn"));
+    io_loop.call_later(Duration::ZERO, diary.writing("due"));
+    io_loop.start().unwrap();
+    assert_eq!(diary.read(), ["stop", "same turn", "due"]);
+    one_turn(&io_loop);
+    assert_eq!(diary.read(), ["next turn"]);
+}
+
+#[test]
+fn start_within_start_is_an_error_that_names_both() {
+    let (outer, other) = (IoLoop::new().unwrap(), IoLoop::new().unwrap());
+    let same = outer.clone();
+    outer
+        .run_sync(|| async {
+            let Err(StartError::Nested { asked, running }) = other.start() else {
+                panic!("started");
+            };
+            assert_eq!((asked, running), (format!("{other:?}"), format!("{same:?}")));
+            let message = other.start().unwrap_err().to_string();
+            assert!(message.contains(&format!("{other:?}")), "{message}");
+            assert!(message.contains(&format!("{same:?}")), "{message}");
+            let itself = same.start().unwrap_err().to_string();
+            assert!(itself.contains("already running"), "{itself}");
+        })
+        .unwrap();
+}
+
+#[test]
+fn run_sync_within_a_loop_is_an_error_and_hurts_nothing() {
+    let (outer, other) = (IoLoop::new().unwrap(), IoLoop::new().unwrap());
+    let same = outer.clone();
+    let after = outer.run_sync(|| async {
+        for io_loop in [&same, &other] {
+            let nested = io_loop.run_sync(|| async {});
+            assert!(matches!(nested, Err(RunError::Start(StartError::Nested { .. }))));
+        }
+        moment().await;
+        "goes on"
+    });
+    assert_eq!(after.unwrap(), "goes on");
+    assert_eq!(other.run_sync(|| async { 1 }).unwrap(), 1);
+}
+
+#[test]
+fn a_running_loop_is_not_started_by_a_destructor_at_anothers_close() {
+    let outer = IoLoop::new().unwrap();
+    let seen = Rc::new(Cell::new(false));
+    let (inner, seen_) = (outer.clone(), seen.clone());
+    outer
+        .run_sync(|| async move {
+            let other = IoLoop::new().unwrap();
+            let nested = AtDrop(move || {
+                seen_.set(true);
+                assert!(matches!(inner.start(), Err(StartError::Nested { .. })));
+            });
+            other.add_callback(move || nested.keep());
+            other.close();
+        })
+        .unwrap();
+    assert!(seen.get());
+    assert_eq!(outer.counters().exceptions, 0);
+}
+
+#[test]
+fn a_closed_loop_does_not_start() {
+    let io_loop = IoLoop::new().unwrap();
+    io_loop.close();
+    assert_eq!(io_loop.start(), Err(StartError::Closed));
+    assert!(matches!(io_loop.run_sync(|| async {}), Err(RunError::Start(StartError::Closed))));
+}
+
+#[test]
+fn run_sync_calls_inside_the_loop_and_borrows_what_it_likes() {
+    let io_loop = IoLoop::new().unwrap();
+    let mut words = vec![String::from("borrowed")];
+    let current = io_loop
+        .run_sync(|| {
+            let current = IoLoop::current(); // called inside, too
+            async {
+                moment().await;
+                words.push("mutably".into());
+                current
+            }
+        })
+        .unwrap();
+    assert_eq!(current, io_loop);
+    assert_eq!(words, ["borrowed", "mutably"]);
+}
+
+#[test]
+fn run_sync_that_is_stopped_says_so() {
+    let io_loop = IoLoop::new().unwrap();
+    let inner = io_loop.clone();
+    io_loop.add_callback(move || inner.stop());
+    assert!(matches!(io_loop.run_sync(pending::<()>), Err(RunError::Stopped)));
+    io_loop.stop();
+    assert!(matches!(io_loop.run_sync(|| async {}), Err(RunError::Stopped)));
+    io_loop.run_sync(|| async {}).unwrap();
+}
+
+#[test]
+fn a_timed_out_run_sync_leaves_coroutines_alive_which_finish_in_a_later_run() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let inside = diary.clone();
+    let error = io_loop
+        .run_sync_timeout(SECOND, || async {
+            let _dropped = diary.at_end("future dropped");
+            let _detached = coroutine::start(async move {
+                sleep(2 * SECOND).await;
+                inside.write("coroutine");
+            });
+            pending::<()>().await
+        })
+        .unwrap_err();
+    let RunError::TimedOut { after, stuck } = &error else { panic!("{error}") };
+    assert_eq!((*after, stuck.len()), (SECOND, 2));
+    assert!(error.to_string().starts_with("operation timed out after 1s"), "{error}");
+    assert!(error.to_string().contains(file!()), "{error}");
+    assert_eq!(diary.read(), ["future dropped"]);
+    assert_eq!(io_loop.counters().live, 1);
+    io_loop.run_sync(|| sleep(SECOND)).unwrap();
+    assert_eq!(diary.read(), ["coroutine"]);
+    assert_eq!(io_loop.counters().live, 0);
+}
+
+#[test]
+fn run_sync_takes_its_timer_back() {
+    let io_loop = virtual_loop();
+    io_loop.run_sync_timeout(SECOND, || async {}).unwrap();
+    assert_eq!(io_loop.counters().pending_timers, 0);
+    // It would have stopped this run.
+    io_loop.run_sync(|| sleep(2 * SECOND)).unwrap();
+}
+
+#[test]
+fn run_sync_may_have_for_ever() {
+    let io_loop = virtual_loop();
+    io_loop.run_sync_timeout(Duration::MAX, || sleep(SECOND)).unwrap();
+    assert_eq!(io_loop.counters().pending_timers, 0);
+}
+
+#[test]
+fn a_future_that_is_done_when_time_is_up_wins() {
+    let io_loop = virtual_loop();
+    assert_eq!(io_loop.run_sync_timeout(Duration::ZERO, || async { 1 }).unwrap(), 1);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Close
+// ---------------------------------------------------------------------------------------------
+
+#[test]
+fn close_drops_all_that_the_loop_holds() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let of = |word| diary.at_end(word);
+    let (in_coroutine, in_callback, in_timer) = (of("coroutine"), of("callback"), of("timer"));
+    let (in_posted, in_handler) = (Arc::new(()), of("handler"));
+    let posted = Arc::downgrade(&in_posted);
+    io_loop
+        .run_sync(|| async move {
+            let _detached = coroutine::start(async move {
+                let _in_coroutine = in_coroutine;
+                pending::<()>().await
+            });
+        })
+        .unwrap();
+    io_loop.add_callback(move || in_callback.keep());
+    io_loop.call_later(SECOND, move || in_timer.keep());
+    io_loop.handle().add_callback(move || drop(in_posted)).unwrap();
+    let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
+    io_loop.add_handler(here, Interest::READ, move |_, _| in_handler.keep()).unwrap();
+
+    io_loop.close();
+    let mut dropped = diary.read();
+    dropped.sort();
+    assert_eq!(dropped, ["callback", "coroutine", "handler", "timer"]);
+    assert!(posted.upgrade().is_none());
+    let counters = io_loop.counters();
+    assert_eq!((counters.live, counters.pending_timers, counters.sources), (0, 0, 0));
+    io_loop.close();
+    assert!(io_loop.handle().is_closed());
+}
+
+#[test]
+fn dropping_the_last_handle_closes() {
+    let diary = Diary::new();
+    let io_loop = IoLoop::new().unwrap();
+    let (clone, handle, end) = (io_loop.clone(), io_loop.handle(), diary.at_end("dropped"));
+    io_loop.add_callback(move || end.keep());
+    drop(io_loop);
+    assert!(!handle.is_closed());
+    drop(clone);
+    assert!(handle.is_closed());
+    assert_eq!(diary.read(), ["dropped"]);
+}
+
+#[test]
+fn destructors_at_close_may_call_the_loop() {
+    let (diary, slot) = (Diary::new(), Rc::new(Cell::new(None::<Timeout>)));
+    let io_loop = diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap();
+    let inner = io_loop.clone();
+    slot.set(Some(io_loop.call_later(SECOND, diary.writing("never"))));
+    let inside = diary.clone();
+    let calling = AtDrop(move || {
+        assert_eq!(IoLoop::current(), inner);
+        assert_eq!(IoLoop::try_current(), Some(inner.clone()));
+        let lost = inside.at_end("callback dropped");
+        inner.add_callback(move || lost.keep());
+        let lost = inside.at_end("timer dropped");
+        let timeout = inner.call_later(SECOND, move || lost.keep());
+        assert!(!inner.remove_timeout(timeout));
+        inner.remove_timeout(slot.take().unwrap());
+        let lost = inside.at_end("coroutine dropped");
+        let spawned = coroutine::spawn(async move { lost.keep() });
+        assert!(spawned.done());
+        let lost = inside.at_end("started dropped");
+        let started: Coroutine<()> = coroutine::start(async move { lost.keep() });
+        assert!(started.done());
+        inner.spawn_callback(|| async {});
+        let (promise, future) = promise::<()>();
+        future.add_done_callback(|_| panic!("called back on a closed loop"));
+        promise.set_result(());
+        let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
+        inner.add_handler(here, Interest::READ, |_, _| ()).unwrap_err();
+        assert!(inner.handle().add_callback(|| ()).is_err());
+        assert_eq!(inner.start(), Err(StartError::Closed));
+        let periodic = PeriodicCallback::new(SECOND, || ());
+        periodic.start();
+        inner.close();
+        drop(sleep(SECOND));
+        inside.write("destructor ran");
+    });
+    io_loop
+        .run_sync(|| async {
+            let _detached = coroutine::start(async move {
+                let _calling = calling;
+                pending::<()>().await
+            });
+        })
+        .unwrap();
+    io_loop.close();
+    assert_eq!(
+        diary.read(),
+        [
+            "callback dropped",
+            "timer dropped",
+            "coroutine dropped",
+            "started dropped",
+            "destructor ran"
+        ]
+    );
+}
+
+#[test]
+fn panicking_destructors_at_close_are_reported_and_the_rest_is_dropped() {
+    let diary = Diary::new();
+    let io_loop = diary.exceptions_of(IoLoop::builder()).build().unwrap();
+    for word in ["first", "second"] {
+        let end = diary.at_end(word);
+        let panicking = AtDrop(move || panic!("at close"));
+        io_loop.add_callback(move || {
+            panicking.keep();
+            end.keep()
+        });
+        let (end, panicking) = (diary.at_end(word), AtDrop(move || panic!("at close")));
+        drop(io_loop.spawn(async move {
+            {
+                panicking.keep();
+                end.keep()
+            }
+        }));
+        let (end, panicking) = (diary.at_end(word), AtDrop(move || panic!("at close")));
+        io_loop.call_later(SECOND, move || {
+            panicking.keep();
+            end.keep()
+        });
+        let (end, panicking) = (diary.at_end(word), AtDrop(move || panic!("at close")));
+        let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
+        let handler = move |_: &_, _: Interest| {
+            panicking.keep();
+            end.keep()
+        };
+        io_loop.add_handler(here, Interest::READ, handler).unwrap();
+    }
+    io_loop.close();
+    let words = diary.read();
+    let count = |word: &str| words.iter().filter(|other| *other == word).count();
+    assert_eq!((count("first"), count("second")), (4, 4), "{words:?}");
+    assert!(count("panicked: at close") >= 7, "{words:?}");
+}
+
+#[test]
+fn closing_a_running_loop_panics_and_the_loop_goes_on() {
+    let io_loop = IoLoop::new().unwrap();
+    let inner = io_loop.clone();
+    let message = io_loop.run_sync(|| async move { panic_of(|| inner.close()) }).unwrap();
+    assert!(message.contains("stop it first"), "{message}");
+    io_loop.run_sync(moment).unwrap();
+}
+
+#[test]
+fn a_thousand_loops_in_sequence_leave_no_fd_behind() {
+    if !std::path::Path::new("/proc/self/fd").exists() {
+        return;
+    }
+    // In a process of its own: other tests open files meanwhile.
+    let program = std::env::current_exe().unwrap();
+    let arguments = ["--ignored", "--exact", "a_thousand_loops_in_sequence"];
+    let status = std::process::Command::new(program).args(arguments).output().unwrap();
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stdout));
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn a_thousand_loops_in_sequence() {
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let use_one = |n: u32| {
+        let io_loop = IoLoop::new().unwrap();
+        let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
+        io_loop.add_handler(here, Interest::READ, |_, _| ()).unwrap();
+        drop(io_loop.spawn(pending::<()>()));
+        // A part of a millisecond takes the finer alarm, where there is one.
+        io_loop.run_sync(|| sleep(Duration::from_micros(10))).unwrap();
+        if n % 2 == 0 {
+            io_loop.close();
+        }
+    };
+    use_one(0);
+    let before = open();
+    (0..1000).for_each(use_one);
+    assert_eq!(open(), before);
+}
+
+// ---------------------------------------------------------------------------------------------
+// The turn and its callbacks
+// ---------------------------------------------------------------------------------------------
+
+#[test]
+fn callbacks_run_first_in_first_out_and_never_inline() {
+    let (io_loop, diary) = (IoLoop::new().unwrap(), Diary::new());
+    let (inner, inside) = (io_loop.clone(), diary.clone());
+    io_loop
+        .run_sync(|| async move {
+            inner.add_callback(inside.writing("a"));
+            inner.add_callback(inside.writing("b"));
+            inside.write("not inline");
+            moment().await;
+        })
+        .unwrap();
+    assert_eq!(diary.read(), ["not inline", "a", "b"]);
+}
+
+#[test]
+fn a_callback_added_by_a_callback_runs_in_the_next_turn() {
+    let (io_loop, diary) = (IoLoop::new().unwrap(), Diary::new());
+    let begun = io_loop.counters().turns;
+    let turn = {
+        let (io_loop, diary) = (io_loop.clone(), diary.clone());
+        move |word: &str| diary.write(format!("{word} {}", io_loop.counters().turns - begun))
+    };
+    let (inner, turn_) = (io_loop.clone(), turn.clone());
+    io_loop.add_callback(move || {
+        turn_("a");
+        let (innermost, turn_) = (inner.clone(), turn_.clone());
+        inner.add_callback(move || {
+            turn_("a-next");
+            let stop = innermost.clone();
+            innermost.add_callback(move || {
+                turn_("a-last");
+                stop.stop();
+            });
+        });
+    });
+    io_loop.add_callback(move || turn("b"));
+    io_loop.start().unwrap();
+    assert_eq!(diary.read(), ["a 1", "b 1", "a-next 2", "a-last 3"]);
+}
+
+#[test]
+fn a_turn_runs_callbacks_then_due_timers_then_what_they_added() {
+    for io_loop in [IoLoop::new().unwrap(), virtual_loop()] {
+        let diary = Diary::new();
+        let (inner, inside) = (io_loop.clone(), diary.clone());
+        io_loop.add_callback(move || {
+            inside.write("a");
+            let stop = inner.clone();
+            inner.add_callback(move || {
+                inside.write("a-next");
+                stop.stop();
+            });
+        });
+        io_loop.add_callback(diary.writing("b"));
+        io_loop.call_later(Duration::ZERO, diary.writing("timeout"));
+        io_loop.start().unwrap();
+        assert_eq!(diary.read(), ["a", "b", "timeout", "a-next"]);
+    }
+}
+
+#[test]
+fn coroutines_and_callbacks_share_one_queue() {
+    let (io_loop, diary) = (IoLoop::new().unwrap(), Diary::new());
+    for n in 0..3 {
+        io_loop.add_callback(diary.writing(format!("callback {n}")));
+        let call = diary.writing(format!("coroutine {n}"));
+        drop(io_loop.spawn(async move { call() }));
+        let call = diary.writing(format!("spawned callback {n}"));
+        io_loop.spawn_callback(move || async move { call() });
+    }
+    one_turn(&io_loop);
+    let expected: Vec<String> = (0..3)
+        .flat_map(|n| ["callback", "coroutine", "spawned callback"].map(|of| format!("{of} {n}")))
+        .collect();
+    assert_eq!(diary.read(), expected);
+}
+
+#[test]
+fn a_panic_in_a_callback_is_reported_with_its_place_and_the_loop_goes_on() {
+    let diary = Diary::new();
+    let inside = diary.clone();
+    let io_loop = IoLoop::builder()
+        .virtual_time()
+        .on_exception(move |exception| {
+            inside.write(format!("{}: {}", exception.what, exception.info));
+            assert_eq!(exception.location.unwrap().file(), file!());
+        })
+        .build()
+        .unwrap();
+    io_loop.add_callback(|| panic!("in a callback"));
+    io_loop.add_callback(diary.writing("next"));
+    io_loop.call_later(Duration::ZERO, || panic!("in a timer"));
+    io_loop.call_later(Duration::ZERO, diary.writing("next timer"));
+    io_loop.spawn_callback(|| async { panicking("in a spawned callback") });
+    io_loop.spawn_callback(|| async { Err("an error") });
+    one_turn(&io_loop);
+    assert_eq!(
+        diary.read(),
+        [
+            "callback: panicked: in a callback",
+            "next",
+            "coroutine: panicked: in a spawned callback",
+            "coroutine: \"an error\"",
+            "callback: panicked: in a timer",
+            "next timer",
+        ]
+    );
+    assert_eq!(io_loop.counters().exceptions, 4);
+}
+
+#[test]
+fn the_exception_handler_may_use_the_loop_and_may_panic() {
+    let diary = Diary::new();
+    let inside = diary.clone();
+    let io_loop = IoLoop::builder()
+        .on_exception(move |exception| {
+            IoLoop::current().add_callback(inside.writing("added by the handler"));
+            panic!("the handler, given {exception}");
+        })
+        .build()
+        .unwrap();
+    io_loop.add_callback(|| panic!("in a callback"));
+    io_loop.add_callback(diary.writing("next"));
+    io_loop.run_sync(moment).unwrap();
+    assert_eq!(diary.read(), ["next", "added by the handler"]);
+    assert_eq!(io_loop.counters().exceptions, 1);
+}
+
+#[test]
+fn a_destructor_may_add_callbacks_while_the_loop_runs() {
+    let (io_loop, diary) = (IoLoop::new().unwrap(), Diary::new());
+    let (inner, inside) = (io_loop.clone(), diary.clone());
+    let adding = AtDrop(move || inner.add_callback(inside.writing("from a destructor")));
+    io_loop.add_callback(move || adding.keep());
+    io_loop.run_sync(moment).unwrap();
+    assert_eq!(diary.read(), ["from a destructor"]);
+}
+
+#[test]
+fn callbacks_that_add_callbacks_do_not_keep_sockets_waiting() {
+    use std::io::Write;
+    let io_loop = IoLoop::new().unwrap();
+    let (here, mut there) = std::os::unix::net::UnixStream::pair().unwrap();
+    let inner = io_loop.clone();
+    io_loop.add_handler(here, Interest::READ, move |_, _| inner.stop()).unwrap();
+    there.write_all(b"x").unwrap();
+    fn again(io_loop: IoLoop, left: u32) {
+        assert!(left > 0, "the socket was never looked at");
+        let next = io_loop.clone();
+        io_loop.add_callback(move || again(next, left - 1));
+    }
+    again(io_loop.clone(), 10_000);
+    io_loop.start().unwrap();
+}
+
+// ---------------------------------------------------------------------------------------------
+// Timers
+// ---------------------------------------------------------------------------------------------
+
+#[test]
+fn timers_run_by_deadline_and_equal_ones_in_the_order_in_which_they_were_set() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let at = io_loop.time() + SECOND;
+    for n in 0..20 {
+        io_loop.call_at(at, diary.writing(format!("{n}")));
+    }
+    io_loop.call_later(2 * SECOND, diary.writing("later"));
+    io_loop.call_at(at - Duration::from_nanos(1), diary.writing("sooner"));
+    io_loop.add_timeout(at, diary.writing("20"));
+    io_loop.add_timeout(Deadline::After(SECOND), diary.writing("21"));
+    io_loop.run_sync(|| sleep(3 * SECOND)).unwrap();
+    let mut expected = vec!["sooner".to_string()];
+    expected.extend((0..22).map(|n| n.to_string()));
+    expected.push("later".into());
+    assert_eq!(diary.read(), expected);
+}
+
+#[test]
+fn a_timer_set_while_timers_run_does_not_fire_in_the_same_turn() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let (inner, inside) = (io_loop.clone(), diary.clone());
+    io_loop.call_later(Duration::ZERO, move || {
+        let turn = inner.counters().turns;
+        inside.write("first");
+        let (innermost, inside) = (inner.clone(), inside.clone());
+        inner.call_later(Duration::ZERO, move || {
+            inside.write(format!("{} later", innermost.counters().turns - turn));
+            innermost.stop();
+        });
+    });
+    io_loop.call_later(Duration::ZERO, diary.writing("second"));
+    io_loop.start().unwrap();
+    assert_eq!(diary.read(), ["first", "second", "1 later"]);
+}
+
+#[test]
+fn a_due_timer_can_take_back_another_due_one() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let victim = Rc::new(Cell::new(None));
+    let (inner, inside, victim_) = (io_loop.clone(), diary.clone(), victim.clone());
+    io_loop.call_later(SECOND, move || {
+        let removed = inner.remove_timeout(victim_.take().unwrap());
+        inside.write(format!("removed {removed}"));
+    });
+    let end = diary.at_end("closure dropped");
+    victim.set(Some(io_loop.call_later(SECOND, move || end.keep())));
+    io_loop.call_later(SECOND, diary.writing("third"));
+    io_loop.run_sync(|| sleep(SECOND)).unwrap();
+    assert_eq!(diary.read(), ["closure dropped", "removed true", "third"]);
+}
+
+#[test]
+fn removing_a_timer_frees_its_closure_at_once() {
+    let io_loop = virtual_loop();
+    let held = Rc::new(());
+    let holding = held.clone();
+    let timeout = io_loop.call_later(SECOND, move || drop(holding));
+    assert_eq!(Rc::strong_count(&held), 2);
+    assert!(io_loop.remove_timeout(timeout));
+    assert_eq!(Rc::strong_count(&held), 1);
+    assert!(!io_loop.remove_timeout(timeout));
+    assert_eq!(io_loop.counters().pending_timers, 0);
+}
+
+#[test]
+fn removing_a_timer_that_has_fired_harms_nothing() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let fired = io_loop.call_later(Duration::ZERO, diary.writing("fired"));
+    io_loop.run_sync(moment).unwrap();
+    assert!(!io_loop.remove_timeout(fired));
+    // Nor does it hit one that has taken its place.
+    io_loop.call_later(SECOND, diary.writing("another"));
+    assert!(!io_loop.remove_timeout(fired));
+    io_loop.run_sync(|| sleep(2 * SECOND)).unwrap();
+    assert_eq!(diary.read(), ["fired", "another"]);
+}
+
+#[test]
+fn a_timer_of_another_loop_is_left_alone() {
+    let (io_loop, other, diary) = (virtual_loop(), virtual_loop(), Diary::new());
+    let timeout = io_loop.call_later(SECOND, diary.writing("kept"));
+    other.call_later(SECOND, || ());
+    assert!(!other.remove_timeout(timeout));
+    io_loop.run_sync(|| sleep(2 * SECOND)).unwrap();
+    assert_eq!(diary.read(), ["kept"]);
+}
+
+#[test]
+fn a_timer_may_take_itself_back_while_it_runs() {
+    let io_loop = virtual_loop();
+    let own = Rc::new(Cell::new(None));
+    let (inner, own_) = (io_loop.clone(), own.clone());
+    own.set(Some(io_loop.call_later(SECOND, move || {
+        assert!(!inner.remove_timeout(own_.take().unwrap()));
+    })));
+    io_loop.run_sync(|| sleep(2 * SECOND)).unwrap();
+    assert_eq!(io_loop.counters().exceptions, 0);
+}
+
+#[test]
+fn a_deadline_in_the_past_is_due_in_the_next_turn() {
+    let (before, io_loop, diary) = (Instant::now(), virtual_loop(), Diary::new());
+    for past in [before, before - Duration::from_millis(1), io_loop.time()] {
+        io_loop.call_at(past, diary.writing("past"));
+    }
+    let begun = io_loop.time();
+    one_turn(&io_loop);
+    assert_eq!(diary.read(), ["past", "past", "past"]);
+    assert_eq!(io_loop.time(), begun);
+}
+
+#[test]
+fn a_deadline_too_far_to_count_never_comes_and_can_be_taken_back() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let never = io_loop.call_later(Duration::MAX, diary.writing("never"));
+    let far = io_loop.call_later(Duration::from_secs(400 * 365 * 86_400), diary.writing("far"));
+    io_loop.run_sync(|| sleep(Duration::from_secs(100 * 365 * 86_400))).unwrap();
+    assert!(diary.read().is_empty());
+    assert!(io_loop.remove_timeout(never));
+    assert!(io_loop.remove_timeout(far));
+}
+
+#[test]
+fn timers_keep_to_the_real_clock() {
+    let io_loop = IoLoop::new().unwrap();
+    for wanted in [Duration::from_micros(300), Duration::from_micros(2_700)] {
+        let begun = Instant::now();
+        let inner = io_loop.clone();
+        io_loop.call_later(wanted, move || inner.stop());
+        io_loop.start().unwrap();
+        assert!(begun.elapsed() >= wanted);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// PeriodicCallback
+// ---------------------------------------------------------------------------------------------
+
+/// A loop, and a diary of the seconds at which something was called.
+fn beating() -> (IoLoop, Diary, impl Fn() + Clone + 'static) {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let (begun, inner, inside) = (io_loop.time(), io_loop.clone(), diary.clone());
+    let note = move || inside.write(seconds(&inner, begun));
+    (io_loop, diary, note)
+}
+
+#[test]
+fn a_periodic_callback_is_first_called_after_one_period_and_keeps_the_beat() {
+    let (io_loop, diary, note) = beating();
+    io_loop
+        .run_sync(|| async {
+            let periodic = PeriodicCallback::new(SECOND, note);
+            assert!(!periodic.is_running());
+            periodic.start();
+            periodic.start();
+            assert!(periodic.is_running());
+            sleep(Duration::from_millis(3500)).await;
+            periodic.stop();
+            periodic.stop();
+            assert!(!periodic.is_running());
+            sleep(3 * SECOND).await;
+        })
+        .unwrap();
+    assert_eq!(diary.read(), ["1", "2", "3"]);
+    assert_eq!(io_loop.counters().pending_timers, 0);
+}
+
+#[test]
+fn missed_beats_are_skipped_and_the_phase_is_kept() {
+    let (io_loop, diary, note) = beating();
+    io_loop
+        .run_sync(|| async {
+            let first = Rc::new(Cell::new(true));
+            let periodic = PeriodicCallback::new_async(SECOND, move || {
+                note();
+                let overruns = first.replace(false);
+                async move {
+                    if overruns {
+                        sleep(Duration::from_millis(2300)).await;
+                    }
+                }
+            });
+            periodic.start();
+            sleep(Duration::from_millis(5500)).await;
+        })
+        .unwrap();
+    // From 1 until 3.3: the beats of 2 and 3 are missed.
+    assert_eq!(diary.read(), ["1", "4", "5"]);
+}
+
+#[test]
+fn an_async_callback_never_overlaps_itself() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    io_loop
+        .run_sync(|| async {
+            let inside = diary.clone();
+            let periodic = PeriodicCallback::new_async(SECOND, move || {
+                let diary = inside.clone();
+                async move {
+                    diary.write("begins");
+                    sleep(Duration::from_millis(1500)).await;
+                    diary.write("ends");
+                }
+            });
+            periodic.start();
+            sleep(Duration::from_millis(5700)).await;
+            assert_eq!(diary.read(), ["begins", "ends", "begins", "ends", "begins"]);
+            // Started again while a call is under way, it still does not.
+            periodic.stop();
+            periodic.start();
+            sleep(4 * SECOND).await;
+        })
+        .unwrap();
+    let words = diary.read();
+    let expected = ["ends", "begins"].iter().cycle().take(words.len());
+    assert!(words.iter().eq(expected), "{words:?}");
+    assert!(words.len() > 2);
+}
+
+#[test]
+fn jitter_stays_within_its_bounds_and_varies() {
+    let (io_loop, times) = (virtual_loop(), Rc::new(RefCell::new(Vec::new())));
+    io_loop
+        .run_sync(|| async {
+            let (noted, begun) = (times.clone(), IoLoop::current().time());
+            let periodic = PeriodicCallback::new(SECOND, move || {
+                noted.borrow_mut().push(IoLoop::current().time() - begun);
+            })
+            .jitter(0.5);
+            periodic.start();
+            sleep(100 * SECOND).await;
+        })
+        .unwrap();
+    let times = times.borrow();
+    assert!((80..=134).contains(&times.len()), "{}", times.len());
+    let periods: HashSet<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let bounds = Duration::from_millis(750)..=Duration::from_millis(1250);
+    assert!(periods.iter().all(|period| bounds.contains(period)), "{periods:?}");
+    assert!(periods.len() > 10);
+}
+
+#[test]
+fn a_period_of_zero_and_a_jitter_beyond_one_are_refused() {
+    assert!(panic_of(|| PeriodicCallback::new(Duration::ZERO, || ())).contains("longer than zero"));
+    let wild = || PeriodicCallback::new(SECOND, || ()).jitter(1.5);
+    assert!(panic_of(wild).contains("between 0 and 1"));
+    let not_a_number = || PeriodicCallback::new(SECOND, || ()).jitter(f64::NAN);
+    assert!(panic_of(not_a_number).contains("between 0 and 1"));
+}
+
+#[test]
+fn stop_inside_the_callback_wins() {
+    for is_async in [false, true] {
+        let (io_loop, diary, note) = beating();
+        io_loop
+            .run_sync(|| async {
+                let own = Rc::new(RefCell::new(None::<PeriodicCallback>));
+                let inside = own.clone();
+                let call = move || {
+                    note();
+                    inside.borrow().as_ref().unwrap().stop();
+                };
+                let periodic = if is_async {
+                    let call = Rc::new(call);
+                    PeriodicCallback::new_async(SECOND, move || {
+                        let call = call.clone();
+                        async move {
+                            call();
+                            moment().await;
+                        }
+                    })
+                } else {
+                    PeriodicCallback::new(SECOND, call)
+                };
+                periodic.start();
+                *own.borrow_mut() = Some(periodic);
+                sleep(5 * SECOND).await;
+                assert!(!own.borrow().as_ref().unwrap().is_running());
+                drop(own.take());
+            })
+            .unwrap();
+        assert_eq!(diary.read(), ["1"]);
+    }
+}
+
+#[test]
+fn started_again_it_takes_a_new_phase() {
+    let (io_loop, diary, note) = beating();
+    io_loop
+        .run_sync(|| async {
+            let periodic = PeriodicCallback::new(SECOND, note);
+            periodic.start();
+            sleep(Duration::from_millis(1500)).await;
+            periodic.stop();
+            periodic.start();
+            sleep(2 * SECOND).await;
+        })
+        .unwrap();
+    // The sleep was set later than the beat of 3.5, and ends in the same turn.
+    assert_eq!(diary.read()[..2], ["1", "2.5"]);
+}
+
+#[test]
+fn a_panic_or_an_error_in_it_is_reported_and_the_beat_goes_on() {
+    let diary = Diary::new();
+    let io_loop = diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap();
+    io_loop
+        .run_sync(|| async {
+            let panicking = PeriodicCallback::new(SECOND, || panic!("at the beat"));
+            let failing = PeriodicCallback::new_async(SECOND, || async { Err("failed") });
+            panicking.start();
+            failing.start();
+            sleep(Duration::from_millis(2500)).await;
+        })
+        .unwrap();
+    let twice = ["panicked: at the beat", "\"failed\""].repeat(2);
+    assert_eq!(diary.read(), twice);
+}
+
+#[test]
+fn dropping_it_stops_it_and_frees_its_callback() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    io_loop
+        .run_sync(|| async {
+            let (end, call) = (diary.at_end("freed"), diary.clone());
+            let periodic = PeriodicCallback::new(SECOND, move || {
+                end.keep();
+                call.write("beat");
+            });
+            periodic.start();
+            sleep(Duration::from_millis(1500)).await;
+            drop(periodic);
+            diary.write("dropped");
+            sleep(5 * SECOND).await;
+        })
+        .unwrap();
+    assert_eq!(diary.read(), ["beat", "freed", "dropped"]);
+}
+
+#[test]
+fn it_may_be_dropped_inside_its_callback() {
+    let (io_loop, diary, note) = beating();
+    io_loop
+        .run_sync(|| async {
+            let own = Rc::new(RefCell::new(None::<PeriodicCallback>));
+            let inside = own.clone();
+            let periodic = PeriodicCallback::new(SECOND, move || {
+                note();
+                let it = inside.take();
+                drop(it);
+            });
+            periodic.start();
+            *own.borrow_mut() = Some(periodic);
+            sleep(5 * SECOND).await;
+        })
+        .unwrap();
+    assert_eq!(diary.read(), ["1"]);
+}
+
+#[test]
+fn it_beats_on_the_loop_where_it_was_started() {
+    let (io_loop, diary, note) = beating();
+    let other = virtual_loop();
+    let periodic = PeriodicCallback::new(SECOND, note);
+    io_loop.run_sync(|| async { periodic.start() }).unwrap();
+    other.run_sync(|| sleep(5 * SECOND)).unwrap();
+    assert!(diary.read().is_empty());
+    io_loop.run_sync(|| sleep(Duration::from_millis(1500))).unwrap();
+    assert_eq!(diary.read(), ["1"]);
+    // Stopped from elsewhere, it is not called any more.
+    other.run_sync(|| async { periodic.stop() }).unwrap();
+    io_loop.run_sync(|| sleep(5 * SECOND)).unwrap();
+    assert!(diary.read().is_empty());
+}
+
+// ---------------------------------------------------------------------------------------------
+// Virtual time
+// ---------------------------------------------------------------------------------------------
+
+#[test]
+fn virtual_time_stands_still_while_anything_is_left_to_do() {
+    let io_loop = virtual_loop();
+    let begun = io_loop.time();
+    let inner = io_loop.clone();
+    io_loop.call_later(SECOND, || ());
+    io_loop
+        .run_sync(|| async move {
+            for _ in 0..1000 {
+                suspend().await;
+                assert_eq!(inner.time(), begun);
+            }
+        })
+        .unwrap();
+}
