@@ -256,3 +256,54 @@ fn with_too_many_open_files_the_echo_server_waits_for_some_to_be_closed() {
     drop(clients);
     echoes(&last, b"accepted now");
 }
+
+// ---------------------------------------------------------------------------------------------
+// Those that show one thing and end
+
+/// Runs an example without arguments; what it prints has to contain each of `expected`.
+#[track_caller]
+fn prints(name: &str, expected: &[&str]) {
+    let ran = run(&mut Command::new(example(name)));
+    assert_eq!((ran.status, &*ran.stderr), (Some(0), ""), "{}", ran.stdout);
+    for text in expected {
+        assert!(ran.stdout.contains(text), "no {text:?} in {}", ran.stdout);
+    }
+}
+
+#[test]
+fn a_chat_tells_the_others() {
+    prints("line_chat", &["* bob comes in\nbob: hello, ann\n* bob leaves\n"]);
+}
+
+#[test]
+fn a_lock_of_ones_own_lets_many_read_and_one_write() {
+    prints("own_lock", &["bob reads, beside 1", "one writes, alone: true", "too long: true"]);
+}
+
+#[test]
+fn a_socket_of_ones_own_keeps_messages_apart() {
+    prints("own_socket", &["message 1\nmessage 2\nmessage 3\n", "and 5000000 bytes"]);
+}
+
+#[test]
+fn children_are_read_waited_for_and_ended() {
+    let expected = ["apple\npear\nquince\n", "exit status: 3", "`exec sleep 60`: signal: 15"];
+    prints("subprocess", &expected);
+}
+
+#[test]
+fn a_proxy_passes_on_in_both_directions() {
+    prints("tcp_proxy", &["HELLO THROUGH THE PROXY\n", "24 bytes there, 24 bytes back"]);
+}
+
+#[test]
+fn a_spider_finds_all_pages() {
+    let expected = ["/1           57  HTTP/1.0 200 OK", "/10 ", "/11          47  HTTP/1.0 404"];
+    prints("webspider", &expected);
+}
+
+#[test]
+fn two_workers_share_a_port() {
+    let expected = ["with worker 0\n", "with worker 1\n", "worker 0 ends", "worker 1 ends"];
+    prints("workers", &expected);
+}

@@ -1,0 +1,63 @@
+//! A chat for telnet: a line that one says, all others get.
+//!
+//! ```text
+//! $ cargo run --example line_chat            # a demonstration
+//! $ cargo run --example line_chat -- 8888    # serves for ever; try `telnet 127.0.0.1 8888`
+//! ```
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use waterspout::iostream::{IoStream, StreamError};
+use waterspout::net::{TcpClient, TcpServer, TcpStream};
+
+type Stream = IoStream<TcpStream>;
+
+/// Who is there. All on one thread, so there is no lock.
+type Room = Rc<RefCell<BTreeMap<SocketAddr, Stream>>>;
+
+/// Says something to all but one. Nobody is waited for: a slow one's lines wait in his stream.
+fn say(room: &Room, but: SocketAddr, what: &str) {
+    for (_, stream) in room.borrow().iter().filter(|(peer, _)| **peer != but) {
+        stream.write(format!("{what}\n"));
+    }
+}
+
+async fn chat(room: Room, stream: Stream, peer: SocketAddr) -> Result<(), StreamError> {
+    stream.write("your name?\n");
+    let name = stream.read_until("\n", 80).await?;
+    let name = String::from_utf8_lossy(&name).trim().to_owned();
+    room.borrow_mut().insert(peer, stream.clone());
+    stream.write(format!("{} here\n", room.borrow().len()));
+    say(&room, peer, &format!("* {name} comes in"));
+    while let Ok(line) = stream.read_until("\n", 1024).await {
+        say(&room, peer, &format!("{name}: {}", String::from_utf8_lossy(&line).trim_end()));
+    }
+    room.borrow_mut().remove(&peer);
+    say(&room, peer, &format!("* {name} leaves"));
+    Ok(())
+}
+
+#[waterspout::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let room = Room::default();
+    let server = TcpServer::new(move |stream, peer| chat(room.clone(), stream, peer));
+    let port = std::env::args().nth(1).map_or(Ok(0), |port| port.parse())?;
+    let is_demonstration = port == 0;
+    let port = server.listen_on("localhost", port)?;
+    println!("chatting on port {port}");
+    if !is_demonstration {
+        std::future::pending::<()>().await;
+    }
+    let connect = async || TcpClient::new().connect("localhost", port).await.map(IoStream::new);
+    let (ann, bob) = (connect().await?, connect().await?);
+    ann.write("ann\n");
+    ann.read_until("1 here\n", 100).await?;
+    bob.write("bob\nhello, ann\n");
+    bob.read_until("2 here\n", 100).await?;
+    bob.close();
+    print!("{}", String::from_utf8(ann.read_until("bob leaves\n", 100).await?)?);
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! A server on two threads with a loop each, which share a port: `SO_REUSEPORT`. Ctrl-C and `SIGTERM`
+//! end it when its connections have ended.
+//!
+//! ```text
+//! $ cargo run --example workers            # a demonstration
+//! $ cargo run --example workers -- 8888    # serves until Ctrl-C; try `nc 127.0.0.1 8888`
+//! ```
+
+use std::io::{self, Read};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use waterspout::IoLoop;
+use waterspout::iostream::IoStream;
+use waterspout::net::{BindOptions, TcpServer, bind_sockets};
+use waterspout::process::{Worker, Workers};
+
+fn bind(port: u16) -> io::Result<Vec<TcpListener>> {
+    let address = Some("127.0.0.1".into());
+    bind_sockets(port, &BindOptions { address, reuse_port: true, ..BindOptions::default() })
+}
+
+/// What each worker does. Nothing in it is shared, so nothing is locked.
+async fn serve(worker: Worker, sockets: io::Result<Vec<TcpListener>>) -> io::Result<()> {
+    let greeting = format!("you are with worker {}\n", worker.id());
+    let server = TcpServer::new(move |stream: IoStream<_>, _peer| stream.write(&greeting));
+    server.add_sockets(sockets?)?;
+    worker.stop().cancelled().await;
+    let cut_off = server.drain(Duration::from_secs(10)).await;
+    println!("worker {} ends, with {cut_off} connections cut off", worker.id());
+    Ok(())
+}
+
+/// Clients, one after the other, until each of the two workers has greeted one.
+fn demonstrate(port: u16) -> io::Result<()> {
+    let mut greetings: Vec<String> = Vec::new();
+    while greetings.len() < 2 {
+        let mut greeting = String::new();
+        TcpStream::connect(("127.0.0.1", port))?.read_to_string(&mut greeting)?;
+        if !greetings.contains(&greeting) {
+            print!("{greeting}");
+            greetings.push(greeting);
+        }
+    }
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let asked = std::env::args().nth(1);
+    let first = bind(asked.as_ref().map_or(Ok(0), |port| port.parse())?)?;
+    let port = first[0].local_addr()?.port();
+    println!("two workers on port {port}");
+    // One takes this, the other, and any that is started again, binds the same port once more.
+    let first = Mutex::new(Some(first));
+    let work = move |worker| {
+        let first = first.lock().ok().and_then(|mut first| first.take());
+        serve(worker, first.map_or_else(|| bind(port), Ok))
+    };
+    match asked {
+        Some(_) => Workers::new().count(2).run(work)?,
+        None => {
+            let until = || IoLoop::current().run_in_executor(move || demonstrate(port));
+            Workers::new().count(2).run_until(until, work)?;
+        }
+    }
+    Ok(())
+}
