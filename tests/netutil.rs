@@ -18,7 +18,7 @@ use waterspout::IoLoop;
 use waterspout::concurrent::Executor;
 use waterspout::coroutine::{self, moment, sleep, with_timeout};
 use waterspout::net::{
-    BindOptions, CachingResolver, OverrideResolver, Resolver, Resolving, TcpClient,
+    BindOptions, CachingResolver, OverrideResolver, Resolver, Resolving, TcpClient, TcpStream,
     ThreadedResolver, UnixListener, UnixStream, bind_sockets, bind_unix_socket, is_valid_ip,
 };
 
@@ -373,6 +373,9 @@ async fn a_refusing_executor_is_an_error_of_the_resolver() {
     IoLoop::current().set_default_executor(refusing);
     let error = ThreadedResolver.resolve("localhost", 80).await.unwrap_err();
     assert!(error.to_string().contains("refused"), "{error}");
+    // The sockets look their names up in the same way.
+    let error = TcpStream::connect("localhost:80").await.unwrap_err();
+    assert!(error.to_string().contains("refused"), "{error}");
 }
 
 #[waterspout::test]
@@ -386,6 +389,8 @@ async fn a_lookup_that_is_given_up_leaves_no_coroutine() {
     let before = io_loop.counters();
     let client = TcpClient::new().timeout(Duration::from_millis(20));
     assert_eq!(kind(client.connect("localhost", 80).await), ErrorKind::TimedOut);
+    let connect = TcpStream::connect("localhost:80");
+    assert!(with_timeout(Duration::from_millis(20), connect).await.is_err());
     let after = io_loop.counters();
     assert_eq!(after.live, before.live);
     assert_eq!((after.sources, after.pending_timers), (before.sources, before.pending_timers));

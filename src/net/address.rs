@@ -2,7 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs as _};
+use std::panic::AssertUnwindSafe;
 
+use futures::FutureExt;
+
+use crate::error::ExcInfo;
 use crate::ioloop::IoLoop;
 
 /// Something that names one or more socket addresses.
@@ -33,15 +37,25 @@ mod sealed {
 
 use sealed::{Sealed, Target};
 
+/// Asks the system for the addresses of `host`, on a thread of the loop's executor.
+///
+/// The system cannot be told to stop looking, so an answer that is not waited for any more keeps its
+/// thread until it has come.
+pub(super) async fn look_up(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let look_up = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
+    // Nobody else can want the answer.
+    let looking = IoLoop::current().run_in_executor(look_up).cancel_on_drop();
+    let found = AssertUnwindSafe(looking).catch_unwind().await;
+    // The executor may refuse the work, which is no reason to end who wants an address.
+    found.unwrap_or_else(|panic| Err(io::Error::other(ExcInfo::from_panic(&*panic))))
+}
+
 /// The addresses that `target` names, at least one.
-pub(crate) async fn resolve(target: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
+async fn resolve(target: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
     let addresses = match target.target() {
         Target::Address(address) => vec![address],
         Target::Addresses(addresses) => addresses,
-        Target::Name(host, port) => {
-            let look_up = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
-            IoLoop::current().run_in_executor(look_up).await?
-        }
+        Target::Name(host, port) => look_up(host, port).await?,
         Target::Invalid(message) => {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
@@ -59,6 +73,21 @@ pub(crate) async fn resolve_one(target: impl ToSocketAddrs) -> io::Result<Socket
         // There is at least one.
         _ => Ok(resolve(target).await?[0]),
     }
+}
+
+/// What `attempt` makes of the first of the addresses that it succeeds with, or its last error.
+pub(crate) async fn first_that_works<T>(
+    target: impl ToSocketAddrs,
+    attempt: impl AsyncFn(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut last = io::ErrorKind::InvalidInput.into();
+    for address in resolve(target).await? {
+        match attempt(address).await {
+            Ok(made) => return Ok(made),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 fn host_and_port(host: &str, port: u16) -> Target {

@@ -4,15 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::panic::AssertUnwindSafe;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
-
-use crate::error::ExcInfo;
+use super::address::look_up;
 use crate::ioloop::IoLoop;
 
 /// Addresses that come later.
@@ -74,21 +71,13 @@ pub(super) async fn resolve_with(
 /// Asks the system (`getaddrinfo`) on a thread of the loop's executor. Tornado: `ThreadedResolver`.
 ///
 /// The system cannot be told to stop looking, so an answer that is not waited for any more keeps its
-/// thread until it has come.
+/// thread until it has come. What the executor refuses to do is an error of the look-up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ThreadedResolver;
 
 impl Resolver for ThreadedResolver {
     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a> {
-        let host = host.to_owned();
-        Box::pin(async move {
-            let look_up = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
-            // Nobody else can want the answer.
-            let looking = IoLoop::current().run_in_executor(look_up).cancel_on_drop();
-            let found = AssertUnwindSafe(looking).catch_unwind().await;
-            // The executor may refuse the work, which is no reason to end who wants to connect.
-            found.unwrap_or_else(|panic| Err(io::Error::other(ExcInfo::from_panic(&*panic))))
-        })
+        Box::pin(look_up(host.to_owned(), port))
     }
 }
 

@@ -14,7 +14,7 @@ use futures::stream::Stream;
 use mio::Interest;
 use socket2::SockRef;
 
-use super::address::{ToSocketAddrs, resolve};
+use super::address::{ToSocketAddrs, first_that_works};
 use super::bind::{BindOptions, listen};
 use super::lent::Lent;
 use super::source::{Asker, ByteStream, Registered, established};
@@ -53,14 +53,10 @@ impl TcpListener {
     ///
     /// Of the last address: `AddrInUse`, `PermissionDenied` and the like.
     pub async fn bind(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
-        let mut last = None;
-        for address in resolve(address).await? {
-            match listen(address, &BindOptions::default(), false).and_then(TcpListener::from_std) {
-                Ok(listener) => return Ok(listener),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| io::ErrorKind::InvalidInput.into()))
+        first_that_works(address, async |address| {
+            TcpListener::from_std(listen(address, &BindOptions::default(), false)?)
+        })
+        .await
     }
 
     /// Takes over a listener made elsewhere, for the current loop.
@@ -196,14 +192,7 @@ impl TcpStream {
     ///
     /// Of the last address, or of looking up its name.
     pub async fn connect(address: impl ToSocketAddrs) -> io::Result<TcpStream> {
-        let mut last = None;
-        for address in resolve(address).await? {
-            match TcpStream::connect_to(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| io::ErrorKind::InvalidInput.into()))
+        first_that_works(address, TcpStream::connect_to).await
     }
 
     async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::Location;
 use std::task::{Context, Poll};
 
-use super::address::{ToSocketAddrs, resolve, resolve_one};
+use super::address::{ToSocketAddrs, first_that_works, resolve_one};
 use super::fd::Fd;
 use super::source::Registered;
 use crate::ioloop::Direction;
@@ -53,14 +53,8 @@ impl UdpSocket {
     ///
     /// Of the last address, or of looking up its name: `AddrInUse`, `PermissionDenied` and the like.
     pub async fn bind(address: impl ToSocketAddrs) -> io::Result<UdpSocket> {
-        let mut last = None;
-        for address in resolve(address).await? {
-            match net::UdpSocket::bind(address) {
-                Ok(socket) => return UdpSocket::from_std(socket),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| io::ErrorKind::InvalidInput.into()))
+        let bind = async |address| net::UdpSocket::bind(address);
+        UdpSocket::from_std(first_that_works(address, bind).await?)
     }
 
     /// Takes over a socket made elsewhere, for the current loop.
@@ -95,14 +89,7 @@ impl UdpSocket {
     ///
     /// Of the last address, or of looking up its name.
     pub async fn connect(&self, address: impl ToSocketAddrs) -> io::Result<()> {
-        let mut last = None;
-        for address in resolve(address).await? {
-            match self.socket().connect(address) {
-                Ok(()) => return Ok(()),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| io::ErrorKind::InvalidInput.into()))
+        first_that_works(address, async |address| self.socket().connect(address)).await
     }
 
     /// Sends a datagram to where the socket is connected, and gives its length.
