@@ -113,10 +113,9 @@ impl<T: AsRawFd> AsyncFd<T> {
     #[track_caller]
     pub fn read_with<R>(
         &self,
-        mut read: impl FnMut(&T) -> io::Result<R>,
+        read: impl FnMut(&T) -> io::Result<R>,
     ) -> impl Future<Output = io::Result<R>> {
-        let place = Location::caller();
-        self.registered.io(Direction::Read, place, move |fd| fd.do_io(&mut read))
+        self.registered.fd_io(Direction::Read, Location::caller(), read)
     }
 
     /// Does `write` when the fd is writable, again each time it answers `WouldBlock`.
@@ -130,10 +129,9 @@ impl<T: AsRawFd> AsyncFd<T> {
     #[track_caller]
     pub fn write_with<R>(
         &self,
-        mut write: impl FnMut(&T) -> io::Result<R>,
+        write: impl FnMut(&T) -> io::Result<R>,
     ) -> impl Future<Output = io::Result<R>> {
-        let place = Location::caller();
-        self.registered.io(Direction::Write, place, move |fd| fd.do_io(&mut write))
+        self.registered.fd_io(Direction::Write, Location::caller(), write)
     }
 
     /// [`read_with`](AsyncFd::read_with) as a poll function.
@@ -161,7 +159,7 @@ impl<T: AsRawFd> AsyncFd<T> {
     ///
     /// Those of `read`; that the fd belongs to another loop.
     pub fn try_read_with<R>(&self, read: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
-        self.registered.try_io(Direction::Read, |fd| fd.do_io(read))
+        self.registered.try_fd_io(Direction::Read, read)
     }
 
     /// Does `write` once. If it answers `WouldBlock`, [`writable`](AsyncFd::writable) waits from
@@ -171,7 +169,7 @@ impl<T: AsRawFd> AsyncFd<T> {
     ///
     /// Those of `write`; that the fd belongs to another loop.
     pub fn try_write_with<R>(&self, write: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
-        self.registered.try_io(Direction::Write, |fd| fd.do_io(write))
+        self.registered.try_fd_io(Direction::Write, write)
     }
 
     /// Waits until there may be something to read; then use

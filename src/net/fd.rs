@@ -7,12 +7,14 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::panic::Location;
 
 use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use crate::ioloop::rearm;
+use super::source::Registered;
+use crate::ioloop::{Direction, rearm};
 
 /// An fd that can be registered; it is borrowed through [`do_io`](Fd::do_io).
 pub(crate) struct Fd<T> {
@@ -62,6 +64,27 @@ impl<T> Fd<T> {
             }
         }
         result
+    }
+}
+
+impl<T> Registered<Fd<T>> {
+    /// [`io`](Registered::io) with what the [`Fd`] holds.
+    pub(super) fn fd_io<R>(
+        &self,
+        direction: Direction,
+        place: &'static Location<'static>,
+        mut operation: impl FnMut(&T) -> io::Result<R>,
+    ) -> impl Future<Output = io::Result<R>> {
+        self.io(direction, place, move |fd| fd.do_io(&mut operation))
+    }
+
+    /// [`try_io`](Registered::try_io) with what the [`Fd`] holds.
+    pub(super) fn try_fd_io<R>(
+        &self,
+        direction: Direction,
+        operation: impl FnOnce(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.try_io(direction, |fd| fd.do_io(operation))
     }
 }
 

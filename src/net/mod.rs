@@ -27,6 +27,7 @@ mod tcp_client;
 mod tcp_server;
 mod udp;
 mod unix;
+mod unix_datagram;
 
 pub use address::ToSocketAddrs;
 pub use async_fd::AsyncFd;
@@ -41,4 +42,5 @@ pub use tcp::{TcpListener, TcpStream};
 pub use tcp_client::TcpClient;
 pub use tcp_server::TcpServer;
 pub use udp::UdpSocket;
-pub use unix::{UnixDatagram, UnixListener, UnixStream};
+pub use unix::{UnixListener, UnixStream};
+pub use unix_datagram::UnixDatagram;

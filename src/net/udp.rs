@@ -102,7 +102,7 @@ impl UdpSocket {
     /// datagram sent before, a datagram that is too long (`EMSGSIZE`).
     #[track_caller]
     pub fn send(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> {
-        self.io(Direction::Write, Location::caller(), move |socket| socket.send(buf))
+        self.registered.fd_io(Direction::Write, Location::caller(), move |socket| socket.send(buf))
     }
 
     /// Receives a datagram, and gives its length.
@@ -114,7 +114,7 @@ impl UdpSocket {
     /// What the system says: `ConnectionRefused` of a datagram sent before, if connected.
     #[track_caller]
     pub fn recv(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        self.io(Direction::Read, Location::caller(), move |socket| socket.recv(buf))
+        self.registered.fd_io(Direction::Read, Location::caller(), move |socket| socket.recv(buf))
     }
 
     /// Sends a datagram to the first of the addresses, and gives its length.
@@ -135,7 +135,9 @@ impl UdpSocket {
         let place = Location::caller();
         async move {
             let address = resolve_one(address).await?;
-            self.io(Direction::Write, place, move |socket| socket.send_to(buf, address)).await
+            self.registered
+                .fd_io(Direction::Write, place, move |socket| socket.send_to(buf, address))
+                .await
         }
     }
 
@@ -151,7 +153,8 @@ impl UdpSocket {
         &self,
         buf: &mut [u8],
     ) -> impl Future<Output = io::Result<(usize, SocketAddr)>> {
-        self.io(Direction::Read, Location::caller(), move |socket| socket.recv_from(buf))
+        self.registered
+            .fd_io(Direction::Read, Location::caller(), move |socket| socket.recv_from(buf))
     }
 
     /// Receives a datagram, which stays there to be received again.
@@ -163,7 +166,7 @@ impl UdpSocket {
     /// As [`recv`](UdpSocket::recv).
     #[track_caller]
     pub fn peek(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        self.io(Direction::Read, Location::caller(), move |socket| socket.peek(buf))
+        self.registered.fd_io(Direction::Read, Location::caller(), move |socket| socket.peek(buf))
     }
 
     /// [`peek`](UdpSocket::peek) that also tells where the datagram came from.
@@ -178,7 +181,8 @@ impl UdpSocket {
         &self,
         buf: &mut [u8],
     ) -> impl Future<Output = io::Result<(usize, SocketAddr)>> {
-        self.io(Direction::Read, Location::caller(), move |socket| socket.peek_from(buf))
+        self.registered
+            .fd_io(Direction::Read, Location::caller(), move |socket| socket.peek_from(buf))
     }
 
     /// [`recv_from`](UdpSocket::recv_from) as a poll function.
@@ -207,7 +211,7 @@ impl UdpSocket {
     ///
     /// `WouldBlock` if there is none; as [`send`](UdpSocket::send).
     pub fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
-        self.try_io(Direction::Write, |socket| socket.send(buf))
+        self.registered.try_fd_io(Direction::Write, |socket| socket.send(buf))
     }
 
     /// Receives a datagram if one is there.
@@ -216,7 +220,7 @@ impl UdpSocket {
     ///
     /// `WouldBlock` if there is none; as [`recv`](UdpSocket::recv).
     pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.try_io(Direction::Read, |socket| socket.recv(buf))
+        self.registered.try_fd_io(Direction::Read, |socket| socket.recv(buf))
     }
 
     /// Sends a datagram to `address`, if there is room.
@@ -225,7 +229,7 @@ impl UdpSocket {
     ///
     /// `WouldBlock` if there is none; as [`send`](UdpSocket::send).
     pub fn try_send_to(&self, buf: &[u8], address: SocketAddr) -> io::Result<usize> {
-        self.try_io(Direction::Write, |socket| socket.send_to(buf, address))
+        self.registered.try_fd_io(Direction::Write, |socket| socket.send_to(buf, address))
     }
 
     /// Receives a datagram if one is there, and tells where it came from.
@@ -234,7 +238,7 @@ impl UdpSocket {
     ///
     /// `WouldBlock` if there is none; as [`recv`](UdpSocket::recv).
     pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.try_io(Direction::Read, |socket| socket.recv_from(buf))
+        self.registered.try_fd_io(Direction::Read, |socket| socket.recv_from(buf))
     }
 
     /// Waits until there may be a datagram; then use [`try_recv`](UdpSocket::try_recv).
@@ -417,23 +421,6 @@ impl UdpSocket {
 
     fn socket(&self) -> &net::UdpSocket {
         self.registered.source().get_ref()
-    }
-
-    fn io<R>(
-        &self,
-        direction: Direction,
-        place: &'static Location<'static>,
-        mut operation: impl FnMut(&net::UdpSocket) -> io::Result<R>,
-    ) -> impl Future<Output = io::Result<R>> {
-        self.registered.io(direction, place, move |fd| fd.do_io(&mut operation))
-    }
-
-    fn try_io<R>(
-        &self,
-        direction: Direction,
-        operation: impl FnOnce(&net::UdpSocket) -> io::Result<R>,
-    ) -> io::Result<R> {
-        self.registered.try_io(direction, |fd| fd.do_io(operation))
     }
 }
 

@@ -1,0 +1,305 @@
+//! Unix domain datagrams: `UnixDatagram`.
+
+use std::fmt;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::{self, SocketAddr};
+use std::panic::Location;
+use std::path::Path;
+use std::pin::pin;
+
+use futures::future::{Either, select};
+
+use super::fd::Fd;
+use super::source::Registered;
+use super::unix::PATIENCE;
+use crate::coroutine::sleep;
+use crate::ioloop::Direction;
+
+/// A Unix domain datagram socket.
+///
+/// Its methods take `&self`, so several coroutines may send and receive at once. Datagrams are not
+/// lost or reordered here: a sender waits while the receiver's queue is full. A datagram longer than
+/// the buffer loses its rest.
+///
+/// Dropping it closes it, and leaves its path in the file system if it has one.
+///
+/// ```
+/// use waterspout::{IoLoop, net::UnixDatagram};
+///
+/// # IoLoop::new()?.run_sync(|| async {
+/// let (here, there) = UnixDatagram::pair()?;
+/// here.send(b"hello").await?;
+/// let mut buf = [0; 16];
+/// let len = there.recv(&mut buf).await?;
+/// assert_eq!(&buf[..len], b"hello");
+/// # Ok::<(), std::io::Error>(())
+/// # })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct UnixDatagram {
+    registered: Registered<Fd<net::UnixDatagram>>,
+}
+
+impl UnixDatagram {
+    /// Binds to a path, which must not exist yet. Belongs to the current loop.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` if the path exists; what the system says.
+    pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
+        UnixDatagram::from_std(net::UnixDatagram::bind(path)?)
+    }
+
+    /// A socket without a path: it can send, and receive only if it is
+    /// [connected](UnixDatagram::connect) by a [`pair`](UnixDatagram::pair).
+    ///
+    /// # Errors
+    ///
+    /// What the system says (too many open files).
+    pub fn unbound() -> io::Result<UnixDatagram> {
+        UnixDatagram::from_std(net::UnixDatagram::unbound()?)
+    }
+
+    /// Two sockets that are connected with each other.
+    ///
+    /// # Errors
+    ///
+    /// What the system says (too many open files).
+    pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
+        let (one, other) = net::UnixDatagram::pair()?;
+        Ok((UnixDatagram::from_std(one)?, UnixDatagram::from_std(other)?))
+    }
+
+    /// Takes over a socket made elsewhere, for the current loop.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of setting it non-blocking and of watching it.
+    pub fn from_std(socket: net::UnixDatagram) -> io::Result<UnixDatagram> {
+        socket.set_nonblocking(true)?;
+        let ready = [Direction::Read, Direction::Write];
+        Ok(UnixDatagram { registered: Registered::new(Fd::new(socket), &ready)? })
+    }
+
+    /// Gives the socket up, in blocking mode as std's are.
+    ///
+    /// # Errors
+    ///
+    /// If it does not belong to the current loop; it is closed then.
+    pub fn into_std(self) -> io::Result<net::UnixDatagram> {
+        let socket = self.registered.into_source()?.into_inner();
+        socket.set_nonblocking(false)?;
+        Ok(socket)
+    }
+
+    /// Fixes the other side: [`send`](UnixDatagram::send) sends there, and only what comes from
+    /// there is received.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such path, `ConnectionRefused` if nobody is there any more; what
+    /// the system says.
+    pub fn connect(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        self.socket().connect(path)
+    }
+
+    /// Sends a datagram to where the socket is connected, and gives its length.
+    ///
+    /// Cancel safe: if it is dropped before it is done, nothing was sent.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `NotConnected`, `ConnectionRefused` if the other side has gone.
+    #[track_caller]
+    pub fn send(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> {
+        self.registered.fd_io(Direction::Write, Location::caller(), move |socket| socket.send(buf))
+    }
+
+    /// Receives a datagram, and gives its length.
+    ///
+    /// Cancel safe: no datagram is lost.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    #[track_caller]
+    pub fn recv(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        self.registered.fd_io(Direction::Read, Location::caller(), move |socket| socket.recv(buf))
+    }
+
+    /// Sends a datagram to the socket on a path, and gives its length.
+    ///
+    /// The system does not tell when somebody else's full queue has room again, so it is tried
+    /// again every few milliseconds then. [Connect](UnixDatagram::connect) to be told.
+    ///
+    /// Cancel safe: if it is dropped before it is done, nothing was sent.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `NotFound` if there is no such path, `ConnectionRefused` if nobody is
+    /// there any more.
+    #[track_caller]
+    pub fn send_to(
+        &self,
+        buf: &[u8],
+        path: impl AsRef<Path>,
+    ) -> impl Future<Output = io::Result<usize>> {
+        let place = Location::caller();
+        async move {
+            let path = path.as_ref();
+            let mut patience = PATIENCE[0];
+            loop {
+                // This socket may be full, too, and of that the selector does tell.
+                let send = self
+                    .registered
+                    .fd_io(Direction::Write, place, |socket| socket.send_to(buf, path));
+                if let Either::Left((sent, _)) = select(pin!(send), sleep(patience)).await {
+                    return sent;
+                }
+                match self.try_send_to(buf, path) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        patience = PATIENCE[1].min(2 * patience);
+                    }
+                    sent => return sent,
+                }
+            }
+        }
+    }
+
+    /// Receives a datagram, and gives its length and where it came from.
+    ///
+    /// Cancel safe: no datagram is lost.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    #[track_caller]
+    pub fn recv_from(
+        &self,
+        buf: &mut [u8],
+    ) -> impl Future<Output = io::Result<(usize, SocketAddr)>> {
+        self.registered
+            .fd_io(Direction::Read, Location::caller(), move |socket| socket.recv_from(buf))
+    }
+
+    /// Sends a datagram to where the socket is connected, if there is room.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is none; as [`send`](UnixDatagram::send).
+    pub fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
+        self.registered.try_fd_io(Direction::Write, |socket| socket.send(buf))
+    }
+
+    /// Receives a datagram if one is there.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is none; as [`recv`](UnixDatagram::recv).
+    pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.registered.try_fd_io(Direction::Read, |socket| socket.recv(buf))
+    }
+
+    /// Sends a datagram to the socket on a path, if there is room.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is none; as [`send_to`](UnixDatagram::send_to).
+    pub fn try_send_to(&self, buf: &[u8], path: impl AsRef<Path>) -> io::Result<usize> {
+        self.registered.try_fd_io(Direction::Write, |socket| socket.send_to(buf, path))
+    }
+
+    /// Receives a datagram if one is there, and tells where it came from.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is none; as [`recv`](UnixDatagram::recv).
+    pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.registered.try_fd_io(Direction::Read, |socket| socket.recv_from(buf))
+    }
+
+    /// Waits until there may be a datagram; then use [`try_recv`](UnixDatagram::try_recv).
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If the socket belongs to another loop.
+    #[track_caller]
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        self.registered.ready(Direction::Read, Location::caller())
+    }
+
+    /// Waits until there may be room for a datagram; then use
+    /// [`try_send`](UnixDatagram::try_send).
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If the socket belongs to another loop.
+    #[track_caller]
+    pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+        self.registered.ready(Direction::Write, Location::caller())
+    }
+
+    /// Closes one direction or both.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `NotConnected` if it is not connected.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.socket().shutdown(how)
+    }
+
+    /// The path that it is bound to, if it is.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket().local_addr()
+    }
+
+    /// The path of the socket that it is connected to, if that has one.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected` if it is not connected.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket().peer_addr()
+    }
+
+    /// The error that the socket has kept, if any (`SO_ERROR`).
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.socket().take_error()
+    }
+
+    fn socket(&self) -> &net::UnixDatagram {
+        self.registered.source().get_ref()
+    }
+}
+
+impl fmt::Debug for UnixDatagram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.socket().fmt(f)
+    }
+}
+
+impl AsFd for UnixDatagram {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket().as_fd()
+    }
+}
+
+impl AsRawFd for UnixDatagram {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket().as_raw_fd()
+    }
+}
