@@ -1,4 +1,4 @@
-//! Every error of the crate: what happened, and whose move it is.
+//! The errors of the loop, and those that several modules give: what happened, and whose move it is.
 //!
 //! Each type says one thing in one sentence. Misuse of the loop is an error value or a panic with
 //! the same kind of sentence, in debug and release builds alike; what the other side of a socket

@@ -392,7 +392,7 @@ impl<F: Future + 'static, N: Given> Resume for Runner<F, N> {
         None
     }
 
-    fn close(self: Rc<Self>, _: &IoLoop) {
+    fn close(self: Rc<Self>) {
         self.cancel();
     }
 

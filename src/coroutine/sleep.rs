@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::ioloop::{Deadline, IoLoop, Item, Key, LoopId, Timer, forget, with_current};
+use crate::ioloop::{Deadline, Item, Key, LoopId, Timer, forget, on_current, with_current};
 use crate::resumption;
 
 /// Waits for `duration`, counted from this call. Tornado: `gen.sleep`.
@@ -63,12 +63,9 @@ impl Sleep {
         Sleep::new(deadline, Location::caller())
     }
 
+    #[track_caller]
     fn new(deadline: Deadline, location: &'static Location<'static>) -> Sleep {
-        let made = with_current(|core| (core.id(), core.deadline(deadline)));
-        let (id, deadline) = made.unwrap_or_else(|| {
-            let io_loop = IoLoop::current();
-            (io_loop.core().id(), io_loop.core().deadline(deadline))
-        });
+        let (id, deadline) = on_current(|core| (core.id(), core.deadline(deadline)));
         Sleep { id, deadline, timer: Timing::NotSet, location }
     }
 
@@ -125,11 +122,8 @@ impl std::future::Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         let Timing::Set(key) = self.timer else { return };
-        let here = with_current(|core| {
-            let here = core.id() == self.id;
-            (here, if here { core.remove_timer(key) } else { None })
-        });
-        if !matches!(here, Some((true, _))) {
+        let taken = with_current(|core| (core.id() == self.id).then(|| core.remove_timer(key)));
+        if taken.flatten().is_none() {
             forget(self.id, Item::ForgetTimer(key));
         }
     }
@@ -168,7 +162,7 @@ impl std::future::Future for Moment {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let turn = with_current(|core| core.turns());
+        let turn = with_current(|core| core.counting().turns.get());
         match self.turn {
             // Outside of any loop there are no turns: one wake-up has to do.
             Some(_) if turn.is_none() => Poll::Ready(()),

@@ -1,9 +1,9 @@
 //! The loop's clock: real, or virtual for tests.
 //!
 //! Times are nanoseconds since the loop was made, which is what the timer wheel counts in. The
-//! clock remembers its last reading, so that one turn of the loop pays for one reading and a turn
-//! that needs none pays for none. A virtual clock moves only when the loop says so: it jumps to
-//! the next deadline when nothing else is left to do.
+//! clock remembers its last reading, so that whoever needs no fresh one pays for none. A virtual
+//! clock moves only when the loop says so: it jumps to the next deadline when nothing else is left
+//! to do.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -65,7 +65,7 @@ impl Clock {
 }
 
 /// A duration in nanoseconds; five centuries and more are [`NEVER`].
-fn nanos(duration: Duration) -> u64 {
+pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(NEVER)
 }
 

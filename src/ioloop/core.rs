@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::alarm::Alarm;
 use super::clock::Clock;
@@ -92,6 +92,7 @@ pub(crate) struct Core {
     pub(super) shuffle: Option<Cell<u64>>,
     pub(super) counting: Counting,
 }
+
 impl Core {
     pub(super) fn new(builder: Builder) -> io::Result<Core> {
         let poll = mio::Poll::new()?;
@@ -170,6 +171,7 @@ impl Core {
     }
 
     /// Schedules a slot by its waker, if it is one of this loop.
+    #[inline]
     pub(crate) fn wake_own(&self, waker: &Waker) -> bool {
         let key = waker::key_in(waker, self.number());
         key.map(|key| self.schedule(key)).is_some()
@@ -177,9 +179,8 @@ impl Core {
 
     /// Wakes somebody who waits; without detours if it is a slot of this loop.
     pub(crate) fn wake(&self, waker: Waker) {
-        match waker::key_in(&waker, self.number()) {
-            Some(key) => self.schedule(key),
-            None => waker.wake(),
+        if !self.wake_own(&waker) {
+            waker.wake();
         }
     }
 
@@ -199,10 +200,6 @@ impl Core {
         if let Some(trace) = &self.trace {
             trace.add(step);
         }
-    }
-
-    pub(crate) fn turns(&self) -> u64 {
-        self.counting.turns.get()
     }
 
     /// The coroutine that is being resumed.
@@ -239,17 +236,9 @@ impl Core {
 
     pub(crate) fn deadline(&self, deadline: Deadline) -> u64 {
         match deadline {
-            Deadline::At(when) => self.at(when),
-            Deadline::After(delay) => self.after(delay),
+            Deadline::At(when) => self.clock.at(when),
+            Deadline::After(delay) => self.clock.after(delay),
         }
-    }
-
-    pub(crate) fn after(&self, delay: Duration) -> u64 {
-        self.clock.after(delay)
-    }
-
-    pub(crate) fn at(&self, when: Instant) -> u64 {
-        self.clock.at(when)
     }
 
     /// Registers a socket for both directions; what is in `ready` is tried first, not waited for.
@@ -269,7 +258,7 @@ impl Core {
         let registered =
             self.poll.borrow().registry().register(source, mio::Token(key.pack()), interest);
         if registered.is_err() {
-            self.readiness.borrow_mut().remove(key, &mut Vec::new());
+            drop(self.take_source(key));
         }
         registered.map(|()| key)
     }

@@ -37,13 +37,14 @@ pub(crate) fn with_current<R>(ask: impl FnOnce(&Core) -> R) -> Option<R> {
 /// [`with_current`] that makes a loop if the thread has none.
 #[track_caller]
 pub(crate) fn on_current<R>(ask: impl FnOnce(&Core) -> R) -> R {
-    let mut ask = Some(ask);
-    let mut answer = || with_current(|core| ask.take().map(|ask| ask(core))).flatten();
-    let answer = answer().or_else(|| {
-        drop(IoLoop::current());
-        answer()
+    let asked = CURRENT.with(|current| match &*current.borrow() {
+        Some(io_loop) => Ok(ask(&io_loop.core)),
+        None => Err(ask),
     });
-    answer.unwrap_or_else(|| unreachable!("there is a current loop now"))
+    match asked {
+        Ok(answer) => answer,
+        Err(ask) => ask(IoLoop::current().core()),
+    }
 }
 
 /// Makes `io_loop` the thread's current one, with its exception handler, and returns the one before.
@@ -106,7 +107,9 @@ impl IoLoop {
     /// If another loop is running on this thread: everything in it counts on being current.
     #[track_caller]
     pub fn make_current(&self) {
-        self.refuse_in_another_running_loop("make_current");
+        if let Some(running) = IoLoop::running().filter(|running| running != self) {
+            panic!("make_current: {running:?} is running, it stays current until it stops");
+        }
         // A thread that is ending keeps none: nobody would take it away again.
         if AT_END.try_with(|_| ()).is_ok() {
             drop(replace_current(Some(self.clone())));
@@ -125,16 +128,6 @@ impl IoLoop {
             panic!("clear_current: {running:?} is running, it stays current until it stops");
         }
         drop(replace_current(None));
-    }
-
-    #[track_caller]
-    fn refuse_in_another_running_loop(&self, what: &str) {
-        match IoLoop::running() {
-            Some(running) if running != *self => {
-                panic!("{what}: {running:?} is running, it stays current until it stops")
-            }
-            _ => {}
-        }
     }
 
     /// The handle of the process's loop, the same for every thread. Tornado: `IOLoop.instance()`.

@@ -153,8 +153,6 @@ impl<S: 'static, H: FnMut(&S, Interest) + 'static> Resume for FdHandler<S, H> {
             (self.handler.borrow_mut())(&self.source, told);
         }
     }
-
-    fn close(self: Rc<Self>, _: &IoLoop) {}
 }
 
 /// After the call, also if it panicked, and unless it removed the handler.

@@ -18,6 +18,7 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use super::ready::Posted;
 use super::slots::Key;
 use super::waker::MAX_LOOPS;
 use crate::error::LoopClosed;
@@ -27,7 +28,7 @@ pub(crate) enum Item {
     /// Schedule a slot: a waker was woken.
     Wake(Key),
     /// Run a callback, which was added there.
-    Call(&'static Location<'static>, Box<dyn FnOnce() + Send>),
+    Call(Posted),
     /// A socket of the loop was dropped elsewhere.
     ForgetSource(Key),
     /// A timer of the loop was dropped elsewhere.
@@ -266,7 +267,7 @@ impl LoopHandle {
     /// [`LoopClosed`] if the loop is closed; the callback is dropped on this thread then.
     #[track_caller]
     pub fn add_callback(&self, callback: impl FnOnce() + Send + 'static) -> Result<(), LoopClosed> {
-        self.inbox.post(Item::Call(Location::caller(), Box::new(callback)))
+        self.inbox.post(Item::Call(Posted::new(Location::caller(), callback)))
     }
 
     /// Asks the loop to stop, as [`IoLoop::stop`](crate::IoLoop::stop) does; in order with callbacks.

@@ -9,6 +9,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::clock::nanos;
 use super::{Callback, IoLoop, Key, LoopId, Timer, with_current};
 
 /// Calls a callback every period, first one period after [`start`](PeriodicCallback::start).
@@ -47,6 +48,8 @@ pub(crate) struct Call {
 
 struct Beat {
     callback: RefCell<Box<dyn FnMut(Call)>>,
+    /// Where it was made, for people.
+    location: &'static Location<'static>,
     period: Duration,
     jitter: Cell<f64>,
     next: Cell<Option<Next>>,
@@ -68,6 +71,7 @@ impl PeriodicCallback {
     /// # Panics
     ///
     /// If `period` is zero.
+    #[track_caller]
     pub fn new(period: Duration, mut callback: impl FnMut() + 'static) -> PeriodicCallback {
         PeriodicCallback::with_call(period, move |_call| callback())
     }
@@ -80,6 +84,7 @@ impl PeriodicCallback {
         assert!(!period.is_zero(), "a PeriodicCallback's period must be longer than zero");
         let beat = Beat {
             callback: RefCell::new(Box::new(callback)),
+            location: Location::caller(),
             period,
             jitter: Cell::new(0.0),
             next: Cell::new(None),
@@ -115,7 +120,7 @@ impl PeriodicCallback {
         }
         let io_loop = IoLoop::current();
         let core = io_loop.core();
-        let due = core.after(Duration::ZERO);
+        let due = core.clock.read();
         self.beat.starts.set(self.beat.starts.get() + 1);
         self.beat.next.set(Some(Next { id: core.id(), due, timer: Key::NONE }));
         self.beat.set_timer();
@@ -159,17 +164,17 @@ impl Beat {
     fn set_timer(self: &Rc<Beat>) {
         let Some(Next { id, due, .. }) = self.next.get() else { return };
         let (weak, start) = (Rc::downgrade(self), self.starts.get());
-        let call = Box::new(move || match weak.upgrade() {
+        let call = move || match weak.upgrade() {
             Some(beat) if beat.starts.get() == start => beat.call(),
             _ => {}
-        });
-        let timer = Timer::Call(Callback::new(Location::caller(), call));
+        };
+        let timer = Timer::Call(Callback::new(self.location, call));
         let period = self.period(due);
         let next = with_current(|core| {
             if core.id() != id || core.is_closed() {
                 return None;
             }
-            let due = next_beat(due, core.after(Duration::ZERO), period);
+            let due = next_beat(due, core.clock.read(), period);
             Some(Next { id, due, timer: core.add_timer(due, timer) })
         });
         self.next.set(next.flatten());
@@ -189,7 +194,7 @@ impl Beat {
 
     /// The period in nanoseconds, varied by the jitter.
     fn period(&self, seed: u64) -> u64 {
-        let period = u64::try_from(self.period.as_nanos()).unwrap_or(u64::MAX);
+        let period = nanos(self.period);
         let jitter = self.jitter.get();
         if jitter == 0.0 {
             return period;

@@ -1,7 +1,7 @@
 //! Which sockets are ready: turns the selector's edges into levels.
 //!
 //! A socket is registered once, edge-triggered, for both directions. Each has a slot here with a
-//! bit a direction and the wakers of who waits for it. An event sets bits and takes wakers; a bit
+//! bit a direction and the wakers of who waits for it. An event sets bits and wakes who waits; a bit
 //! stays set until a system call proves that the kernel has nothing left, so nobody who stops
 //! reading early (Tornado's flow control) loses an edge, and waiting costs no `epoll_ctl`.
 //!

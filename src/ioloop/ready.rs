@@ -29,7 +29,7 @@ pub(crate) trait Resume {
     }
 
     /// The loop closes: drops what is suspended.
-    fn close(self: Rc<Self>, io_loop: &IoLoop);
+    fn close(self: Rc<Self>) {}
 
     /// Name and places, for people; `None` for what is no coroutine.
     fn info(&self) -> Option<CoroutineInfo> {
@@ -42,6 +42,9 @@ pub(crate) type Panic = Box<dyn Any + Send>;
 
 /// A callback with the place where it was added; behind one pointer, so that the queue is dense.
 pub(crate) struct Callback(Box<dyn Call>);
+
+/// A callback on its way from another thread.
+pub(crate) struct Posted(Box<dyn Call + Send>);
 
 trait Call {
     fn location(&self) -> &'static Location<'static>;
@@ -77,6 +80,21 @@ impl Callback {
 
     pub(crate) fn call(self) {
         self.0.call();
+    }
+}
+
+impl Posted {
+    pub(crate) fn new(
+        location: &'static Location<'static>,
+        callback: impl FnOnce() + Send + 'static,
+    ) -> Posted {
+        Posted(Box::new(Located { location, callback }))
+    }
+}
+
+impl From<Posted> for Callback {
+    fn from(posted: Posted) -> Callback {
+        Callback(posted.0)
     }
 }
 

@@ -126,7 +126,7 @@ impl IoLoop {
         let core = &*self.core;
         let _running = self.begin()?;
         let main = Rc::new(Main { name, location, waiting_at: Cell::new(None) });
-        let slot = MainSlot { core, key: core.insert(main.clone()), timeout: Cell::new(None) };
+        let mut slot = MainSlot { core, key: core.insert(main.clone()), timeout: None };
         core.schedule(slot.key);
         let timed_out = Rc::new(Cell::new(false));
         if let Some(timeout) = timeout {
@@ -136,47 +136,35 @@ impl IoLoop {
                 io_loop.stop();
             };
             let call = Callback::new(location, up);
-            slot.timeout.set(Some(core.add_timer(core.clock.after(timeout), Timer::Call(call))));
+            slot.timeout = Some(core.add_timer(core.clock.after(timeout), Timer::Call(call)));
         }
 
-        let mut future = pin!(None);
-        let mut make = Some(make);
+        // `make` is called in the first poll: inside the running loop.
+        let mut future = pin!(async move { make().await });
+        let waker = waker(pack(core.number(), slot.key));
         let mut outcome = None;
-        let mut stuck = Vec::new();
         while outcome.is_none() && !core.stop.get() {
             self.turn(&mut || {
                 let scope = core.scope(slot.key);
-                let polled = catch_unwind(AssertUnwindSafe(|| {
-                    if let Some(make) = make.take() {
-                        future.set(Some(make().into_future()));
-                    }
-                    let waker = waker(pack(core.number(), slot.key));
-                    match future.as_mut().as_pin_mut() {
-                        Some(future) => future.poll(&mut Context::from_waker(&waker)),
-                        None => Poll::Pending,
-                    }
-                }));
+                let mut cx = Context::from_waker(&waker);
+                let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut cx)));
                 main.waiting_at.set(resumption::place());
                 drop(scope);
-                match polled {
-                    Ok(Poll::Pending) => {}
-                    Ok(Poll::Ready(output)) => outcome = Some(Ok(output)),
-                    Err(panic) => outcome = Some(Err(panic)),
-                }
-                if outcome.is_some() {
-                    core.stop.set(true);
-                }
+                outcome = match polled {
+                    Ok(Poll::Pending) => return,
+                    Ok(Poll::Ready(output)) => Some(Ok(output)),
+                    Err(panic) => Some(Err(panic)),
+                };
+                core.stop.set(true);
             });
-            if timed_out.get() {
-                stuck = self.coroutines();
-            }
         }
         match outcome {
             Some(Ok(output)) => Ok(output),
             Some(Err(panic)) => resume_unwind(panic),
-            None if timed_out.get() => {
-                Err(RunError::TimedOut { after: timeout.unwrap_or_default(), stuck })
-            }
+            None if timed_out.get() => Err(RunError::TimedOut {
+                after: timeout.unwrap_or_default(),
+                stuck: self.coroutines(),
+            }),
             None => Err(RunError::Stopped),
         }
     }
@@ -207,7 +195,7 @@ impl IoLoop {
         }
         let slots = core.scheduler.borrow().keys();
         for slot in slots.into_iter().filter_map(|key| core.remove(key)) {
-            self.guarded("destructor of a coroutine", None, || slot.close(self));
+            self.guarded("destructor of a coroutine", None, || slot.close());
         }
         loop {
             let next = core.scheduler.borrow_mut().next();
@@ -261,8 +249,6 @@ impl Resume for Main {
         io_loop.core.main_resumed.set(true);
     }
 
-    fn close(self: Rc<Self>, _: &IoLoop) {}
-
     fn info(&self) -> Option<CoroutineInfo> {
         Some(CoroutineInfo {
             name: self.name,
@@ -276,15 +262,14 @@ impl Resume for Main {
 struct MainSlot<'a> {
     core: &'a Core,
     key: Key,
-    timeout: Cell<Option<Key>>,
+    timeout: Option<Key>,
 }
 
 impl Drop for MainSlot<'_> {
     fn drop(&mut self) {
         drop(self.core.remove(self.key));
-        if let Some(timeout) = self.timeout.get() {
+        if let Some(timeout) = self.timeout {
             drop(self.core.remove_timer(timeout));
         }
-        self.core.main_resumed.set(false);
     }
 }

@@ -50,7 +50,7 @@ impl Key {
         Key(word & KEY_MASK)
     }
 
-    /// The slot's position, for tables kept in step with this one.
+    /// The slot's position, for links; see [`at`](Slots::at).
     pub(crate) fn index(self) -> usize {
         self.0 & INDEX_MASK
     }

@@ -8,8 +8,8 @@
 //! Whatever is scheduled during a phase waits for the next turn, so callbacks that add callbacks
 //! and timers that set timers cannot keep the loop from its sockets. While more is ready, the
 //! selector is asked not every turn but every 64 entries, or about every 100 µs if entries take
-//! long. The clock is read when the selector has been asked and somebody waits for a deadline, so
-//! at most once a turn, and not at all without timers.
+//! long. The clock is read before the selector sleeps until a deadline, and after it was asked if
+//! there are timers or more is ready; a turn that does not ask the selector reads none by itself.
 
 use std::cell::Cell;
 use std::io;
@@ -36,6 +36,8 @@ pub(super) const POLL_INTERVAL: u32 = 64;
 const POLL_LATENCY: u64 = 100_000;
 /// The selector sleeps at most this long at a time, like Tornado's.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+/// The time-out of a selector that is only to look.
+const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
 impl IoLoop {
     /// Turns until the selector has been asked, or the loop is to stop; `main` polls the future of
@@ -101,7 +103,7 @@ impl IoLoop {
         for item in items {
             match item {
                 Item::Wake(key) => core.schedule(key),
-                Item::Call(location, call) => core.call(Callback::new(location, call)),
+                Item::Call(posted) => core.call(posted.into()),
                 Item::ForgetSource(key) => self.wake_all(core.take_source(key)),
                 Item::ForgetTimer(key) => {
                     let timer = core.remove_timer(key);
@@ -247,13 +249,9 @@ impl IoLoop {
     /// Phase 4: asks the selector who can go on, and sleeps there if nobody can.
     fn poll(&self, busy: bool) {
         let core = &*self.core;
-        let sleep = if busy { Sleep::Not } else { core.sleep() };
-        let asleep = sleep != Sleep::Not && core.inbox.fall_asleep();
-        let timeout = match sleep {
-            Sleep::AtMost(time) if asleep => Some(time),
-            Sleep::Forever if asleep => None,
-            _ => Some(Duration::ZERO),
-        };
+        let sleep = if busy { AT_ONCE } else { core.sleep() };
+        let asleep = sleep != AT_ONCE && core.inbox.fall_asleep();
+        let timeout = if asleep { sleep } else { AT_ONCE };
         let Some(mut events) = core.events.take() else { return };
         let polled = core.poll.borrow_mut().poll(&mut events, timeout);
         if asleep {
@@ -318,31 +316,20 @@ fn next_random(state: &Cell<u64>) -> u64 {
     z ^ (z >> 31)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sleep {
-    Not,
-    AtMost(Duration),
-    Forever,
-}
-
 impl Core {
-    /// How long the selector may sleep, since nothing is ready.
-    fn sleep(&self) -> Sleep {
-        let Some(deadline) = self.timers.borrow_mut().next_deadline() else {
-            return Sleep::Forever;
-        };
+    /// How long the selector may sleep, since nothing is ready; for ever if nobody waits for a
+    /// deadline.
+    fn sleep(&self) -> Option<Duration> {
+        let deadline = self.timers.borrow_mut().next_deadline()?;
         if self.clock.is_virtual() {
             // Looks once; if there is nothing, `after_poll` moves the clock instead of sleeping.
-            return if self.outside.get() > 0 { Sleep::Forever } else { Sleep::Not };
+            return if self.outside.get() > 0 { None } else { AT_ONCE };
         }
         let left = Duration::from_nanos(deadline.saturating_sub(self.clock.read()));
         let poll = self.poll.borrow();
         let armed = self.alarm.borrow_mut().arm(poll.registry(), ALARM, deadline, left);
         // Without a timerfd (too many open files), deadlines are kept to the next millisecond.
-        match armed.unwrap_or(Duration::from_millis(1)).min(LONGEST_SLEEP) {
-            Duration::ZERO => Sleep::Not,
-            time => Sleep::AtMost(time),
-        }
+        Some(armed.unwrap_or(Duration::from_millis(1)).min(LONGEST_SLEEP))
     }
 
     /// Brings the clock up to date, if there is anyone to whom it matters.
