@@ -1007,6 +1007,32 @@ fn a_panic_or_an_error_in_it_is_reported_and_the_beat_goes_on() {
 }
 
 #[test]
+fn what_goes_wrong_in_it_is_reported_with_the_place_where_it_was_made() {
+    let diary = Diary::new();
+    let heard = diary.clone();
+    let io_loop = IoLoop::builder()
+        .virtual_time()
+        .on_exception(move |exception| {
+            let location = exception.location.unwrap();
+            heard.write(format!("{}:{}", location.file(), location.line()));
+        })
+        .build()
+        .unwrap();
+    let here = line!();
+    let panicking = PeriodicCallback::new(SECOND, || panic!("at the beat"));
+    let failing = PeriodicCallback::new_async(SECOND, || async { Err("failed") });
+    io_loop
+        .run_sync(|| async {
+            panicking.start();
+            failing.start();
+            sleep(Duration::from_millis(1500)).await;
+        })
+        .unwrap();
+    let file = file!();
+    assert_eq!(diary.read(), [format!("{file}:{}", here + 1), format!("{file}:{}", here + 2)]);
+}
+
+#[test]
 fn dropping_it_stops_it_and_frees_its_callback() {
     let (io_loop, diary) = (virtual_loop(), Diary::new());
     io_loop

@@ -79,7 +79,7 @@ impl Executor {
             let _ = catch_unwind(AssertUnwindSafe(|| drop(sender.send(done))));
         });
         let outside = io_loop.core().outside();
-        start_on(io_loop, const { &Kind::of::<W>() }, async move {
+        let answer = async move {
             let _outside = outside;
             if let Err(refused) = submitted {
                 panic!("the work of {location} was refused: {refused}");
@@ -91,6 +91,7 @@ impl Executor {
                     panic!("the work of {location} was dropped by its executor")
                 }
             }
-        })
+        };
+        start_on(io_loop, const { &Kind::of::<W>() }, answer, location)
     }
 }

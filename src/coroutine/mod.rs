@@ -324,18 +324,18 @@ pub(crate) fn start_as<F: Future + 'static>(
     kind: &'static Kind<F::Output>,
     future: F,
 ) -> Coroutine<F::Output> {
-    start_on(&IoLoop::current(), kind, future)
+    start_on(&IoLoop::current(), kind, future, Location::caller())
 }
 
 /// Starts a coroutine of a loop that need not be the current one: then its first step must not count
 /// on that.
-#[track_caller]
 fn start_on<F: Future + 'static>(
     io_loop: &IoLoop,
     kind: &'static Kind<F::Output>,
     future: F,
+    location: &'static Location<'static>,
 ) -> Coroutine<F::Output> {
-    let runner = Runner::new(io_loop.core(), future, kind, (), Location::caller());
+    let runner = Runner::new(io_loop.core(), future, kind, (), location);
     if runner.has_slot() {
         runner.start(io_loop.core());
     }
@@ -478,13 +478,15 @@ impl PeriodicCallback {
         C: FnMut() -> F + 'static,
         F: Future<Output: Outcome> + 'static,
     {
+        let location = Location::caller();
         PeriodicCallback::with_call(period, move |call| {
             let kind = const { &Kind::reporting::<C>() };
             let future = callback();
-            drop(start_as(kind, async move {
+            let called = async move {
                 let _call = call;
                 future.await
-            }));
+            };
+            drop(start_on(&IoLoop::current(), kind, called, location));
         })
     }
 }
