@@ -10,12 +10,14 @@ use std::task::{Context, Poll, Waker, ready};
 use super::{Inner, IoStream, Transport};
 use crate::concurrent::{self, Promise, promise};
 use crate::coroutine;
-use crate::error::{ExcInfo, LoopClosed, StreamError};
+use crate::error::{LoopClosed, StreamError};
 
 /// What was written and is unsent. Bytes are counted over the stream's whole life.
 #[derive(Default)]
 pub(super) struct Unsent {
+    /// Without those that the transport is being given.
     bytes: VecDeque<u8>,
+    written: u64,
     sent: u64,
     /// By the number of their last byte, in order.
     writes: VecDeque<(u64, Promise<Result<(), StreamError>>)>,
@@ -67,7 +69,7 @@ impl Future for Write {
             State::Unsent(future) => Pin::new(future).poll(cx).map(|settled| match settled {
                 Ok(result) => result,
                 // The promise goes with the stream.
-                Err(ExcInfo::Abandoned) | Err(_) => Err(StreamError::Closed(None)),
+                Err(_) => Err(StreamError::Closed(None)),
             }),
         }
     }
@@ -102,11 +104,15 @@ impl<S: Transport> Inner<S> {
         if self.is_closed() {
             return State::Done(Err(self.closed_error()));
         }
-        let waiting = self.unsent.borrow().bytes.len();
+        let mut unsent = self.unsent.borrow_mut();
+        let waiting = (unsent.written - unsent.sent) as usize;
         if data.len() > self.options.max_write_buffer_size.saturating_sub(waiting) {
             return State::Done(Err(StreamError::WriteBufferFull));
         }
-        if self.unsent.borrow().is_empty() {
+        unsent.written += data.len() as u64;
+        let (last, is_first) = (unsent.written, unsent.is_empty());
+        drop(unsent);
+        if is_first {
             // Nobody is woken by this: the coroutine that sends the rest asks again.
             let mut cx = Context::from_waker(Waker::noop());
             match self.send_now(&mut cx, &mut data) {
@@ -120,9 +126,15 @@ impl<S: Transport> Inner<S> {
         }
         let (promise, future) = promise();
         let mut unsent = self.unsent.borrow_mut();
-        unsent.bytes.extend(data);
-        let last = unsent.sent + unsent.bytes.len() as u64;
-        unsent.writes.push_back((last, promise));
+        if is_first {
+            // What was written while the transport was given this stands behind.
+            let mut behind = std::mem::replace(&mut unsent.bytes, data.iter().copied().collect());
+            unsent.bytes.append(&mut behind);
+            unsent.writes.push_front((last, promise));
+        } else {
+            unsent.bytes.extend(data);
+            unsent.writes.push_back((last, promise));
+        }
         drop(unsent);
         if !self.sending.replace(true) {
             // Not started now: whoever writes what is always taken gives way when his budget is spent.
@@ -231,6 +243,9 @@ mod tests {
     use crate::coroutine::moment;
     use crate::ioloop::IoLoop;
     use crate::net::UnixStream;
+    use futures::FutureExt;
+    use futures::io::{AsyncRead, AsyncWrite};
+    use std::cell::RefCell;
 
     #[test]
     fn a_stream_that_has_nothing_to_do_owns_no_buffer() {
@@ -247,5 +262,76 @@ mod tests {
             assert_eq!(reader.inner.received.borrow().capacity(), 0);
         });
         done.unwrap();
+    }
+
+    /// Takes as many bytes at each call as it is told, then none; writes to its own stream meanwhile.
+    struct Reentrant {
+        stream: Rc<RefCell<Option<IoStream<Reentrant>>>>,
+        inner: Rc<RefCell<Option<Write>>>,
+        seen: Rc<RefCell<Vec<u8>>>,
+        takes: VecDeque<usize>,
+    }
+
+    impl AsyncRead for Reentrant {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Reentrant {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let n = self.takes.pop_front().unwrap_or(0);
+            if n == 0 {
+                return Poll::Pending;
+            }
+            if let Some(stream) = self.stream.take() {
+                *self.inner.borrow_mut() = Some(stream.write("b"));
+            }
+            self.seen.borrow_mut().extend(&buf[..n]);
+            Poll::Ready(Ok(n))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_is_written_while_the_transport_is_given_bytes_stands_behind_those() {
+        // In the coroutine that sends the rest, and in the write itself.
+        for takes in [vec![0, 3], vec![1, 0, 2]] {
+            let (own, inner, seen) = <(Rc<RefCell<_>>, Rc<RefCell<_>>, Rc<RefCell<_>>)>::default();
+            let io = Reentrant {
+                stream: own.clone(),
+                inner: inner.clone(),
+                seen: seen.clone(),
+                takes: takes.into(),
+            };
+            let io_loop = IoLoop::new().unwrap();
+            let done = io_loop.run_sync(|| async {
+                let stream = IoStream::new(io);
+                *own.borrow_mut() = Some(stream.clone());
+                stream.write("aaa").await.unwrap();
+                assert_eq!(*seen.borrow(), b"aaa");
+                let mut inner = inner.take().unwrap();
+                assert!((&mut inner).now_or_never().is_none(), "its byte was not sent");
+                assert!(stream.writing());
+                stream.close();
+                assert!(inner.await.is_err());
+            });
+            done.unwrap();
+        }
     }
 }
