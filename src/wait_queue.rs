@@ -81,6 +81,16 @@ impl<T> WaitQueue<T> {
         }
     }
 
+    /// [`poll`](WaitQueue::poll) for a waiter without a value: without a place it takes one at the
+    /// end.
+    pub(crate) fn wait(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<T>> {
+        if *place == Place::default() {
+            *place = self.join(cx, None);
+            return Poll::Pending;
+        }
+        self.poll(place, cx)
+    }
+
     /// Gives a place up, taken or not.
     pub(crate) fn leave(&self, place: &mut Place) -> Left<T> {
         let Some(key) = place.0.take() else { return Left::Outside };
@@ -113,13 +123,30 @@ impl<T> WaitQueue<T> {
 
     /// Takes all who wait now, then wakes them in order.
     pub(crate) fn wake_all(&self) {
-        let taken = std::iter::from_fn(|| self.take_first(|value| value));
-        taken.collect::<Vec<_>>().into_iter().for_each(Waker::wake);
+        self.wake_first(usize::MAX, |value| value);
+    }
+
+    /// Takes up to `n` who have waited longest, as [`take_first`](WaitQueue::take_first) does, then
+    /// wakes them in order.
+    pub(crate) fn wake_first(&self, n: usize, exchange: impl Fn(Option<T>) -> Option<T>) {
+        let mut taken = (0..n).map_while(|_| self.take_first(&exchange));
+        let Some(first) = taken.next() else { return };
+        // Most often that was all, and an empty vector costs nothing.
+        let others: Vec<Waker> = taken.collect();
+        first.wake();
+        others.into_iter().for_each(Waker::wake);
     }
 
     /// Whether nobody waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.waiters.borrow().first == Key::NONE
+    }
+}
+
+/// Wakes who is there.
+pub(crate) fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 

@@ -113,7 +113,7 @@ pub fn engine(args: TokenStream, item: TokenStream) -> TokenStream {
     expand::engine(args.into(), item.into()).into()
 }
 
-/// Makes an `async fn main` the program: runs it on this thread's loop and returns what it returns.
+/// Makes an `async fn main` the program: runs it on a loop of its own and returns what it returns.
 ///
 /// ```
 /// use std::time::Duration;

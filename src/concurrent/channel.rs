@@ -17,6 +17,7 @@ use futures::stream::{FusedStream, Stream};
 
 use crate::park;
 use crate::resumption;
+use crate::wait_queue::wake;
 
 struct Shared<T> {
     state: Mutex<State<T>>,
@@ -158,12 +159,6 @@ impl<T> State<T> {
     fn push(&mut self, item: T) -> Option<Waker> {
         self.items.push_back(item);
         self.receiver.take()
-    }
-}
-
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
     }
 }
 

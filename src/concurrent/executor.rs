@@ -79,7 +79,8 @@ pub struct ExecutorCounters {
     pub queued: usize,
     /// Work that was taken on, in all.
     pub submitted: u64,
-    /// Work that was refused, since too much was waiting or the executor was shut down.
+    /// Work that was refused, since too much was waiting, the executor was shut down, or no thread
+    /// could be started.
     pub refused: u64,
     /// Work that was dropped by [`Executor::abandon`].
     pub abandoned: u64,

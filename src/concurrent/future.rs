@@ -165,10 +165,7 @@ impl<T> Future<T> {
         if self.shared.is_done() {
             return Poll::Ready(());
         }
-        if self.place == Place::default() {
-            self.place = self.shared.waiters.join(cx, None);
-        }
-        self.shared.waiters.poll(&mut self.place, cx).map(drop)
+        self.shared.waiters.wait(&mut self.place, cx).map(drop)
     }
 }
 

@@ -3,9 +3,9 @@
 //! Wanted: append at the end, look at all of it as one slice, take from the front; linear in the
 //! bytes that pass through; and no memory while empty, since most streams are idle most of the time.
 //!
-//! So it is one vector with a start. Taking everything gives the vector away without copying; taking
-//! a part moves the start, and the bytes before it are dropped when they are half of the vector, so
-//! that each byte is moved at most once on average.
+//! So it is one vector with a start. Taking everything, of a vector that nothing was taken from, gives
+//! it away without copying; taking a part moves the start, and the bytes before it are dropped when
+//! they are half of the vector, so that each byte is moved at most once on average.
 
 /// The buffer.
 #[derive(Debug, Default)]

@@ -34,7 +34,7 @@ pub use crate::error::{ReadBufferFull, StreamError, UnsatisfiableRead};
 use crate::ioloop::IoLoop;
 use crate::net::Lent;
 use crate::resumption;
-use crate::wait_queue::{Left, Place, WaitQueue};
+use crate::wait_queue::{Left, Place, WaitQueue, wake};
 use buffer::Buffer;
 pub use pipe::{Pipe, PipeIoStream};
 use write::Unsent;
@@ -219,14 +219,10 @@ impl<S: Transport> Inner<S> {
         }
         *self.error.borrow_mut() = error.map(Arc::new);
         let unsent = self.unsent.take();
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
-        }
+        wake(self.reader.take());
         unsent.fail(&self.closed_error());
         self.release_io();
-        if let Some(sender) = self.sender.take() {
-            sender.wake();
-        }
+        wake(self.sender.take());
         self.closed.wake_all();
     }
 
@@ -320,10 +316,7 @@ impl<S: Transport> Watch<S> {
             if inner.is_closed() {
                 return Poll::Ready(());
             }
-            if self.place == Place::default() {
-                self.place = inner.closed.join(cx, None);
-            }
-            if inner.closed.poll(&mut self.place, cx).is_ready() {
+            if inner.closed.wait(&mut self.place, cx).is_ready() {
                 continue;
             }
             // Whoever reads notices by himself, and wakes those who watch when he is done.

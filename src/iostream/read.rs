@@ -125,6 +125,14 @@ fn exactly(n: usize) -> impl FnMut(&[u8], bool) -> Found {
     }
 }
 
+/// From 1 to `most` bytes, as soon as there are any.
+fn some(most: usize) -> impl FnMut(&[u8], bool) -> Found {
+    move |received, _| match received.len().min(most) {
+        0 if most > 0 => Found::Wants(1),
+        n => Found::First(n),
+    }
+}
+
 /// Everything up to and with a delimiter; also the rest before the end, if `rest` says so.
 fn delimited(
     delimiter: &[u8],
@@ -193,10 +201,7 @@ impl<S: Transport> IoStream<S> {
         &self,
         most: usize,
     ) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S> {
-        self.read_found(move |received, _| match received.len().min(most) {
-            0 if most > 0 => Found::Wants(1),
-            n => Found::First(n),
-        })
+        self.read_found(some(most))
     }
 
     /// Fills `buf`. Tornado: `read_into`.
@@ -223,10 +228,7 @@ impl<S: Transport> IoStream<S> {
         &self,
         buf: &mut [u8],
     ) -> impl Future<Output = Result<usize, StreamError>> {
-        let empty = buf.is_empty();
-        let mut reading = self.start_reading(move |received, _| {
-            if empty || !received.is_empty() { Found::First(0) } else { Found::Wants(1) }
-        });
+        let mut reading = self.start_reading(some(buf.len()));
         poll_fn(move |cx| reading.poll(cx, |received, _| received.take_into(buf)))
     }
 

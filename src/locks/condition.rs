@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use crate::wait_queue::{Left, Place, WaitQueue};
 
@@ -42,15 +42,13 @@ impl Condition {
     /// Tornado's `False` after a time-out is the error of
     /// [`with_timeout`](crate::coroutine::with_timeout).
     pub fn wait(&self) -> impl Future<Output = ()> + use<> {
-        let mut waiting =
-            Waiting { waiters: self.waiters.clone(), place: Place::default(), polled: false };
+        let mut waiting = Waiting { waiters: self.waiters.clone(), place: Place::default() };
         std::future::poll_fn(move |cx| waiting.poll(cx))
     }
 
     /// Wakes up to `n` of those who have waited longest.
     pub fn notify(&self, n: usize) {
-        let taken = (0..n).map_while(|_| self.waiters.take_first(|_| Some(())));
-        taken.collect::<Vec<_>>().into_iter().for_each(Waker::wake);
+        self.waiters.wake_first(n, |_| Some(()));
     }
 
     /// Wakes all who wait.
@@ -74,25 +72,18 @@ impl fmt::Debug for Condition {
 struct Waiting {
     waiters: Rc<WaitQueue>,
     place: Place,
-    polled: bool,
 }
 
 impl Waiting {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if !self.polled {
-            self.polled = true;
-            self.place = self.waiters.join(cx, None);
-        }
-        self.waiters.poll(&mut self.place, cx).map(drop)
+        self.waiters.wait(&mut self.place, cx).map(drop)
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         if let Left::Taken(Some(())) = self.waiters.leave(&mut self.place) {
-            if let Some(next) = self.waiters.take_first(|_| Some(())) {
-                next.wake();
-            }
+            self.waiters.wake_first(1, |_| Some(()));
         }
     }
 }

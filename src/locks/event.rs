@@ -91,9 +91,8 @@ impl Waiting {
             if self.seen {
                 return resumption::poll_proceed(cx);
             }
-            self.place = self.inner.waiters.join(cx, None);
         }
-        self.inner.waiters.poll(&mut self.place, cx).map(drop)
+        self.inner.waiters.wait(&mut self.place, cx).map(drop)
     }
 }
 

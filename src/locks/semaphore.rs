@@ -142,9 +142,8 @@ impl Acquiring {
             if self.inner.try_take() {
                 return Poll::Ready(Permit::of(&self.inner));
             }
-            self.place = self.inner.waiters.join(cx, None);
         }
-        let taken = self.inner.waiters.poll(&mut self.place, cx);
+        let taken = self.inner.waiters.wait(&mut self.place, cx);
         taken.map(|_| Permit::of(&self.inner))
     }
 }

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use crate::coroutine::start;
-use crate::ioloop::{Interest, IoLoop};
+use crate::ioloop::IoLoop;
 use crate::net::pipe::{PipeReader, PipeWriter};
 use crate::signal::{self, Signal, SignalStream};
 pub use workers::{Worker, Workers, WorkersError, cpu_count, worker_id};
@@ -174,7 +174,10 @@ impl Subprocess {
     ///
     /// What the system says. To have ended already is none.
     pub fn kill(&mut self) -> io::Result<()> {
-        self.running.as_mut().map_or(Ok(()), Running::kill)
+        match &mut self.running {
+            Some(running) if running.child.is_unknown() => running.kill(),
+            _ => Ok(()),
+        }
     }
 
     /// The child's exit status, if it has ended. Does not wait.
@@ -284,9 +287,6 @@ impl Running {
 
     #[cfg(target_os = "linux")]
     fn kill(&mut self) -> io::Result<()> {
-        if !self.child.is_unknown() {
-            return Ok(());
-        }
         let gone = rustix::io::Errno::SRCH.raw_os_error();
         match self.signal(rustix::process::Signal::KILL) {
             Err(error) if error.raw_os_error() == Some(gone) => Ok(()),
@@ -296,16 +296,14 @@ impl Running {
 
     #[cfg(not(target_os = "linux"))]
     fn kill(&mut self) -> io::Result<()> {
-        match &mut self.child.child {
-            Some(child) if matches!(self.child.fate, Fate::Unknown) => child.kill(),
-            _ => Ok(()),
-        }
+        self.child.child.as_mut().map_or(Ok(()), Child::kill)
     }
 }
 
 impl End {
     #[cfg(target_os = "linux")]
     fn of(child: &Child) -> io::Result<End> {
+        use crate::ioloop::Interest;
         use rustix::process::{Pid, PidfdFlags, pidfd_open};
         let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
         PidFd::with_interest(pidfd, Interest::READ).map(End::PidFd)

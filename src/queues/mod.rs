@@ -318,6 +318,7 @@ impl<S: Store> Putting<S> {
                 return Poll::Ready(Ok(()));
             }
             self.place = self.inner.putters.join(cx, Some(item));
+            return Poll::Pending;
         }
         // Whoever made room has taken the item; a queue that was closed has left it.
         let left = ready!(self.inner.putters.poll(&mut self.place, cx));

@@ -7,7 +7,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::marker::PhantomData;
 use std::panic::Location;
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -182,11 +181,10 @@ impl Expected {
 #[must_use = "it expects records until it is dropped"]
 #[derive(Debug)]
 pub struct ExpectLog {
+    /// Not `Send`: it has to be dropped on its thread.
     expected: Rc<Expected>,
-    required: Cell<bool>,
+    required: bool,
     made_at: &'static Location<'static>,
-    /// It has to be dropped on its thread.
-    _this_thread: PhantomData<*const ()>,
 }
 
 impl ExpectLog {
@@ -206,12 +204,7 @@ impl ExpectLog {
             count: Cell::new(0),
         });
         EXPECTED.with(|all| all.borrow_mut().push(expected.clone()));
-        ExpectLog {
-            expected,
-            required: Cell::new(true),
-            made_at: Location::caller(),
-            _this_thread: PhantomData,
-        }
+        ExpectLog { expected, required: true, made_at: Location::caller() }
     }
 
     /// Only records of this level match.
@@ -221,8 +214,8 @@ impl ExpectLog {
     }
 
     /// It is all the same if nothing matches. Tornado: `required=False`.
-    pub fn optional(self) -> ExpectLog {
-        self.required.set(false);
+    pub fn optional(mut self) -> ExpectLog {
+        self.required = false;
         self
     }
 
@@ -237,7 +230,7 @@ impl Drop for ExpectLog {
         let _ = EXPECTED.try_with(|all| {
             all.borrow_mut().retain(|expected| !Rc::ptr_eq(expected, &self.expected));
         });
-        if self.required.get() && self.count() == 0 && !std::thread::panicking() {
+        if self.required && self.count() == 0 && !std::thread::panicking() {
             let Expected { target, pattern, .. } = &*self.expected;
             let made_at = self.made_at;
             panic!("nothing was logged for {target:?} that begins with {pattern} ({made_at})");

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker, ready};
 use futures::io::{AsyncRead, AsyncWrite};
 
 use crate::resumption;
+use crate::wait_queue::wake;
 
 /// A pair of streams: what is written to one is read from the other. Each direction holds at most
 /// `capacity` bytes (at least one), then writing waits until the other side reads.
@@ -74,18 +75,20 @@ impl Memory {
     pub fn arrived(&self) -> usize {
         lock(&self.incoming).held.len()
     }
+
+    /// Ends the direction to the other side.
+    fn end(&self) {
+        let mut bytes = lock(&self.outgoing);
+        bytes.ended = true;
+        let reader = bytes.reader.take();
+        drop(bytes);
+        wake(reader);
+    }
 }
 
 fn lock(bytes: &Mutex<Bytes>) -> MutexGuard<'_, Bytes> {
     // Nothing under the lock panics.
     bytes.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Wakes who is there, when nothing is locked any more.
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
-    }
 }
 
 impl AsyncRead for Memory {
@@ -136,22 +139,14 @@ impl AsyncWrite for Memory {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut bytes = lock(&self.outgoing);
-        bytes.ended = true;
-        let reader = bytes.reader.take();
-        drop(bytes);
-        wake(reader);
+        self.end();
         Poll::Ready(Ok(()))
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        let mut bytes = lock(&self.outgoing);
-        bytes.ended = true;
-        let reader = bytes.reader.take();
-        drop(bytes);
-        wake(reader);
+        self.end();
         let mut bytes = lock(&self.incoming);
         bytes.unread = true;
         bytes.held = VecDeque::new();

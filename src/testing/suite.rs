@@ -14,16 +14,12 @@ use std::task::{Context, Poll, Waker};
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::coroutine::{self, Coroutine, moment, spawn_named};
+use crate::iostream::Transport as Stream;
 
 /// A stream that takes more than this while nobody reads has no back pressure.
 const ENDLESS: usize = 256 * 1024 * 1024;
 /// More than the buffers of one direction hold.
 const LARGE: usize = 3 * 1024 * 1024 + 17;
-
-/// A byte stream, and what a coroutine needs of one.
-trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Stream for S {}
 
 /// Runs a check as a coroutine that bears its name, on a new pair and on another one the other way
 /// around.
@@ -151,7 +147,7 @@ async fn read_exact(stream: &mut impl Stream, n: usize) -> Result<Vec<u8>, Strin
     Ok(buf)
 }
 
-async fn write_all(stream: &mut impl Stream, bytes: &[u8]) -> Checked {
+async fn write_all(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Checked {
     stream.write_all(bytes).await.map_err(unexpected("writing"))?;
     stream.flush().await.map_err(unexpected("flushing"))
 }
@@ -328,7 +324,7 @@ async fn fill(stream: &mut impl Stream) -> Result<usize, String> {
     let piece = pattern(64 * 1024);
     let mut taken = 0;
     loop {
-        // With a waker of nobody's, so that the budget of a resumption is no reason to wait.
+        // In a resumption of its own, so that a spent budget is no reason to wait.
         settle().await;
         let from = taken % piece.len();
         match poll_once(|cx| Pin::new(&mut *stream).poll_write(cx, &piece[from..])).await {
@@ -379,8 +375,7 @@ async fn large(one: impl Stream, other: impl Stream) -> Checked {
         let (mut reader, mut writer) = stream.split();
         let sending = sent.clone();
         let sender = coroutine::start(async move {
-            writer.write_all(&sending).await.map_err(unexpected("writing"))?;
-            writer.flush().await.map_err(unexpected("flushing"))?;
+            write_all(&mut writer, &sending).await?;
             Ok::<_, String>(writer)
         });
         coroutine::start(async move {
