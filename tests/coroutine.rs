@@ -9,11 +9,10 @@ use std::pin::Pin;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use common::{AtDrop, Diary, one_turn, panic_of, suspend, virtual_loop};
+use common::{AtDrop, Diary, one_turn, panic_of, polled_again, suspend, virtual_loop};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use waterspout::__private::{TestOptions, run_test};
@@ -827,47 +826,17 @@ async fn awaiting_what_is_ready_does_not_go_through_the_loop() {
     assert_eq!(turns(ready_ones).await, 0);
 }
 
-/// Notes that it was woken.
-#[derive(Default)]
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, SeqCst);
-    }
-}
-
 /// Polls `future` again for as long as it has been woken meanwhile, as a combinator or an executor
 /// within a task may; tells how often that was. The outer task is woken, too.
 async fn polling_what_was_woken(future: impl Future<Output = ()>) -> usize {
     let (mut future, mut polls) = (Box::pin(future), 0);
-    poll_fn(move |cx| {
-        let flag = Arc::new(Flag::default());
-        let both = waker_of_both(cx.waker().clone(), flag.clone());
-        loop {
-            polls += 1;
-            assert!(polls < 100_000, "it spins: the loop never gets its turn");
-            flag.0.store(false, SeqCst);
-            if future.as_mut().poll(&mut Context::from_waker(&both)).is_ready() {
-                return Poll::Ready(polls);
-            }
-            if !flag.0.load(SeqCst) {
-                return Poll::Pending;
-            }
-        }
-    })
-    .await
-}
-
-fn waker_of_both(outer: Waker, flag: Arc<Flag>) -> Waker {
-    struct Both(Waker, Waker);
-    impl Wake for Both {
-        fn wake(self: Arc<Self>) {
-            self.1.wake_by_ref();
-            self.0.wake_by_ref();
-        }
-    }
-    Waker::from(Arc::new(Both(outer, Waker::from(flag))))
+    polled_again(poll_fn(|cx| {
+        polls += 1;
+        assert!(polls < 100_000, "it spins: the loop never gets its turn");
+        future.as_mut().poll(cx)
+    }))
+    .await;
+    polls
 }
 
 #[waterspout::test]

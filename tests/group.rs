@@ -1,17 +1,15 @@
 //! `TaskGroup` and `CancelToken`: structured endings.
 
+mod common;
+
 use std::cell::{Cell, RefCell};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::time::Duration;
 
+use common::seconds;
 use futures::FutureExt;
 use waterspout::coroutine::{CancelToken, TaskGroup, moment, sleep, spawn};
 use waterspout::{IoLoop, coroutine};
-
-fn seconds(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
 
 /// Writes a word when it is dropped.
 struct Dropped(Rc<RefCell<Vec<u32>>>, u32);

@@ -1,6 +1,7 @@
 //! The loop by itself: which one is current, how it starts, stops and closes, in which order a
 //! turn runs things, callbacks, timers, and the periodic callback.
 
+mod child;
 mod common;
 
 use std::cell::{Cell, RefCell};
@@ -494,32 +495,23 @@ fn a_thousand_loops_in_sequence_leave_no_fd_behind() {
     if !std::path::Path::new("/proc/self/fd").exists() {
         return;
     }
-    // In a process of its own: other tests open files meanwhile.
-    let program = std::env::current_exe().unwrap();
-    let arguments = ["--ignored", "--exact", "a_thousand_loops_in_sequence"];
-    let status = std::process::Command::new(program).args(arguments).output().unwrap();
-    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stdout));
-}
-
-#[test]
-#[ignore = "run by the test above in a process of its own"]
-fn a_thousand_loops_in_sequence() {
-    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-    let use_one = |n: u32| {
-        let io_loop = IoLoop::new().unwrap();
-        let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
-        io_loop.add_handler(here, Interest::READ, |_, _| ()).unwrap();
-        drop(io_loop.spawn(pending::<()>()));
-        // A part of a millisecond takes the finer alarm, where there is one.
-        io_loop.run_sync(|| sleep(Duration::from_micros(10))).unwrap();
-        if n % 2 == 0 {
-            io_loop.close();
-        }
-    };
-    use_one(0);
-    let before = open();
-    (0..1000).for_each(use_one);
-    assert_eq!(open(), before);
+    child::alone("a_thousand_loops_in_sequence_leave_no_fd_behind", || {
+        let use_one = |n: u32| {
+            let io_loop = IoLoop::new().unwrap();
+            let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
+            io_loop.add_handler(here, Interest::READ, |_, _| ()).unwrap();
+            drop(io_loop.spawn(pending::<()>()));
+            // A part of a millisecond takes the finer alarm, where there is one.
+            io_loop.run_sync(|| sleep(Duration::from_micros(10))).unwrap();
+            if n % 2 == 0 {
+                io_loop.close();
+            }
+        };
+        use_one(0);
+        let before = child::open_files();
+        (0..1000).for_each(use_one);
+        assert_eq!(child::open_files(), before);
+    });
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -1,16 +1,16 @@
 //! Locks: who is woken and in which order, what becomes of what was meant for a waiter that has gone,
 //! and what foreign code may do meanwhile.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::fmt::Display;
-use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+mod common;
 
+use std::cell::{Cell, RefCell};
+use std::fmt::Display;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use common::{AtDrop, Diary, poll, poll_for, polled_again, run_elsewhere, seconds, suspend};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use waker_fn::waker_fn;
@@ -18,24 +18,11 @@ use waterspout::coroutine::{moment, sleep, spawn, start, with_timeout};
 use waterspout::locks::{BoundedSemaphore, Condition, Event, Lock, ReleasedTooOften, Semaphore};
 use waterspout::{Coroutine, IoLoop, TimedOut};
 
-fn seconds(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
-
-/// Polls once, for nobody.
-fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    poll_for(future, Waker::noop())
-}
-
 /// As many, polled once: they wait in line.
 fn line<F: Future + Unpin>(n: usize, wait: impl Fn() -> F) -> Vec<F> {
     let mut line: Vec<_> = (0..n).map(|_| wait()).collect();
     assert!(line.iter_mut().all(|waiting| poll(waiting).is_pending()));
     line
-}
-
-fn poll_for<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(waker))
 }
 
 thread_local! {
@@ -52,21 +39,10 @@ fn sendable(call: impl Fn() + 'static) -> impl Fn() + Send + Sync + 'static {
     move || CALLS.with_borrow(|calls| calls[number].clone())()
 }
 
-/// Calls it when it is dropped.
-struct Dropping<F: Fn()>(F);
-
-impl<F: Fn()> Drop for Dropping<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
-
 /// A waker that calls `call` when the last clone of it is dropped.
 fn waker_dropping(call: impl Fn() + 'static) -> Waker {
-    let dropping = Dropping(sendable(call));
-    waker_fn(move || {
-        let _ = &dropping;
-    })
+    let dropping = AtDrop(sendable(call));
+    waker_fn(move || dropping.keep())
 }
 
 /// A waker that calls `call`.
@@ -74,20 +50,7 @@ fn waker_calling(call: impl Fn() + 'static) -> Waker {
     waker_fn(sendable(call))
 }
 
-/// What happened, in order.
-#[derive(Clone, Default)]
-struct Diary(Rc<RefCell<Vec<String>>>);
-
 impl Diary {
-    fn write(&self, line: impl Display) {
-        self.0.borrow_mut().push(line.to_string());
-    }
-
-    /// What was written since the last reading.
-    fn read(&self) -> Vec<String> {
-        self.0.take()
-    }
-
     /// Waits, in a coroutine, writes `line` down and lets go of what it got.
     fn after<F: Future + 'static>(
         &self,
@@ -911,26 +874,6 @@ async fn a_lock_that_is_always_free_does_not_keep_others_from_running() {
     busy.cancel();
 }
 
-/// Polls again as long as it is woken meanwhile, as some combinators do.
-async fn polled_again<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    std::future::poll_fn(|cx| {
-        let woken = Arc::new(AtomicBool::new(false));
-        let (wakes, outer) = (woken.clone(), cx.waker().clone());
-        let waker = waker_fn(move || {
-            wakes.store(true, Ordering::Relaxed);
-            outer.wake_by_ref();
-        });
-        loop {
-            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-                Poll::Pending if woken.swap(false, Ordering::Relaxed) => {}
-                polled => return polled,
-            }
-        }
-    })
-    .await
-}
-
 #[waterspout::test]
 async fn a_combinator_that_polls_again_does_not_keep_others_from_running() {
     let lock = Lock::new(0u64);
@@ -946,21 +889,6 @@ async fn a_combinator_that_polls_again_does_not_keep_others_from_running() {
     let after = *lock.try_acquire().unwrap();
     assert!(before > 0 && after > before, "{before}, {after}");
     busy.cancel();
-}
-
-/// An executor that knows no loop: polls those who were woken, in order, until nobody is.
-fn run_elsewhere(futures: impl IntoIterator<Item = LocalBoxFuture<'static, ()>>) {
-    let mut futures: Vec<_> = futures.into_iter().map(Some).collect();
-    let woken = Arc::new(Mutex::new((0..futures.len()).collect::<VecDeque<_>>()));
-    while let Some(n) = { woken.lock().unwrap().pop_front() } {
-        let wakes = woken.clone();
-        let waker = waker_fn(move || wakes.lock().unwrap().push_back(n));
-        let done = futures[n].as_mut().map(|future| poll_for(future, &waker).is_ready());
-        if done == Some(true) {
-            futures[n] = None;
-        }
-    }
-    assert!(futures.iter().all(Option::is_none), "somebody waits for ever");
 }
 
 #[test]
@@ -987,12 +915,7 @@ fn locks_work_under_another_executor() {
         wakes.set();
         // Gives way until all wait.
         for _ in 0..10 {
-            let mut given = false;
-            std::future::poll_fn(|cx| {
-                cx.waker().wake_by_ref();
-                if std::mem::replace(&mut given, true) { Poll::Ready(()) } else { Poll::Pending }
-            })
-            .await;
+            suspend().await;
         }
         notifies.notify_all();
         opens.release();

@@ -1,20 +1,19 @@
 //! Waiting for several: `multi`, `try_multi`, `WaitIterator`, `with_timeout`.
 
+mod common;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use common::seconds;
 use futures::{FutureExt, StreamExt};
 use waterspout::concurrent::promise;
 use waterspout::coroutine::{
     self, WaitIterator, moment, multi, multi_quiet, sleep, spawn, try_multi, with_timeout,
 };
 use waterspout::{Coroutine, IoLoop};
-
-fn seconds(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
 
 /// Finishes after `delay` seconds with `result`.
 #[waterspout::coroutine]

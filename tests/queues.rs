@@ -1,16 +1,16 @@
 //! Queues: in which order what is put is got, who waits for whom, what becomes of items whose putter or
 //! getter has gone, and when all is done.
 
+mod common;
+
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::error::Error;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
+use common::{poll, poll_for, polled_again, run_elsewhere, seconds};
 use futures::future::LocalBoxFuture;
 use futures::stream::{self, FusedStream};
 use futures::{FutureExt, SinkExt, StreamExt};
@@ -21,19 +21,6 @@ use waterspout::queues::{
     TaskDoneTooOften,
 };
 use waterspout::{IoLoop, TimedOut};
-
-fn seconds(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
-
-/// Polls once, for nobody.
-fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    poll_for(future, Waker::noop())
-}
-
-fn poll_for<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(waker))
-}
 
 /// All that can be got now.
 fn drain<S: Store>(queue: &QueueOver<S>) -> Vec<S::Item> {
@@ -954,26 +941,6 @@ async fn a_coroutine_that_puts_and_gets_by_itself_does_not_keep_others_from_runn
     busy.cancel();
 }
 
-/// Polls again as long as it is woken meanwhile, as some combinators do.
-async fn polled_again<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    std::future::poll_fn(|cx| {
-        let woken = Arc::new(AtomicBool::new(false));
-        let (wakes, outer) = (woken.clone(), cx.waker().clone());
-        let waker = waker_fn(move || {
-            wakes.store(true, Ordering::Relaxed);
-            outer.wake_by_ref();
-        });
-        loop {
-            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-                Poll::Pending if woken.swap(false, Ordering::Relaxed) => {}
-                polled => return polled,
-            }
-        }
-    })
-    .await
-}
-
 #[waterspout::test]
 async fn a_pair_in_one_coroutine_that_polls_again_does_not_keep_others_from_running() {
     let (there, back) = (Queue::new(1), Queue::new(1));
@@ -1032,21 +999,6 @@ async fn a_hundred_thousand_waiters_of_one_queue_are_polled_twice_each() {
         assert_eq!(putter.await, n);
     }
     assert_eq!(polls.take(), 2 * WAITERS);
-}
-
-/// An executor that knows no loop: polls those who were woken, in order, until nobody is.
-fn run_elsewhere(futures: impl IntoIterator<Item = LocalBoxFuture<'static, ()>>) {
-    let mut futures: Vec<_> = futures.into_iter().map(Some).collect();
-    let woken = Arc::new(Mutex::new((0..futures.len()).collect::<VecDeque<_>>()));
-    while let Some(n) = { woken.lock().unwrap().pop_front() } {
-        let wakes = woken.clone();
-        let waker = waker_fn(move || wakes.lock().unwrap().push_back(n));
-        let done = futures[n].as_mut().map(|future| poll_for(future, &waker).is_ready());
-        if done == Some(true) {
-            futures[n] = None;
-        }
-    }
-    assert!(futures.iter().all(Option::is_none), "somebody waits for ever");
 }
 
 #[test]

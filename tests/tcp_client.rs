@@ -1,6 +1,7 @@
 //! `TcpClient`, over the real loopback.
 
 mod child;
+mod common;
 
 use std::cell::Cell;
 use std::future::pending;
@@ -9,6 +10,7 @@ use std::net::{self, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use common::seconds;
 use futures::FutureExt;
 use futures::future::join_all;
 use socket2::{Domain, Socket, Type};
@@ -18,10 +20,6 @@ use waterspout::{Counters, IoLoop};
 
 const ANY: SocketAddr = SocketAddr::new(net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const ANY_V6: SocketAddr = SocketAddr::new(net::IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
-
-fn seconds(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
 
 /// Always the same addresses, after a time.
 struct Known(Vec<SocketAddr>, Duration);

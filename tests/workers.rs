@@ -460,10 +460,11 @@ fn a_signal_that_comes_as_soon_as_a_worker_is_there_ends_them() {
             }
             async move { worker.stop().cancelled().await }
         });
-        return result.unwrap();
+        result.unwrap();
+        return child::say("ended");
     }
     for _ in 0..5 {
         let (status, said) = child::Child::start(test).end();
-        assert!(status.success(), "{status} {said}");
+        assert!(status.success() && said.contains("child: ended"), "{status} {said}");
     }
 }

@@ -5,14 +5,20 @@
 #![allow(dead_code)]
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
+use futures::future::LocalBoxFuture;
+use waker_fn::waker_fn;
 use waterspout::{Builder, IoLoop};
 
 /// Words in the order in which they were written.
@@ -70,6 +76,19 @@ pub fn virtual_loop() -> IoLoop {
     IoLoop::builder().virtual_time().build().unwrap()
 }
 
+pub fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// Polls once, for nobody.
+pub fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    poll_for(future, Waker::noop())
+}
+
+pub fn poll_for<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(waker))
+}
+
 /// Suspends once, waking itself.
 pub async fn suspend() {
     let mut suspended = false;
@@ -81,6 +100,41 @@ pub async fn suspend() {
         Poll::Pending
     })
     .await
+}
+
+/// Polls again as long as it is woken meanwhile, as some combinators do.
+pub async fn polled_again<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let woken = Arc::new(AtomicBool::new(false));
+        let (wakes, outer) = (woken.clone(), cx.waker().clone());
+        let waker = waker_fn(move || {
+            wakes.store(true, Ordering::Relaxed);
+            outer.wake_by_ref();
+        });
+        loop {
+            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Pending if woken.swap(false, Ordering::Relaxed) => {}
+                polled => return polled,
+            }
+        }
+    })
+    .await
+}
+
+/// An executor that knows no loop: polls those who were woken, in order, until nobody is.
+pub fn run_elsewhere(futures: impl IntoIterator<Item = LocalBoxFuture<'static, ()>>) {
+    let mut futures: Vec<_> = futures.into_iter().map(Some).collect();
+    let woken = Arc::new(Mutex::new((0..futures.len()).collect::<VecDeque<_>>()));
+    while let Some(n) = { woken.lock().unwrap().pop_front() } {
+        let wakes = woken.clone();
+        let waker = waker_fn(move || wakes.lock().unwrap().push_back(n));
+        let done = futures[n].as_mut().map(|future| poll_for(future, &waker).is_ready());
+        if done == Some(true) {
+            futures[n] = None;
+        }
+    }
+    assert!(futures.iter().all(Option::is_none), "somebody waits for ever");
 }
 
 /// The waker of the task that awaits this.
