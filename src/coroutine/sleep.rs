@@ -16,7 +16,8 @@ use crate::resumption;
 ///
 /// # Panics
 ///
-/// As [`IoLoop::current`]; and when it is awaited on another loop than it was made on.
+/// As [`IoLoop::current`](crate::IoLoop::current); and when it is awaited on another loop than it
+/// was made on.
 ///
 /// ```
 /// use std::time::Duration;
