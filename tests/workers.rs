@@ -468,3 +468,26 @@ fn a_signal_that_comes_as_soon_as_a_worker_is_there_ends_them() {
         assert!(status.success() && said.contains("child: ended"), "{status} {said}");
     }
 }
+
+#[test]
+fn a_second_signal_cuts_the_grace_short() {
+    let test = "a_second_signal_cuts_the_grace_short";
+    if child::is_child(test) {
+        let result = Workers::new().count(1).grace(LONG).run(|worker: Worker| async move {
+            child::say("up");
+            worker.stop().cancelled().await;
+            child::say("no");
+            std::future::pending::<()>().await;
+        });
+        result.unwrap();
+        return child::say("ended");
+    }
+    let mut child = child::Child::start(test);
+    let pid = Pid::from_child(&child.process);
+    assert_eq!(child.hear(), "up");
+    kill_process(pid, RawSignal::INT).unwrap();
+    assert_eq!(child.hear(), "no");
+    kill_process(pid, RawSignal::INT).unwrap();
+    assert_eq!(child.hear(), "ended");
+    assert!(child.end().0.success());
+}

@@ -271,8 +271,12 @@ async fn accept(server: Rc<Inner>, listener: TcpListener, stopped: Rc<Cell<bool>
                     Ok(())
                 });
             }
-            // Somebody else has it.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Somebody else has it, or again, please.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) => {}
             // One connection's trouble, over before it began.
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {

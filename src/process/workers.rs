@@ -10,12 +10,13 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use futures::future::{Either, select};
-use futures::stream::StreamExt;
+use futures::future::{Either, ready, select};
+use futures::stream::{self, Stream, StreamExt, once};
 
 use crate::concurrent::{ExcInfo, Receiver, Sender, channel};
 use crate::coroutine::{CancelToken, Outcome, sleep, start};
@@ -167,9 +168,9 @@ impl Workers {
 
     /// Runs `work` in every worker and waits until all have ended.
     ///
-    /// `SIGTERM` and Ctrl-C ask them to end. A worker whose future finishes is done; one that panics
-    /// or gives an error is logged and started again. Coroutines that a worker leaves unfinished end
-    /// with it.
+    /// `SIGTERM` and Ctrl-C ask them to end; a second one cuts their grace short. A worker whose
+    /// future finishes is done; one that panics or gives an error is logged and started again.
+    /// Coroutines that a worker leaves unfinished end with it.
     ///
     /// # Errors
     ///
@@ -179,17 +180,18 @@ impl Workers {
         W: Fn(Worker) -> F + Send + Sync + 'static,
         F: Future<Output: Outcome> + 'static,
     {
-        let interrupted = || {
+        let signals = || {
             // Here and now: before there is a worker that a signal could end the hard way.
-            let signals = (signal::stream(Signal::TERMINATE), signal::stream(Signal::INTERRUPT));
-            async move {
-                let (mut terminate, mut interrupt) = (signals.0?, signals.1?);
-                match select(Box::pin(interrupt.recv()), Box::pin(terminate.recv())).await {
-                    Either::Left((signal, _)) | Either::Right((signal, _)) => signal,
-                }
+            let terminate = signal::stream(Signal::TERMINATE);
+            let both = terminate.and_then(|signals| {
+                Ok(stream::select(signals, signal::stream(Signal::INTERRUPT)?))
+            });
+            match both {
+                Ok(signals) => signals.left_stream(),
+                Err(error) => once(ready(Err(error))).right_stream(),
             }
         };
-        self.run_until(interrupted, work)
+        self.run_watched(signals, work)
     }
 
     /// [`run`](Workers::run) with another reason to end than a signal: when the future that `until`
@@ -205,8 +207,21 @@ impl Workers {
         W: Fn(Worker) -> F + Send + Sync + 'static,
         F: Future<Output: Outcome> + 'static,
     {
+        self.run_watched(|| once(until()), work)
+    }
+
+    /// Runs until there is a reason to end, and gives grace until there is another.
+    fn run_watched<R, W, F>(self, reasons: impl FnOnce() -> R, work: W) -> Result<(), WorkersError>
+    where
+        R: Stream<Item = io::Result<()>>,
+        W: Fn(Worker) -> F + Send + Sync + 'static,
+        F: Future<Output: Outcome> + 'static,
+    {
         let io_loop = IoLoop::new().map_err(WorkersError::Start)?;
-        let watched = io_loop.run_sync(|| Watch::new(self, work).watch(until()));
+        let watched = io_loop.run_sync(|| {
+            let reasons = reasons().chain(stream::pending());
+            Watch::new(self, work).watch(reasons)
+        });
         match watched {
             Ok(result) => result,
             Err(error) => Err(WorkersError::Start(io::Error::other(error))),
@@ -265,7 +280,7 @@ where
 
     async fn watch(
         mut self,
-        until: impl Future<Output = io::Result<()>>,
+        reasons: impl Stream<Item = io::Result<()>>,
     ) -> Result<(), WorkersError> {
         let mut outcome = Ok(());
         for id in 0..self.workers.count {
@@ -274,21 +289,25 @@ where
                 break;
             }
         }
-        let mut until = std::pin::pin!(until);
+        let mut reasons = pin!(reasons);
+        let mut asked = false;
         while self.alive > 0 && outcome.is_ok() {
-            let next = select(self.news.next(), until.as_mut()).await;
+            let next = select(self.news.next(), reasons.next()).await;
             match next {
                 Either::Left((Some(news), _)) => {
                     outcome = self.hear(news);
                 }
-                Either::Left((None, _)) => break,
-                Either::Right((ended, _)) => {
-                    outcome = ended.map_err(WorkersError::Start);
+                Either::Left((None, _)) | Either::Right((None, _)) => break,
+                Either::Right((Some(reason), _)) => {
+                    outcome = reason.map_err(WorkersError::Start);
+                    asked = true;
                     break;
                 }
             }
         }
-        let stuck = self.end().await;
+        // Ending because of a failure, the first reason only asks for what is under way.
+        let mut more = reasons.skip(usize::from(!asked));
+        let stuck = self.end(more.next()).await;
         match outcome {
             Ok(()) if stuck > 0 => Err(WorkersError::Stuck(stuck)),
             outcome => outcome,
@@ -345,21 +364,22 @@ where
         }
     }
 
-    /// Asks all workers to end, then ends them; tells how many do not.
-    async fn end(&mut self) -> usize {
+    /// Asks all workers to end, then ends them; tells how many do not. `hurry` cuts their grace short.
+    async fn end(&mut self, hurry: impl Future + Unpin) -> usize {
         self.stopping = true;
         self.stops.fill_with(|| None);
-        self.hear_until_over(self.workers.grace).await;
+        let grace = sleep(self.workers.grace);
+        self.hear_until(select(grace, hurry)).await;
         self.over = true;
         for handle in self.handles.iter().flatten() {
             let _ = handle.stop();
         }
-        self.hear_until_over(TIME_TO_STOP).await;
+        self.hear_until(sleep(TIME_TO_STOP)).await;
         self.alive
     }
 
-    async fn hear_until_over(&mut self, limit: Duration) {
-        let mut over = std::pin::pin!(sleep(limit));
+    async fn hear_until(&mut self, over: impl Future) {
+        let mut over = pin!(over);
         while self.alive > 0 {
             let next = select(self.news.next(), over.as_mut()).await;
             match next {
