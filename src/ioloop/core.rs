@@ -72,9 +72,9 @@ pub(crate) struct Core {
     pub(super) outside: Rc<Cell<usize>>,
 
     /// Entries run since the selector was polled, when that was, and how many may run until then.
-    pub(super) entries: Cell<u32>,
+    pub(super) entries: Cell<u64>,
     pub(super) polled_at: Cell<u64>,
-    pub(super) interval: Cell<u32>,
+    pub(super) interval: Cell<u64>,
 
     /// Buffers between uses: events, due timers, wakers to wake, what sockets borrow to read.
     pub(super) events: Cell<Option<mio::Events>>,

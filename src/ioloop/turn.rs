@@ -14,6 +14,7 @@
 use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use super::core::{ALARM, Core, INBOX, Timer};
 use super::inbox::Item;
 use super::introspect::Step;
 use super::readiness::Woken;
-use super::ready::{Callback, Next, Panic};
+use super::ready::{Callback, Next, Panic, Resume};
 use super::slots::Key;
 use super::waker;
 use crate::error::ExcInfo;
@@ -31,7 +32,7 @@ use crate::resumption;
 
 /// While entries are ready, the selector is polled after at most so many of them. (tokio's default
 /// is 61.)
-pub(super) const POLL_INTERVAL: u32 = 64;
+pub(super) const POLL_INTERVAL: u64 = 64;
 /// Or after about this long, in nanoseconds, going by how long entries took lately.
 const POLL_LATENCY: u64 = 100_000;
 /// The selector sleeps at most this long at a time, like Tornado's.
@@ -39,56 +40,97 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// The time-out of a selector that is only to look.
 const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
+/// A turn under way.
+struct Turn {
+    /// How much was ready when it began...
+    ready: usize,
+    /// ...how much of that has not run yet...
+    left: usize,
+    /// ...and whether timers were due then.
+    is_due: bool,
+}
+
 impl IoLoop {
     /// Turns until the selector has been asked, or the loop is to stop; `main` polls the future of
     /// `run_sync` when that was resumed.
+    ///
+    /// What panics is found by the slot that was being resumed, and the rest goes on: one
+    /// `catch_unwind` for all of them, where one for each would cost as much as a resumption.
     pub(super) fn turn(&self, main: &mut dyn FnMut()) {
         let core = &*self.core;
-        loop {
-            core.counting.turns.add(1);
-            core.traces(Step::Turn);
-            if core.inbox.is_pending() {
-                self.take_inbox();
+        let mut turn = self.begin_turn();
+        while let Err(panic) = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                while turn.left > 0 {
+                    turn.left -= 1;
+                    self.run_next(main);
+                }
+                if !self.end_turn(&turn) {
+                    return;
+                }
+                turn = self.begin_turn();
             }
-            let ready = core.scheduler.borrow().ready();
-            if let Some(state) = &core.shuffle {
-                core.scheduler.borrow_mut().shuffle(ready, || next_random(state));
-            }
-            let due = self.collect_due();
-            self.run(ready, main);
-            if let Some(due) = due {
-                self.fire_all(due);
-            }
-            if resumption::is_deferred() {
-                self.wake_all(resumption::take_deferred());
-            }
-            if core.stop.get() {
-                return;
-            }
-            let entries = core.entries.get().saturating_add(ready.max(1) as u32);
-            core.entries.set(entries);
-            let busy = core.scheduler.borrow().ready() > 0;
-            if !busy || entries >= core.interval.get() {
-                return self.poll(busy);
-            }
+        })) {
+            let key = core.current.replace(Key::NONE);
+            resumption::end();
+            // More can panic when it ends: what it had, who awaits it.
+            self.guarded("handler", None, || self.panicked(key, panic));
         }
+        if !core.stop.get() {
+            self.poll();
+        }
+    }
+
+    /// Phases 1 and 2.
+    #[inline(always)]
+    fn begin_turn(&self) -> Turn {
+        let core = &*self.core;
+        core.counting.turns.add(1);
+        core.traces(Step::Turn);
+        if core.inbox.is_pending() {
+            self.take_inbox();
+        }
+        let ready = core.scheduler.borrow().ready();
+        if let Some(state) = &core.shuffle {
+            core.scheduler.borrow_mut().shuffle(ready, || next_random(state));
+        }
+        Turn { ready, left: ready, is_due: self.collect_due() }
+    }
+
+    /// What is left of phase 3; tells whether the next turn begins without phase 4.
+    #[inline(always)]
+    fn end_turn(&self, turn: &Turn) -> bool {
+        let core = &*self.core;
+        core.current.set(Key::NONE);
+        resumption::end();
+        if turn.is_due {
+            self.fire_due();
+        }
+        if resumption::is_deferred() {
+            self.wake_all(resumption::take_deferred());
+        }
+        let entries = core.entries.get() + turn.ready.max(1) as u64;
+        core.entries.set(entries);
+        let busy = core.scheduler.borrow().ready() > 0;
+        busy && entries < core.interval.get() && !core.stop.get()
     }
 
     /// Phase 2: the timers that are due, if any are.
-    fn collect_due(&self) -> Option<Vec<Key>> {
+    #[inline(always)]
+    fn collect_due(&self) -> bool {
         let core = &*self.core;
         let now = core.clock.last();
-        let mut timers = core.timers.borrow_mut();
-        if timers.is_settled(now) {
-            return None;
+        let is_due = !core.timers.borrow().is_settled(now);
+        if is_due {
+            core.collect_due(now);
         }
-        let mut due = core.due.take();
-        timers.collect_due(now, &mut due);
-        Some(due)
+        is_due
     }
 
     /// Phase 3: the timers that were due when the turn began.
-    fn fire_all(&self, mut due: Vec<Key>) {
+    #[cold]
+    fn fire_due(&self) {
+        let mut due = self.core.due.take();
         for key in due.drain(..) {
             self.fire(key);
         }
@@ -96,6 +138,7 @@ impl IoLoop {
     }
 
     /// Phase 1: what other threads have posted.
+    #[cold]
     fn take_inbox(&self) {
         let core = &*self.core;
         let items = core.inbox.take();
@@ -114,29 +157,8 @@ impl IoLoop {
         }
     }
 
-    /// Phase 3: so many entries of the run queue.
-    ///
-    /// What panics is found by the slot that was being resumed, and the rest goes on: one
-    /// `catch_unwind` for all of them, where one for each would cost as much as a resumption.
-    fn run(&self, ready: usize, main: &mut dyn FnMut()) {
-        let core = &*self.core;
-        let mut left = ready;
-        while left > 0 {
-            let ran = catch_unwind(AssertUnwindSafe(|| {
-                while left > 0 {
-                    left -= 1;
-                    self.run_next(main);
-                }
-            }));
-            let key = core.current.replace(Key::NONE);
-            resumption::end();
-            if let Err(panic) = ran {
-                // More can panic when it ends: what it had, who awaits it.
-                self.guarded("handler", None, || self.panicked(key, panic));
-            }
-        }
-    }
-
+    /// Phase 3: one entry of the run queue.
+    #[inline]
     fn run_next(&self, main: &mut dyn FnMut()) {
         let core = &*self.core;
         let next = core.scheduler.borrow_mut().next();
@@ -147,23 +169,36 @@ impl IoLoop {
                 resumption::begin();
                 if !core.watched {
                     resume.resume(self);
+                    if core.main_resumed.get() {
+                        self.resume_main(main);
+                    }
                 } else {
-                    core.traces(Step::Resume(resume.info().map(|info| info.name)));
-                    let info = || resume.info().map_or("a handler".into(), |info| info.to_string());
-                    self.timed(info, || {
-                        resume.clone().resume(self);
-                        if core.main_resumed.take() {
-                            main();
-                        }
-                    });
-                }
-                if core.main_resumed.take() {
-                    main();
+                    self.resume_watched(resume, main);
                 }
             }
             Some(Next::Call(callback)) => self.run_callback(callback),
             Some(Next::Stale) | None => {}
         }
+    }
+
+    /// It is on the stack of `run_sync`, so its slot could only note that it is to be resumed.
+    fn resume_main(&self, main: &mut dyn FnMut()) {
+        self.core.main_resumed.set(false);
+        main();
+    }
+
+    /// Resumes a slot in a loop that records or times what it does.
+    #[cold]
+    fn resume_watched(&self, slot: Rc<dyn Resume>, main: &mut dyn FnMut()) {
+        let core = &*self.core;
+        core.traces(Step::Resume(slot.info().map(|info| info.name)));
+        let info = || slot.info().map_or("a handler".into(), |info| info.to_string());
+        self.timed(info, || {
+            slot.clone().resume(self);
+            if core.main_resumed.get() {
+                self.resume_main(main);
+            }
+        });
     }
 
     #[cold]
@@ -247,8 +282,10 @@ impl IoLoop {
     }
 
     /// Phase 4: asks the selector who can go on, and sleeps there if nobody can.
-    fn poll(&self, busy: bool) {
+    #[inline(never)]
+    fn poll(&self) {
         let core = &*self.core;
+        let busy = core.scheduler.borrow().ready() > 0;
         let sleep = if busy { AT_ONCE } else { core.sleep() };
         let asleep = sleep != AT_ONCE && core.inbox.fall_asleep();
         let timeout = if asleep { sleep } else { AT_ONCE };
@@ -317,6 +354,13 @@ fn next_random(state: &Cell<u64>) -> u64 {
 }
 
 impl Core {
+    #[cold]
+    fn collect_due(&self, now: u64) {
+        let mut due = self.due.take();
+        self.timers.borrow_mut().collect_due(now, &mut due);
+        self.due.set(due);
+    }
+
     /// How long the selector may sleep, since nothing is ready; for ever if nobody waits for a
     /// deadline.
     fn sleep(&self) -> Option<Duration> {
@@ -344,9 +388,8 @@ impl Core {
             let now = self.clock.read();
             if busy {
                 let spent = now.saturating_sub(self.polled_at.get());
-                let each = (spent / u64::from(self.entries.get().max(1))).max(1);
-                let interval = (POLL_LATENCY / each).clamp(1, POLL_INTERVAL.into());
-                self.interval.set(interval as u32);
+                let each = (spent / self.entries.get().max(1)).max(1);
+                self.interval.set((POLL_LATENCY / each).clamp(1, POLL_INTERVAL));
             }
             self.polled_at.set(now);
         }
