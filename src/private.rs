@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::panic::Location;
 
 use crate::coroutine::{self, Coroutine, Outcome};
-pub use crate::coroutine::{Kind, Name};
+pub use crate::coroutine::Kind;
 use crate::ioloop::IoLoop;
 pub use crate::testing::{TestOptions, run_test};
 
@@ -59,7 +59,7 @@ pub const fn check_engine_output<T: Outcome>() {}
 /// What `#[coroutine]` and `#[engine]` make of a call.
 #[track_caller]
 pub fn start<F: Future + 'static>(
-    kind: &'static Kind<F::Output>,
+    kind: impl Fn() -> Kind<F::Output> + 'static,
     future: F,
 ) -> Coroutine<F::Output> {
     coroutine::start_as(kind, future)

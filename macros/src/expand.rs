@@ -94,12 +94,7 @@ fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream 
             let at = Span::mixed_site().located_at(sig.ident.span());
             let start = quote_spanned!(at=> ::waterspout::__private::start);
             let kind = quote! {
-                const {
-                    &::waterspout::__private::Kind {
-                        name: ::waterspout::__private::Name::Is(#name),
-                        report: #report,
-                    }
-                }
+                || ::waterspout::__private::Kind { name: #name, report: #report }
             };
             let started = quote_spanned!(at=> #start(#kind, #future));
             match handle {
@@ -335,17 +330,13 @@ mod tests {
                 #[track_caller]
                 pub fn f(mut a: A, __arg1: B) -> ::waterspout::Coroutine<Outcome> {
                     ::waterspout::__private::start(
-                        const {
-                            &::waterspout::__private::Kind {
-                                name: ::waterspout::__private::Name::Is(
-                                    ::core::concat!(::core::module_path!(), "::", "f")
-                                ),
-                                report: {
-                                    #[allow(unused_imports)]
-                                    use ::waterspout::__private::ReportNothing as _;
-                                    ::waterspout::__private::Probe::<Outcome>::REPORT
-                                },
-                            }
+                        || ::waterspout::__private::Kind {
+                            name: ::core::concat!(::core::module_path!(), "::", "f"),
+                            report: {
+                                #[allow(unused_imports)]
+                                use ::waterspout::__private::ReportNothing as _;
+                                ::waterspout::__private::Probe::<Outcome>::REPORT
+                            },
                         },
                         async move {
                             if let ::core::option::Option::Some(__result) =

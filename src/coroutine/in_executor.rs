@@ -92,6 +92,6 @@ impl Executor {
                 }
             }
         };
-        start_on(io_loop, const { &Kind::of::<W>() }, answer, location)
+        start_on(io_loop, Kind::of::<W>, answer, location)
     }
 }

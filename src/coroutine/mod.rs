@@ -81,9 +81,10 @@ use crate::concurrent::Future as Slot;
 use crate::ioloop::{
     Callback, Core, CoroutineInfo, IoLoop, PeriodicCallback, on_current, with_current,
 };
-use runner::{Given, Join, Runner};
+use runner::{Join, Runner};
 #[doc(hidden)]
-pub use runner::{Kind, Name};
+pub use runner::Kind;
+pub(crate) use runner::KindOf;
 
 /// A coroutine that has been started. Await it for its result; dropping it lets the coroutine run
 /// on by itself.
@@ -113,7 +114,11 @@ pub struct Coroutine<T> {
 }
 
 impl<T> Coroutine<T> {
-    fn of<F: Future<Output = T> + 'static, N: Given>(runner: Rc<Runner<F, N>>) -> Coroutine<T> {
+    fn of<F, K>(runner: Rc<Runner<F, K>>) -> Coroutine<T>
+    where
+        F: Future<Output = T> + 'static,
+        K: KindOf<T>,
+    {
         if !runner.has_slot() {
             // Its loop is closed.
             Join::cancel(runner.clone());
@@ -271,7 +276,7 @@ impl<T> Drop for CancelOnDrop<T> {
 /// As [`IoLoop::current`]; or if the loop has 16,777,215 live coroutines already.
 #[track_caller]
 pub fn start<F: Future + 'static>(future: F) -> Coroutine<F::Output> {
-    start_as(const { &Kind::of::<F>() }, future)
+    start_as(Kind::of::<F>, future)
 }
 
 /// Queues `future` as a coroutine of the current loop: it runs from the loop's next turn on.
@@ -290,8 +295,8 @@ pub fn start<F: Future + 'static>(future: F) -> Coroutine<F::Output> {
 /// ```
 #[track_caller]
 pub fn spawn<F: Future + 'static>(future: F) -> Coroutine<F::Output> {
-    let (kind, location) = (const { &Kind::of::<F>() }, Location::caller());
-    Coroutine::of(on_current(|core| queue(core, kind, (), future, location)))
+    let location = Location::caller();
+    Coroutine::of(on_current(|core| queue(core, Kind::of::<F>, future, location)))
 }
 
 /// [`spawn`] with a name, for logs and for [`IoLoop::coroutines`].
@@ -301,8 +306,8 @@ pub fn spawn<F: Future + 'static>(future: F) -> Coroutine<F::Output> {
 /// As [`start`].
 #[track_caller]
 pub fn spawn_named<F: Future + 'static>(name: &'static str, future: F) -> Coroutine<F::Output> {
-    let (kind, location) = (const { &Kind::of::<F>() }, Location::caller());
-    Coroutine::of(on_current(|core| queue(core, kind, name, future, location)))
+    let (kind, location) = (move || Kind::named(name), Location::caller());
+    Coroutine::of(on_current(|core| queue(core, kind, future, location)))
 }
 
 /// The coroutine that is running now, if one is: its name and places.
@@ -321,7 +326,7 @@ pub fn current() -> Option<CoroutineInfo> {
 
 #[track_caller]
 pub(crate) fn start_as<F: Future + 'static>(
-    kind: &'static Kind<F::Output>,
+    kind: impl KindOf<F::Output>,
     future: F,
 ) -> Coroutine<F::Output> {
     start_on(&IoLoop::current(), kind, future, Location::caller())
@@ -331,11 +336,11 @@ pub(crate) fn start_as<F: Future + 'static>(
 /// on that.
 fn start_on<F: Future + 'static>(
     io_loop: &IoLoop,
-    kind: &'static Kind<F::Output>,
+    kind: impl KindOf<F::Output>,
     future: F,
     location: &'static Location<'static>,
 ) -> Coroutine<F::Output> {
-    let runner = Runner::new(io_loop.core(), future, kind, (), location);
+    let runner = Runner::new(io_loop.core(), future, kind, false, location);
     if runner.has_slot() {
         runner.start(io_loop.core());
     }
@@ -343,16 +348,13 @@ fn start_on<F: Future + 'static>(
 }
 
 /// Queues a coroutine for the next turn of a loop. Nothing foreign runs in here.
-fn queue<F: Future + 'static, N: Given>(
+fn queue<F: Future + 'static, K: KindOf<F::Output>>(
     core: &Core,
-    kind: &'static Kind<F::Output>,
-    given: N,
+    kind: K,
     future: F,
     location: &'static Location<'static>,
-) -> Rc<Runner<F, N>> {
-    let runner = Runner::new(core, future, kind, given, location);
-    runner.schedule(core);
-    runner
+) -> Rc<Runner<F, K>> {
+    Runner::new(core, future, kind, true, location)
 }
 
 impl IoLoop {
@@ -363,8 +365,7 @@ impl IoLoop {
     /// If the loop has 16,777,215 live coroutines already.
     #[track_caller]
     pub fn spawn<F: Future + 'static>(&self, future: F) -> Coroutine<F::Output> {
-        let (kind, location) = (const { &Kind::of::<F>() }, Location::caller());
-        Coroutine::of(queue(self.core(), kind, (), future, location))
+        Coroutine::of(queue(self.core(), Kind::of::<F>, future, Location::caller()))
     }
 
     /// Calls `callback` in the next turn and runs the future that it returns, if it is one; fire and
@@ -387,9 +388,8 @@ impl IoLoop {
         C: FnOnce() -> F + 'static,
         F: Future<Output: Outcome> + 'static,
     {
-        let kind = const { &Kind::reporting::<C>() };
-        let called = async move { callback().await };
-        drop(Coroutine::of(queue(self.core(), kind, (), called, Location::caller())));
+        let (kind, called) = (Kind::reporting::<C>, async move { callback().await });
+        drop(Coroutine::of(queue(self.core(), kind, called, Location::caller())));
     }
 
     /// Calls `callback` with the settled future in a turn after it has settled, also if it has
@@ -400,7 +400,7 @@ impl IoLoop {
         future: Slot<T>,
         callback: impl FnOnce(&Slot<T>) + 'static,
     ) {
-        let kind = const { &Kind { name: Name::Is("add_future"), report: |_| None } };
+        let kind = || Kind::named("add_future");
         let is_done = future.done();
         let waiting = future.clone();
         let called = async move {
@@ -408,10 +408,8 @@ impl IoLoop {
             callback(&future);
         };
         let core = self.core();
-        let runner = Runner::new(core, called, kind, (), Location::caller());
-        if is_done {
-            runner.schedule(core);
-        } else if runner.has_slot() {
+        let runner = Runner::new(core, called, kind, is_done, Location::caller());
+        if !is_done && runner.has_slot() {
             // It takes its place among those who wait now, and not in a turn from now.
             runner.start(core);
         }
@@ -480,7 +478,7 @@ impl PeriodicCallback {
     {
         let location = Location::caller();
         PeriodicCallback::with_call(period, move |call| {
-            let kind = const { &Kind::reporting::<C>() };
+            let kind = Kind::reporting::<C>;
             let future = callback();
             let called = async move {
                 let _call = call;

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use futures::channel::oneshot;
 
-use super::{Coroutine, Kind, Name, queue};
+use super::{Coroutine, Kind, queue};
 use crate::error::{Failure, JoinError, LoopClosed};
 use crate::ioloop::{IoLoop, LoopHandle};
 use crate::park;
@@ -55,13 +55,12 @@ impl LoopHandle {
             let io_loop = IoLoop::current();
             let core = io_loop.core();
             let make = async move { make().await };
-            let made = Coroutine::of(queue(core, const { &Kind::of::<F>() }, (), make, location));
-            let kind =
-                const { &Kind { name: Name::Is("the answer of a LoopHandle"), report: |_| None } };
+            let made = Coroutine::of(queue(core, Kind::of::<F>, make, location));
+            let kind = || Kind::named("the answer of a LoopHandle");
             let answering = async move {
                 let _ = sender.send(made.join().await);
             };
-            drop(Coroutine::of(queue(core, kind, (), answering, location)));
+            drop(Coroutine::of(queue(core, kind, answering, location)));
         })?;
         Ok(Answer { receiver, name })
     }

@@ -34,65 +34,42 @@ use std::task::{Context, Poll, Waker};
 use super::Outcome;
 use crate::error::{ExcInfo, Failure};
 use crate::ioloop::{
-    Callback, Core, CoroutineInfo, IoLoop, Key, Panic, Resume, pack, unpack, waker,
+    Callback, Core, CoroutineInfo, IoLoop, Key, Panic, Resume, pack, unpack, waker, word_of,
 };
 use crate::report::{self, Exception};
 use crate::resumption;
 
-/// What a coroutine is called, and whether an output of it is an error to report: one constant for
-/// all coroutines of a function.
+/// What a coroutine is called, and whether an output of it is an error to report.
 pub struct Kind<T> {
     /// Its name.
-    pub name: Name,
+    pub name: &'static str,
     /// The error in an output, as text, if it is one.
     pub report: fn(&T) -> Option<String>,
 }
 
-/// A name, which may have to be asked for: `std::any::type_name` is no constant.
-#[derive(Clone, Copy)]
-pub enum Name {
-    /// This one.
-    Is(&'static str),
-    /// What this gives.
-    Of(fn() -> &'static str),
-}
+/// Gives a coroutine's kind, when somebody asks. A function, or a closure that captures nothing: it
+/// takes no room in the coroutine.
+pub(crate) trait KindOf<T>: Fn() -> Kind<T> + 'static {}
+
+impl<T, K: Fn() -> Kind<T> + 'static> KindOf<T> for K {}
 
 impl<T> Kind<T> {
+    /// Of this name; its outputs are nobody's errors.
+    pub(crate) fn named(name: &'static str) -> Kind<T> {
+        Kind { name, report: |_| None }
+    }
+
     /// Named by the type of the future, or of what makes it; its outputs are nobody's errors.
-    pub(crate) const fn of<F>() -> Kind<T> {
-        Kind { name: Name::Of(std::any::type_name::<F>), report: |_| None }
+    pub(crate) fn of<F>() -> Kind<T> {
+        Kind::named(std::any::type_name::<F>())
     }
 
     /// Named so, too; an `Err` of theirs is reported.
-    pub(crate) const fn reporting<F>() -> Kind<T>
+    pub(crate) fn reporting<F>() -> Kind<T>
     where
         T: Outcome,
     {
-        Kind { name: Name::Of(std::any::type_name::<F>), report: T::error }
-    }
-
-    fn name(&self) -> &'static str {
-        match self.name {
-            Name::Is(name) => name,
-            Name::Of(name) => name(),
-        }
-    }
-}
-
-/// A name that one coroutine was given, beside that of its kind; `()` takes no room.
-pub(crate) trait Given: 'static {
-    fn name(&self) -> Option<&'static str>;
-}
-
-impl Given for () {
-    fn name(&self) -> Option<&'static str> {
-        None
-    }
-}
-
-impl Given for &'static str {
-    fn name(&self) -> Option<&'static str> {
-        Some(self)
+        Kind { name: std::any::type_name::<F>(), report: T::error }
     }
 }
 
@@ -117,6 +94,14 @@ enum State {
     Taken,
 }
 
+/// Who else waits for a coroutine's end. Hardly any has such, so a pointer is all that they cost.
+#[derive(Default)]
+struct Others {
+    /// Who awaits it by another waker than that of a slot.
+    awaiter: Option<Waker>,
+    callbacks: Vec<Callback>,
+}
+
 /// What is in the runner's one place.
 enum Body<F: Future> {
     Machine(F),
@@ -124,61 +109,50 @@ enum Body<F: Future> {
     Taken,
 }
 
-pub(crate) struct Runner<F: Future + 'static, N = ()> {
-    given: N,
+pub(crate) struct Runner<F: Future + 'static, K> {
+    kind: K,
     /// Its loop's number, and its slot there: what its waker is.
     word: Cell<usize>,
     state: Cell<State>,
     detached: Cell<bool>,
     /// Cancelled while running: goes no further than its next suspension.
     cancelled: Cell<bool>,
-    awaiter: Cell<Option<Waker>>,
-    /// Hardly any coroutine has one, so a pointer is all that they cost.
-    #[expect(
-        clippy::box_collection,
-        reason = "a vector would take three words of every coroutine"
-    )]
-    callbacks: Cell<Option<Box<Vec<Callback>>>>,
-    kind: &'static Kind<F::Output>,
+    /// The word of the slot that awaits it; 0 if none does.
+    awaiter: Cell<usize>,
+    others: Cell<Option<Box<Others>>>,
     started_at: &'static Location<'static>,
     waiting_at: Cell<Option<&'static Location<'static>>>,
     /// Touched by `Runner::body` alone.
     body: UnsafeCell<Body<F>>,
 }
 
-impl<F: Future + 'static, N: Given> Runner<F, N> {
-    /// A runner in a slot of the loop, suspended before its first step. On a closed loop it has no
-    /// slot, and is for the caller to cancel.
+impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
+    /// A runner in a slot of the loop, suspended before its first step; queued for the next turn if
+    /// `queued` says so. On a closed loop it has no slot, and is for the caller to cancel.
     pub(crate) fn new(
         core: &Core,
         machine: F,
-        kind: &'static Kind<F::Output>,
-        given: N,
+        kind: K,
+        queued: bool,
         started_at: &'static Location<'static>,
-    ) -> Rc<Runner<F, N>> {
+    ) -> Rc<Runner<F, K>> {
         let runner = Rc::new(Runner {
-            given,
+            kind,
             word: Cell::new(pack(core.number(), Key::NONE)),
             state: Cell::new(State::Suspended),
             detached: Cell::new(false),
             cancelled: Cell::new(false),
-            awaiter: Cell::new(None),
-            callbacks: Cell::new(None),
-            kind,
+            awaiter: Cell::new(0),
+            others: Cell::new(None),
             started_at,
             waiting_at: Cell::new(None),
             body: UnsafeCell::new(Body::Machine(machine)),
         });
         core.counting().started.add(1);
         if !core.is_closed() {
-            runner.word.set(pack(core.number(), core.insert(runner.clone())));
+            runner.word.set(pack(core.number(), core.insert(runner.clone(), queued)));
         }
         runner
-    }
-
-    /// Queues it for the next turn of its loop.
-    pub(crate) fn schedule(&self, core: &Core) {
-        core.schedule(self.key());
     }
 
     /// Whether a loop will resume it: not if the loop was closed before.
@@ -187,7 +161,7 @@ impl<F: Future + 'static, N: Given> Runner<F, N> {
     }
 
     fn name(&self) -> &'static str {
-        self.given.name().unwrap_or_else(|| self.kind.name())
+        (self.kind)().name
     }
 
     fn key(&self) -> Key {
@@ -241,7 +215,7 @@ impl<F: Future + 'static, N: Given> Runner<F, N> {
             // Settled while another loop was current.
             State::Done | State::Taken => {
                 drop(core.remove(self.key()));
-                return self.call_back(core);
+                return self.tell_others(core);
             }
         }
         let is_done = self.step();
@@ -301,15 +275,10 @@ impl<F: Future + 'static, N: Given> Runner<F, N> {
         match core {
             Some(core) => {
                 drop(core.remove(self.key()));
-                self.call_back(core);
+                self.tell_others(core);
+                core.wake_word(self.awaiter.replace(0));
             }
             None => self.done_elsewhere(),
-        }
-        if let Some(awaiter) = self.awaiter.take() {
-            match core {
-                Some(core) => core.wake(awaiter),
-                None => awaiter.wake(),
-            }
         }
         if self.detached.get() {
             self.drop_unread();
@@ -324,18 +293,41 @@ impl<F: Future + 'static, N: Given> Runner<F, N> {
         match IoLoop::try_current().filter(|io_loop| io_loop.core().number() == number) {
             Some(io_loop) => {
                 drop(io_loop.core().remove(key));
-                self.call_back(io_loop.core());
+                self.tell_others(io_loop.core());
             }
-            None => waker(self.word.get()).wake(),
+            None => {
+                waker(self.word.get()).wake();
+                if let Some(mut others) = self.others.take() {
+                    let awaiter = others.awaiter.take();
+                    self.others.set(Some(others));
+                    awaiter.into_iter().for_each(Waker::wake);
+                }
+            }
+        }
+        match self.awaiter.replace(0) {
+            0 => {}
+            word => waker(word).wake(),
         }
     }
 
-    /// Queues the done callbacks for the next turn of its loop.
+    /// Queues the done callbacks for the next turn of its loop, and wakes who awaits it from afar.
     #[inline]
-    fn call_back(&self, core: &Core) {
-        if let Some(callbacks) = self.callbacks.take() {
-            callbacks.into_iter().for_each(|callback| core.call(callback));
+    fn tell_others(&self, core: &Core) {
+        if let Some(others) = self.others.take() {
+            others.tell(core);
         }
+    }
+
+    /// `waker` is not the one of a slot.
+    #[cold]
+    fn await_by(&self, waker: &Waker) {
+        let waker = waker.clone();
+        let mut others = self.others.take().unwrap_or_default();
+        let before = others.awaiter.replace(waker);
+        self.others.set(Some(others));
+        self.awaiter.set(0);
+        // Foreign code, which may come back here.
+        drop(before);
     }
 
     /// Takes the outcome; `None` if it is not done, or the outcome was taken.
@@ -359,7 +351,7 @@ impl<F: Future + 'static, N: Given> Runner<F, N> {
                 self.report("coroutine", ExcInfo::from_panic(&*panic));
             }
             Some(Ok(output)) => {
-                if let Some(error) = (self.kind.report)(&output) {
+                if let Some(error) = ((self.kind)().report)(&output) {
                     self.report("coroutine", ExcInfo::error(error));
                 }
             }
@@ -374,6 +366,14 @@ impl<F: Future + 'static, N: Given> Runner<F, N> {
     }
 }
 
+impl Others {
+    #[cold]
+    fn tell(self: Box<Self>, core: &Core) {
+        self.callbacks.into_iter().for_each(|callback| core.call(callback));
+        self.awaiter.into_iter().for_each(|awaiter| core.wake(awaiter));
+    }
+}
+
 /// Runs a done callback in the next turn; if no loop is current to do so, it is dropped with the
 /// coroutine.
 fn call_back(callback: Callback) {
@@ -382,7 +382,7 @@ fn call_back(callback: Callback) {
     }
 }
 
-impl<F: Future + 'static, N: Given> Resume for Runner<F, N> {
+impl<F: Future + 'static, K: KindOf<F::Output>> Resume for Runner<F, K> {
     fn resume(self: Rc<Self>, io_loop: &IoLoop) {
         self.go_on(io_loop.core());
     }
@@ -401,10 +401,13 @@ impl<F: Future + 'static, N: Given> Resume for Runner<F, N> {
     }
 }
 
-impl<F: Future + 'static, N: Given> Join<F::Output> for Runner<F, N> {
+impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K> {
     fn poll_join(&self, cx: &mut Context<'_>) -> Poll<Result<F::Output, Failure>> {
         if !Join::is_done(self) {
-            self.awaiter.set(Some(cx.waker().clone()));
+            match word_of(cx.waker()) {
+                Some(word) => self.awaiter.set(word),
+                None => self.await_by(cx.waker()),
+            }
             return Poll::Pending;
         }
         match self.take() {
@@ -440,9 +443,9 @@ impl<F: Future + 'static, N: Given> Join<F::Output> for Runner<F, N> {
         if Join::is_done(self) {
             call_back(callback);
         } else {
-            let mut callbacks = self.callbacks.take().unwrap_or_default();
-            callbacks.push(callback);
-            self.callbacks.set(Some(callbacks));
+            let mut others = self.others.take().unwrap_or_default();
+            others.callbacks.push(callback);
+            self.others.set(Some(others));
         }
     }
 

@@ -23,7 +23,7 @@ use super::ready::{Callback, Resume, Scheduler};
 use super::slots::{Full, Key};
 use super::timers::Timers;
 use super::turn::POLL_INTERVAL;
-use super::{Builder, Deadline, waker, with_current};
+use super::{Builder, Deadline, unpack, waker, with_current};
 use crate::concurrent::Executor;
 use crate::error::{ExcInfo, LoopClosed};
 use crate::report;
@@ -143,10 +143,10 @@ impl Core {
         self.state.get() == State::Closed
     }
 
-    /// A slot for `resume`.
+    /// A slot for `resume`, queued from the start or not.
     #[track_caller]
-    pub(crate) fn insert(&self, resume: Rc<dyn Resume>) -> Key {
-        match self.scheduler.borrow_mut().insert(resume) {
+    pub(crate) fn insert(&self, resume: Rc<dyn Resume>, queued: bool) -> Key {
+        match self.scheduler.borrow_mut().insert(resume, queued) {
             Ok(key) => key,
             Err(Full) => panic!("{} has as many live coroutines as it can hold", self.id),
         }
@@ -175,6 +175,16 @@ impl Core {
     pub(crate) fn wake_own(&self, waker: &Waker) -> bool {
         let key = waker::key_in(waker, self.number());
         key.map(|key| self.schedule(key)).is_some()
+    }
+
+    /// Wakes a slot by the word of its waker; 0 is none.
+    #[inline]
+    pub(crate) fn wake_word(&self, word: usize) {
+        match unpack(word) {
+            (number, key) if number == self.number() => self.schedule(key),
+            (0, _) => {}
+            _ => waker::waker(word).wake(),
+        }
     }
 
     /// Wakes somebody who waits; without detours if it is a slot of this loop.

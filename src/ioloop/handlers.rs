@@ -247,7 +247,7 @@ impl IoLoop {
             slot: Cell::new(Key::NONE),
         };
         let handler = Rc::new(FdHandler { registration, source, handler: RefCell::new(handler) });
-        let slot = core.insert(handler.clone());
+        let slot = core.insert(handler.clone(), false);
         handler.registration.slot.set(slot);
         core.readiness(|readiness| readiness.take(key, &waker(pack(core.number(), slot))));
         core.handlers.borrow_mut().insert(fd, handler);

@@ -44,7 +44,7 @@ use introspect::Trace;
 pub(crate) use readiness::{By, Direction, SHORT_IS_DRAINED, Until, Wait};
 pub(crate) use ready::{Callback, Panic, Resume};
 pub(crate) use slots::{Key, Slots};
-pub(crate) use waker::{pack, unpack, waker};
+pub(crate) use waker::{pack, unpack, waker, word_of};
 
 /// An event loop: coroutines, callbacks, timers and sockets of one thread.
 ///

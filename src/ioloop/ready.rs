@@ -123,8 +123,13 @@ impl Scheduler {
         Scheduler { slots: Slots::new(), queue: VecDeque::new() }
     }
 
-    pub(crate) fn insert(&mut self, resume: Rc<dyn Resume>) -> Result<Key, Full> {
-        self.slots.insert(resume)
+    /// A slot for `resume`, queued from the start or not.
+    pub(crate) fn insert(&mut self, resume: Rc<dyn Resume>, queued: bool) -> Result<Key, Full> {
+        let key = self.slots.insert(resume)?;
+        if queued {
+            self.schedule(key);
+        }
+        Ok(key)
     }
 
     /// Takes a slot out; the caller drops it when no borrow is held any more.

@@ -126,8 +126,7 @@ impl IoLoop {
         let core = &*self.core;
         let _running = self.begin()?;
         let main = Rc::new(Main { name, location, waiting_at: Cell::new(None) });
-        let mut slot = MainSlot { core, key: core.insert(main.clone()), timeout: None };
-        core.schedule(slot.key);
+        let mut slot = MainSlot { core, key: core.insert(main.clone(), true), timeout: None };
         let timed_out = Rc::new(Cell::new(false));
         if let Some(timeout) = timeout {
             let (timed_out, io_loop) = (timed_out.clone(), self.clone());

@@ -79,8 +79,13 @@ fn wake_from_afar(number: usize, key: Key) {
     inbox::wake(number, key);
 }
 
+/// The inverse of [`waker`]: the word of a waker of ours.
+pub(crate) fn word_of(waker: &Waker) -> Option<usize> {
+    ptr::eq(waker.vtable(), &VTABLE).then(|| waker.data().addr())
+}
+
 /// The slot of a waker of ours, if it is one of loop `number`.
 pub(crate) fn key_in(waker: &Waker, number: usize) -> Option<Key> {
-    let (of, key) = unpack(waker.data().addr());
-    (std::ptr::eq(waker.vtable(), &VTABLE) && of == number).then_some(key)
+    let (of, key) = unpack(word_of(waker)?);
+    (of == number).then_some(key)
 }
