@@ -4,8 +4,8 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::panic::Location;
 
-use crate::coroutine::{self, Coroutine, Outcome};
 pub use crate::coroutine::Kind;
+use crate::coroutine::{self, Coroutine, Outcome};
 use crate::ioloop::IoLoop;
 pub use crate::testing::{TestOptions, run_test};
 

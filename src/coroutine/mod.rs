@@ -81,10 +81,10 @@ use crate::concurrent::Future as Slot;
 use crate::ioloop::{
     Callback, Core, CoroutineInfo, IoLoop, PeriodicCallback, on_current, with_current,
 };
-use runner::{Join, Runner};
 #[doc(hidden)]
 pub use runner::Kind;
 pub(crate) use runner::KindOf;
+use runner::{Join, Runner};
 
 /// A coroutine that has been started. Await it for its result; dropping it lets the coroutine run
 /// on by itself.

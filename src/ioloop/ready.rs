@@ -125,10 +125,11 @@ impl Scheduler {
 
     /// A slot for `resume`, queued from the start or not.
     pub(crate) fn insert(&mut self, resume: Rc<dyn Resume>, queued: bool) -> Result<Key, Full> {
-        let key = self.slots.insert(resume)?;
-        if queued {
-            self.schedule(key);
+        if !queued {
+            return self.slots.insert(resume);
         }
+        let key = self.slots.insert_marked(resume)?;
+        self.queue.push_back(Ready::Slot(key));
         Ok(key)
     }
 

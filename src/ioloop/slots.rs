@@ -88,23 +88,36 @@ impl<T> Slots<T> {
     }
 
     /// Puts `value` in a vacant slot.
-    // Inlined, a value of several words is built in its slot; else it is copied there from the stack.
     #[inline]
     pub(crate) fn insert(&mut self, value: T) -> Result<Key, Full> {
-        if let Some(slot) = self.slots.get_mut(self.free as usize) {
-            if let Entry::Vacant { next } = slot.entry {
+        self.insert_with(value, 0)
+    }
+
+    /// Puts `value` in a vacant slot and marks it.
+    #[inline]
+    pub(crate) fn insert_marked(&mut self, value: T) -> Result<Key, Full> {
+        self.insert_with(value, MARK)
+    }
+
+    // Inlined, a value of several words is built in its slot; else it is copied there from the stack.
+    #[inline]
+    fn insert_with(&mut self, value: T, mark: usize) -> Result<Key, Full> {
+        let free = self.slots.get_mut(self.free as usize);
+        if let Some(Slot { key, entry: entry @ Entry::Vacant { .. } }) = free {
+            if let Entry::Vacant { next } = *entry {
                 self.free = next;
             }
-            slot.entry = Entry::Occupied(value);
-            slot.key &= !MARK;
+            let vacant = Key(*key & !MARK);
+            *key = vacant.0 | mark;
+            *entry = Entry::Occupied(value);
             self.len += 1;
-            return Ok(Key(slot.key));
+            return Ok(vacant);
         }
         let index = self.slots.len();
         if index >= INDEX_MASK {
             return Err(Full);
         }
-        self.slots.push(Slot { key: index, entry: Entry::Occupied(value) });
+        self.slots.push(Slot { key: index | mark, entry: Entry::Occupied(value) });
         self.len += 1;
         Ok(Key(index))
     }
@@ -300,6 +313,8 @@ mod tests {
         assert_eq!(slots.unmark(key), None);
         let next = slots.insert('b').unwrap();
         assert!(slots.mark(next) && slots.get(key).is_none());
+        let marked = [slots.insert_marked('c').unwrap(), slots.insert_marked('d').unwrap()];
+        assert!(marked.iter().all(|key| !slots.mark(*key) && slots.unmark(*key).is_some()));
     }
 
     #[test]
