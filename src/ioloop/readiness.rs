@@ -40,11 +40,11 @@ const ERROR: u8 = 16;
 #[derive(Debug, Default)]
 struct Source {
     bits: u8,
-    /// Which of the wakers below are to be woken, by `ARMED`.
+    /// Which of the wakers below are to be woken: a bit each, the first one lowest.
     armed: u8,
-    /// Who asks by a poll function, and who awaits a future, of each direction. A waker stays when it
-    /// was woken, as it is most often the same one that waits next.
-    wakers: [[Option<Waker>; 2]; 2],
+    /// Who asks by a poll function to read, and to write; who awaits a future of each. A waker stays
+    /// when it was woken, as it is most often the same one that waits next.
+    wakers: [Option<Waker>; 4],
     /// Further futures, which are rare: several coroutines in `accept` on one listener.
     others: Vec<(Direction, Waker)>,
 }
@@ -87,17 +87,22 @@ pub(crate) enum Woken {
     Later,
 }
 
-/// Bits by how and direction.
-const ARMED: [[u8; 2]; 2] = [[1, 2], [4, 8]];
+/// The bits of both wakers of a direction.
+const WAKERS: [u8; 2] = [0b0101, 0b1010];
 
 impl Source {
     fn slot(&mut self, direction: Direction, by: By) -> (&mut Option<Waker>, &mut u8, u8) {
-        let (by, direction) = (by as usize, direction as usize);
-        (&mut self.wakers[by][direction], &mut self.armed, ARMED[by][direction])
+        let at = by as usize * 2 + direction as usize;
+        (&mut self.wakers[at], &mut self.armed, 1 << at)
+    }
+
+    #[inline]
+    fn is_ready(&self, direction: Direction, until: Until) -> bool {
+        let ready = if until == Until::Ready { READY[direction as usize] } else { 0 };
+        self.bits & (ready | CLOSED[direction as usize]) != 0
     }
 
     /// Whether the waker is to be woken, if need be by arming it again.
-    #[inline]
     fn rearm(&mut self, direction: Direction, by: By, waker: &Waker) -> bool {
         let (slot, armed, bit) = self.slot(direction, by);
         if slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
@@ -136,50 +141,32 @@ impl Source {
         Some(self.others.remove(at).1)
     }
 
-    /// Wakes who waits, if anybody does.
+    /// Wakes who waits for the directions whose `WAKERS` these are, if anybody does.
     #[inline]
-    fn wake(
-        &mut self,
-        direction: Direction,
-        wake: &mut impl FnMut(&Waker) -> Woken,
-        later: &mut Vec<Waker>,
-    ) {
-        let armed = ARMED[0][direction as usize] | ARMED[1][direction as usize];
-        if self.armed & armed != 0 || !self.others.is_empty() {
-            self.wake_waiting(direction, wake, later);
-        }
-    }
-
-    fn wake_waiting(
-        &mut self,
-        direction: Direction,
-        wake: &mut impl FnMut(&Waker) -> Woken,
-        later: &mut Vec<Waker>,
-    ) {
-        for by in [By::Poll, By::Future] {
-            let (slot, armed, bit) = self.slot(direction, by);
-            if *armed & bit == 0 {
-                continue;
-            }
-            *armed &= !bit;
+    fn wake(&mut self, wakers: u8, wake: &mut impl FnMut(&Waker) -> Woken, later: &mut Vec<Waker>) {
+        let mut due = self.armed & wakers;
+        self.armed &= !wakers;
+        while due != 0 {
+            let slot = &mut self.wakers[due.trailing_zeros() as usize % 4];
+            due &= due - 1;
             if slot.as_ref().map(&mut *wake) == Some(Woken::Later) {
                 later.extend(slot.take());
             }
         }
         if !self.others.is_empty() {
-            self.wake_others(direction, wake, later);
+            self.wake_others(wakers, wake, later);
         }
     }
 
     #[cold]
     fn wake_others(
         &mut self,
-        direction: Direction,
+        wakers: u8,
         wake: &mut impl FnMut(&Waker) -> Woken,
         later: &mut Vec<Waker>,
     ) {
         for (of, waker) in std::mem::take(&mut self.others) {
-            if of != direction {
+            if wakers & WAKERS[of as usize] == 0 {
                 self.others.push((of, waker));
             } else if wake(&waker) == Woken::Later {
                 later.push(waker);
@@ -216,9 +203,7 @@ impl Readiness {
     /// Forgets a socket. Who waited for it is to be woken, to find it gone.
     pub(crate) fn remove(&mut self, key: Key, woken: &mut Vec<Waker>) {
         if let Some(mut source) = self.sources.remove(key) {
-            for direction in [Direction::Read, Direction::Write] {
-                source.wake(direction, &mut |_| Woken::Later, woken);
-            }
+            source.wake(WAKERS[0] | WAKERS[1], &mut |_| Woken::Later, woken);
         }
     }
 
@@ -226,9 +211,14 @@ impl Readiness {
         self.sources.len()
     }
 
+    /// Is the socket in this table and ready? The short question before [`poll`](Readiness::poll).
+    #[inline]
+    pub(crate) fn is_ready(&self, key: Key, direction: Direction, until: Until) -> bool {
+        self.sources.get(key).is_some_and(|source| source.is_ready(direction, until))
+    }
+
     /// Is the socket ready, or else: is this waker woken when it is? `None` if it is not in this
     /// table: its loop was closed.
-    #[inline]
     pub(crate) fn poll(
         &mut self,
         key: Key,
@@ -238,8 +228,7 @@ impl Readiness {
         waker: &Waker,
     ) -> Option<Wait> {
         let source = self.sources.get_mut(key)?;
-        let ready = if until == Until::Ready { READY[direction as usize] } else { 0 };
-        if source.bits & (ready | CLOSED[direction as usize]) != 0 {
+        if source.is_ready(direction, until) {
             return Some(Wait::Ready);
         }
         let known = source.rearm(direction, by, waker);
@@ -316,14 +305,16 @@ impl Readiness {
         if error {
             source.bits |= ERROR;
         }
+        let mut wakers = 0;
         if event.is_readable() || event.is_priority() || read_closed {
             source.bits |= READY[0];
-            source.wake(Direction::Read, wake, later);
+            wakers |= WAKERS[0];
         }
         if event.is_writable() || write_closed {
             source.bits |= READY[1];
-            source.wake(Direction::Write, wake, later);
+            wakers |= WAKERS[1];
         }
+        source.wake(wakers, wake, later);
     }
 }
 
@@ -376,7 +367,7 @@ mod tests {
     fn woken(readiness: &mut Readiness, key: Key, direction: Direction) -> Vec<Waker> {
         let mut woken = Vec::new();
         let source = readiness.sources.get_mut(key).unwrap();
-        source.wake(direction, &mut |_| Woken::Later, &mut woken);
+        source.wake(WAKERS[direction as usize], &mut |_| Woken::Later, &mut woken);
         woken
     }
 
@@ -394,7 +385,7 @@ mod tests {
                     woken += 1;
                     Woken::Done
                 };
-                source.wake(Read, wake, &mut Vec::new());
+                source.wake(WAKERS[0], wake, &mut Vec::new());
             }
         }
         assert_eq!(woken, 3, "once each time");

@@ -30,14 +30,6 @@ struct Token {
     key: Key,
 }
 
-/// What a system call has proved of the socket's state.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Proved {
-    Nothing,
-    Drained,
-    WouldBlock,
-}
-
 /// Who asks a socket: a task, and whether by a poll function or by a future.
 #[derive(Clone, Copy)]
 pub(crate) struct Asker<'a> {
@@ -57,18 +49,6 @@ impl<'a> From<&'a mut Context<'_>> for Asker<'a> {
     }
 }
 
-/// Whether a socket can be used now.
-enum Usable {
-    Yes,
-    /// It could, but the resumption has done enough.
-    Spent,
-    Waits,
-    /// It has to wait, and the waker is not known yet.
-    WaitsUnknown,
-    /// It cannot be used here at all.
-    No,
-}
-
 impl Token {
     /// Is the socket ready for the direction, and may the current coroutine still do I/O in this
     /// resumption? Otherwise the waker is woken when that is so.
@@ -81,28 +61,32 @@ impl Token {
     #[inline]
     fn poll(&self, asker: Asker<'_>, direction: Direction, until: Until) -> Poll<io::Result<()>> {
         let usable = with_current(|core| {
-            if core.id() != self.id {
-                return Usable::No;
+            let is_ready = core.id() == self.id
+                && core.readiness(|readiness| readiness.is_ready(self.key, direction, until));
+            if until == Until::Closed {
+                return is_ready;
             }
-            let wait = core.readiness(|readiness| {
-                readiness.poll(self.key, direction, until, asker.by, asker.waker)
-            });
-            match wait {
-                Some(Wait::Ready) if until == Until::Closed => Usable::Yes,
-                Some(Wait::Ready) if resumption::spend() => {
-                    core.counting().io_calls.add(1);
-                    Usable::Yes
-                }
-                Some(Wait::Ready) => Usable::Spent,
-                Some(Wait::Known) => Usable::Waits,
-                Some(Wait::Unknown) => Usable::WaitsUnknown,
-                None => Usable::No,
-            }
+            let usable = is_ready && resumption::spend();
+            core.counting().io_calls.add(usable.into());
+            usable
         });
-        match usable {
-            Some(Usable::Yes) => return Poll::Ready(Ok(())),
-            Some(Usable::Waits) => {}
-            Some(Usable::WaitsUnknown) => {
+        if usable == Some(true) { Poll::Ready(Ok(())) } else { self.wait(asker, direction, until) }
+    }
+
+    /// The rest of [`poll`](Token::poll): it cannot go on now.
+    #[inline(never)]
+    fn wait(&self, asker: Asker<'_>, direction: Direction, until: Until) -> Poll<io::Result<()>> {
+        let wait = with_current(|core| {
+            if core.id() != self.id {
+                return None;
+            }
+            core.readiness(|readiness| {
+                readiness.poll(self.key, direction, until, asker.by, asker.waker)
+            })
+        });
+        match wait.flatten() {
+            Some(Wait::Known) => {}
+            Some(Wait::Unknown) => {
                 // Cloning may run foreign code, and so may dropping.
                 let waker = asker.waker.clone();
                 let before = with_current(|core| {
@@ -110,8 +94,9 @@ impl Token {
                 });
                 drop(before);
             }
-            Some(Usable::Spent) => resumption::defer(asker.waker.clone()),
-            Some(Usable::No) | None => return Poll::Ready(Err(self.misused())),
+            // It could go on, but the resumption has done enough.
+            Some(Wait::Ready) => resumption::defer(asker.waker.clone()),
+            None => return Poll::Ready(Err(self.misused())),
         }
         Poll::Pending
     }
@@ -130,21 +115,18 @@ impl Token {
         io::Error::other(message)
     }
 
-    /// After a system call, on its loop.
+    /// A system call, on its loop, has drained the socket for now.
     #[inline]
-    fn tried(&self, direction: Direction, proved: Proved) {
-        if proved == Proved::Nothing {
-            return;
-        }
+    fn drained(&self, direction: Direction) {
+        with_current(|core| core.readiness(|table| table.drained(self.key, direction)));
+    }
+
+    /// A system call, on its loop, has answered `EAGAIN`.
+    #[cold]
+    fn would_block(&self, direction: Direction) {
         with_current(|core| {
-            core.readiness(|readiness| match proved {
-                Proved::Nothing => {}
-                Proved::Drained => readiness.drained(self.key, direction),
-                Proved::WouldBlock => {
-                    core.counting().would_block.add(1);
-                    readiness.would_block(self.key, direction);
-                }
-            });
+            core.counting().would_block.add(1);
+            core.readiness(|table| table.would_block(self.key, direction));
         });
     }
 
@@ -213,15 +195,16 @@ impl<S> Registered<S> {
         direction: Direction,
         operation: impl FnMut(&S) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        self.poll_proving(asker.into(), direction, operation, |_| Proved::Nothing)
+        self.poll_draining(asker.into(), direction, operation, |_| false)
     }
 
-    fn poll_proving<R>(
+    /// [`poll_io`](Registered::poll_io) where some results prove that the socket is drained.
+    fn poll_draining<R>(
         &self,
         asker: Asker<'_>,
         direction: Direction,
         mut operation: impl FnMut(&S) -> io::Result<R>,
-        proved: impl Fn(&R) -> Proved,
+        has_drained: impl Fn(&R) -> bool,
     ) -> Poll<io::Result<R>> {
         loop {
             match self.token.poll_ready(asker, direction) {
@@ -231,19 +214,17 @@ impl<S> Registered<S> {
             }
             match operation(&self.source) {
                 Ok(result) => {
-                    self.token.tried(direction, proved(&result));
+                    if has_drained(&result) {
+                        self.token.drained(direction);
+                    }
                     return Poll::Ready(Ok(result));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // Around again, to wait.
-                    self.token.tried(direction, Proved::WouldBlock);
+                    self.token.would_block(direction);
                 }
-                Err(error) => {
-                    self.token.tried(direction, Proved::Nothing);
-                    if error.kind() != io::ErrorKind::Interrupted {
-                        return Poll::Ready(Err(error));
-                    }
-                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
@@ -265,9 +246,9 @@ impl<S> Registered<S> {
             return Err(self.token.misused());
         }
         let result = operation(&self.source);
-        let would_block =
-            matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        self.token.tried(direction, if would_block { Proved::WouldBlock } else { Proved::Nothing });
+        if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            self.token.would_block(direction);
+        }
         result
     }
 
@@ -433,10 +414,9 @@ impl<S: ByteStream> Registered<S> {
         asked: usize,
         operation: impl FnMut(&S) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        self.poll_proving(asker.into(), direction, operation, |&moved| {
+        self.poll_draining(asker.into(), direction, operation, |&moved| {
             // Nothing at all is the end of the stream, which stays readable.
-            let short = S::SHORT_IS_DRAINED && 0 < moved && moved < asked;
-            if short { Proved::Drained } else { Proved::Nothing }
+            S::SHORT_IS_DRAINED && 0 < moved && moved < asked
         })
     }
 }
