@@ -94,7 +94,10 @@ fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream 
             let at = Span::mixed_site().located_at(sig.ident.span());
             let start = quote_spanned!(at=> ::waterspout::__private::start);
             let kind = quote! {
-                || ::waterspout::__private::Kind { name: #name, report: #report }
+                || ::waterspout::__private::Kind {
+                    name: #name,
+                    report: #report,
+                }
             };
             let started = quote_spanned!(at=> #start(#kind, #future));
             match handle {
@@ -373,7 +376,7 @@ mod tests {
             :: waterspout :: __private :: check_engine_output :: < () > () ; \
             :: core :: mem :: drop (:: waterspout :: __private :: start (";
         assert!(expansion.starts_with(start), "{expansion}");
-        assert!(expansion.contains("Name :: Is (\"beat\")"), "{expansion}");
+        assert!(expansion.contains("name : \"beat\""), "{expansion}");
     }
 
     #[test]
