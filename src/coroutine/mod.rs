@@ -199,11 +199,7 @@ impl<T> std::future::Future for Coroutine<T> {
     type Output = T;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        match self.runner.poll_join(cx) {
-            Poll::Ready(Ok(output)) => Poll::Ready(output),
-            Poll::Ready(Err(failure)) => JoinError::new(self.name(), failure).resume(),
-            Poll::Pending => Poll::Pending,
-        }
+        self.runner.poll_output(cx)
     }
 }
 

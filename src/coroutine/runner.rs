@@ -32,7 +32,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::Outcome;
-use crate::error::{ExcInfo, Failure};
+use crate::error::{ExcInfo, Failure, JoinError};
 use crate::ioloop::{
     Callback, Core, CoroutineInfo, IoLoop, Key, Panic, Resume, pack, unpack, waker, word_of,
 };
@@ -76,6 +76,8 @@ impl<T> Kind<T> {
 /// A coroutine as its handle sees it.
 pub(crate) trait Join<T> {
     fn poll_join(&self, cx: &mut Context<'_>) -> Poll<Result<T, Failure>>;
+    /// [`poll_join`](Join::poll_join) that panics where there is no output.
+    fn poll_output(&self, cx: &mut Context<'_>) -> Poll<T>;
     fn is_done(&self) -> bool;
     fn cancel(self: Rc<Self>);
     /// Nobody will await it.
@@ -413,6 +415,14 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K>
         match self.take() {
             Some(outcome) => Poll::Ready(outcome),
             None => panic!("`{}` was awaited again after its output", self.name()),
+        }
+    }
+
+    fn poll_output(&self, cx: &mut Context<'_>) -> Poll<F::Output> {
+        match self.poll_join(cx) {
+            Poll::Ready(Ok(output)) => Poll::Ready(output),
+            Poll::Ready(Err(failure)) => JoinError::new(self.name(), failure).resume(),
+            Poll::Pending => Poll::Pending,
         }
     }
 
