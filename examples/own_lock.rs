@@ -2,7 +2,7 @@
 //!
 //! Coroutines of a loop are not interrupted but where they await, so looking at the state and changing
 //! it needs no protection. A waiter that is dropped, by a time limit say, leaves the condition's queue:
-//! this lock can be waited for in every way that the crate's own can.
+//! this lock can be waited for in every way that the crate's own can, and its test says so.
 //!
 //! ```text
 //! $ cargo run --example own_lock
@@ -64,4 +64,11 @@ async fn main() {
         println!("reading meanwhile takes too long: {}", limited.is_err());
     };
     futures::join!(reader("ann"), reader("bob"), writer, reader("eve"));
+}
+
+#[cfg(test)] // among the tests of this crate: tests/suites.rs includes this file
+#[test]
+fn its_write_lock_is_a_lock() {
+    use waterspout::testing::{explore, lock_suite};
+    explore(20, || lock_suite(RwLock::default, RwLock::write));
 }

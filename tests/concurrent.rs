@@ -1,6 +1,7 @@
 //! `concurrent`: promises and their futures, and work on other threads as a coroutine awaits it.
 //! (The pool by itself is in `executor.rs`.)
 
+mod asleep;
 mod common;
 
 use std::cell::{Cell, RefCell};
@@ -492,9 +493,10 @@ fn virtual_time_stands_still_while_work_is_under_way() {
         .run_sync(|| async move {
             let (open, wait) = mpsc::channel();
             let work = inner.run_in_executor(move || wait.recv().unwrap());
-            // It waits for real while the loop has nothing to do but a timer.
+            // The loop waits for real while it has nothing to do but a timer.
+            let own = rustix::thread::gettid();
             let opening = inner.run_in_executor(move || {
-                std::thread::sleep(Duration::from_millis(2));
+                asleep::wait_until_asleep(own);
                 open.send(()).unwrap();
             });
             work.await;

@@ -1,6 +1,7 @@
 //! What other threads may do with a loop, and wakers: from other threads, of other loops, of loops
 //! that are gone, and in the last moments of a thread.
 
+mod asleep;
 mod common;
 
 use std::cell::{Cell, RefCell};
@@ -256,7 +257,7 @@ fn run_sync_from_another_thread_gives_the_output() {
     let elsewhere = Elsewhere::new();
     let output = elsewhere.handle.run_sync(|| async {
         let not_send = Rc::new(20);
-        sleep(Duration::from_millis(1)).await;
+        moment().await;
         *not_send + 1
     });
     assert_eq!(output.unwrap(), 21);
@@ -723,8 +724,10 @@ fn a_sleeping_loop_is_woken_at_once() {
     let handle = io_loop.handle();
     let begun = Instant::now();
     io_loop.call_later(60 * SECOND, || ());
+    let (tells, told) = mpsc::channel();
+    io_loop.add_callback(move || tells.send(rustix::thread::gettid()).unwrap());
     let thread = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(2));
+        asleep::wait_until_asleep(told.recv().unwrap());
         handle.stop().unwrap();
     });
     io_loop.start().unwrap();

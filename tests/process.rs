@@ -13,9 +13,12 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
-use rustix::process::{self, Pid, WaitOptions, kill_process, waitpid};
+use rustix::io::retry_on_intr;
+use rustix::process::{
+    self, Pid, WaitId, WaitIdOptions, WaitOptions, kill_process, waitid, waitpid,
+};
 use waterspout::IoLoop;
-use waterspout::coroutine::{moment, sleep, spawn, start, with_timeout};
+use waterspout::coroutine::{moment, spawn, start, with_timeout};
 use waterspout::process::Subprocess;
 use waterspout::signal::Signal;
 
@@ -44,10 +47,23 @@ fn pid(child: &Subprocess) -> Pid {
     Pid::from_raw(child.pid() as i32).unwrap()
 }
 
-/// Waits until something is so that no event tells of.
+/// Waits until a child is in a state that the system tells its parent of, and leaves it so. The loop
+/// waits meanwhile.
+fn wait_until(pid: u32, state: WaitIdOptions) {
+    let child = Pid::from_raw(pid as i32).unwrap();
+    let waited = retry_on_intr(|| waitid(WaitId::Pid(child), state | WaitIdOptions::NOWAIT));
+    assert!(waited.unwrap().is_some());
+}
+
+/// Waits until a child has ended, and leaves the zombie to who reaps it.
+fn wait_until_ended(pid: u32) {
+    wait_until(pid, WaitIdOptions::EXITED);
+}
+
+/// Turns until something is so.
 async fn until(mut is_so: impl FnMut() -> bool) {
     while !is_so() {
-        sleep(Duration::from_millis(1)).await;
+        moment().await;
     }
 }
 
@@ -129,7 +145,8 @@ async fn the_exit_status_is_told_as_often_as_it_is_asked_for() {
 #[waterspout::test(timeout = 30)]
 async fn a_child_that_ended_before_it_was_waited_for_is_no_other() {
     let mut child = Subprocess::spawn(&mut sh("exit 7")).unwrap();
-    until(|| state(child.pid()) == Some('Z')).await;
+    wait_until_ended(child.pid());
+    assert_eq!(state(child.pid()), Some('Z'));
     assert_eq!(child.wait_for_exit().await.unwrap().code(), Some(7));
     assert_eq!(state(child.pid()), None);
 }
@@ -154,7 +171,8 @@ async fn a_child_that_a_signal_ended_says_which() {
 #[waterspout::test(timeout = 30)]
 async fn killing_a_child_that_has_ended_unseen_is_no_error() {
     let mut child = Subprocess::spawn(&mut sh("exit 4")).unwrap();
-    until(|| state(child.pid()) == Some('Z')).await;
+    wait_until_ended(child.pid());
+    assert_eq!(state(child.pid()), Some('Z'));
     child.kill().unwrap();
     assert_eq!(child.wait_for_exit().await.unwrap().code(), Some(4));
 }
@@ -164,7 +182,8 @@ async fn a_stopped_child_has_not_ended() {
     let mut child = Subprocess::spawn(&mut cat()).unwrap();
     let stdin = child.stdin.take();
     kill_process(pid(&child), process::Signal::STOP).unwrap();
-    until(|| state(child.pid()) == Some('T')).await;
+    wait_until(child.pid(), WaitIdOptions::STOPPED);
+    assert_eq!(state(child.pid()), Some('T'));
     drop(stdin);
     let stopped = with_timeout(Duration::from_millis(50), child.wait_for_exit()).await;
     assert!(stopped.is_err());
@@ -221,13 +240,8 @@ async fn try_wait_does_not_wait() {
     let mut child = Subprocess::spawn(&mut cat()).unwrap();
     assert!(child.try_wait().unwrap().is_none());
     drop(child.stdin.take());
-    let mut status = None;
-    until(|| {
-        status = child.try_wait().unwrap();
-        status.is_some()
-    })
-    .await;
-    assert_eq!(status, Some(ExitStatus::from_raw(0)));
+    wait_until_ended(child.pid());
+    assert_eq!(child.try_wait().unwrap(), Some(ExitStatus::from_raw(0)));
     assert_eq!(child.wait_for_exit().await.unwrap().code(), Some(0));
 }
 
@@ -280,7 +294,7 @@ async fn a_child_that_is_dropped_runs_on_and_leaves_no_zombie() {
     // One that has ended already, too.
     let child = Subprocess::spawn(&mut sh("exit")).unwrap();
     let pid = child.pid();
-    until(|| state(pid) == Some('Z')).await;
+    wait_until_ended(pid);
     drop(child);
     until(|| state(pid).is_none()).await;
 }
@@ -319,9 +333,8 @@ fn children_of_a_loop_that_was_closed_are_reaped_at_the_next_start_of_one() {
         io_loop.close();
         assert!(pids.iter().all(|pid| matches!(state(*pid), Some('R' | 'S' | 'D'))));
         drop(stdins);
-        while !pids.iter().all(|pid| state(*pid) == Some('Z')) {
-            thread::yield_now();
-        }
+        pids.iter().copied().for_each(wait_until_ended);
+        assert!(pids.iter().all(|pid| state(*pid) == Some('Z')));
         let io_loop = IoLoop::new().unwrap();
         let next = io_loop
             .run_sync(|| async { Subprocess::spawn(&mut sh("exit"))?.wait_for_exit().await });
@@ -356,9 +369,8 @@ fn a_child_that_is_dropped_elsewhere_is_reaped_at_the_next_start_of_one() {
             stdin
         });
         drop(stdins);
-        while !pids.iter().all(|pid| state(*pid) == Some('Z')) {
-            thread::yield_now();
-        }
+        pids.iter().copied().for_each(wait_until_ended);
+        assert!(pids.iter().all(|pid| state(*pid) == Some('Z')));
         let next = io_loop
             .run_sync(|| async { Subprocess::spawn(&mut sh("exit"))?.wait_for_exit().await });
         assert!(next.unwrap().unwrap().success());

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use rustix::process::{Pid, Signal as RawSignal, kill_process};
 use signal_hook::low_level::raise;
-use waterspout::coroutine::{self, moment, sleep, with_timeout};
+use waterspout::coroutine::{self, moment, with_timeout};
 use waterspout::signal::{self, Signal, SignalHandler};
 use waterspout::{Exception, IoLoop};
 
@@ -28,10 +28,11 @@ fn send(signal: Signal) {
     raise(signal.number()).unwrap();
 }
 
-/// Long enough for the loop to have asked its selector a few times.
+/// Long enough for the loop to have asked its selector a few times: while it is busy it does so after
+/// 64 entries of its queue at the latest.
 async fn a_while() {
-    for _ in 0..5 {
-        sleep(Duration::from_millis(1)).await;
+    for _ in 0..300 {
+        moment().await;
     }
 }
 

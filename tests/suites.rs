@@ -1,16 +1,34 @@
-//! Every stream of the crate goes through the suite that holds for any.
+//! Every stream and every lock of the crate goes through the suite that holds for any, and the suites
+//! find what is wrong with one that has a fault.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
+use std::panic::Location;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncWrite};
+use futures::lock::Mutex;
+use waterspout::coroutine::moment;
 use waterspout::iostream::Pipe;
+use waterspout::locks::{BoundedSemaphore, Lock, Semaphore};
 use waterspout::net::{UnixStream, pipe};
-use waterspout::testing::{self, Memory, half_close_suite, stream_suite};
+use waterspout::testing::{
+    self, Memory, explore, fair_lock_suite, half_close_suite, lock_suite, stream_suite,
+};
 use waterspout::{IoLoop, coroutine};
+
+/// A lock that a user wrote; its own test, which puts it through the suite, runs here.
+#[allow(dead_code)]
+#[path = "../examples/own_lock.rs"]
+mod own_lock;
+
+// ---------------------------------------------------------------------------------------------
+// Streams
 
 /// Two pipes as a stream that goes both ways.
 fn pipes() -> (Pipe, Pipe) {
@@ -57,7 +75,7 @@ async fn boxed_streams() {
 }
 
 // ---------------------------------------------------------------------------------------------
-// The suite finds what is wrong
+// What the suite says of streams with a fault
 
 /// A stream with one fault.
 struct Faulty {
@@ -140,32 +158,30 @@ impl AsyncWrite for Faulty {
     }
 }
 
-/// What the suite says of streams with a fault: its panic, or `None` if it hangs.
-fn verdict(fault: Fault, half_close: bool) -> Option<String> {
+/// What a suite says: its panic, or the coroutines that are stuck, or that nothing is wrong.
+fn verdict<F: Future<Output = ()> + 'static>(suite: impl FnOnce() -> F + 'static) -> String {
     // In virtual time, a loop in which nothing moves any more is at its time limit at once.
     let io_loop = IoLoop::builder().virtual_time().build().unwrap();
-    let faulty = move |io| Faulty { io, fault, reads: Cell::new(0) };
-    let stuck = Rc::new(Cell::new(true));
-    let ended = stuck.clone();
-    let found = io_loop.run_sync_timeout(std::time::Duration::from_secs(1), || async move {
-        let checked = coroutine::start(async move {
-            let pair = async || {
-                let (one, other) = testing::duplex(1000);
-                (faulty(one), faulty(other))
-            };
-            match half_close {
-                false => stream_suite(pair).await,
-                true => half_close_suite(pair).await,
-            }
-        });
-        let found = checked.join().await;
-        ended.set(false);
-        found.unwrap_err().into_panic().ok().and_then(|panic| panic.downcast::<String>().ok())
+    let said = io_loop.run_sync_timeout(Duration::from_secs(1), || async move {
+        match coroutine::start(async move { suite().await }).join().await {
+            Ok(()) => "nothing is wrong".into(),
+            Err(found) => *found.into_panic().unwrap().downcast::<String>().unwrap(),
+        }
     });
-    let found = found.ok().flatten().map(|message| *message);
-    assert_eq!(found.is_none(), stuck.get());
     io_loop.close();
-    found
+    said.unwrap_or_else(|stuck| format!("hangs: {stuck}"))
+}
+
+fn verdict_on_streams(fault: Fault, half_close: bool) -> String {
+    let faulty = move |io| Faulty { io, fault, reads: Cell::new(0) };
+    let pair = async move || {
+        let (one, other) = testing::duplex(1000);
+        (faulty(one), faulty(other))
+    };
+    match half_close {
+        false => verdict(move || stream_suite(pair)),
+        true => verdict(move || half_close_suite(pair)),
+    }
 }
 
 #[test]
@@ -177,8 +193,8 @@ fn the_suite_says_what_is_wrong_with_a_stream() {
         (Fault::TakesAll, false, "bytes were taken while nobody reads"),
         (Fault::ClosesBoth, true, "stream suite: closing one direction leaves the other"),
     ] {
-        let said = verdict(fault, half_close).unwrap_or_default();
-        assert!(said.contains(expected), "{said}");
+        let said = verdict_on_streams(fault, half_close);
+        assert!(!said.starts_with("hangs") && said.contains(expected), "{said}");
         assert!(said.contains("tests/suites.rs"), "{said}");
     }
 }
@@ -186,6 +202,255 @@ fn the_suite_says_what_is_wrong_with_a_stream() {
 #[test]
 fn a_stream_that_does_not_wake_hangs_in_the_suite() {
     for fault in [Fault::DoesNotWakeReaders, Fault::NeverEnds] {
-        assert_eq!(verdict(fault, false), None);
+        let said = verdict_on_streams(fault, false);
+        assert!(said.starts_with("hangs") && said.contains("`stream suite: "), "{said}");
     }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Locks, under many orders
+
+#[test]
+fn locks() {
+    explore(20, || async {
+        lock_suite(|| Lock::new(()), Lock::acquire).await;
+        fair_lock_suite(|| Lock::new(()), Lock::acquire).await;
+    });
+}
+
+#[test]
+fn semaphores_of_one() {
+    explore(20, || async {
+        lock_suite(|| Semaphore::new(1), Semaphore::acquire).await;
+        fair_lock_suite(|| Semaphore::new(1), Semaphore::acquire).await;
+        lock_suite(|| BoundedSemaphore::new(1), BoundedSemaphore::acquire).await;
+        fair_lock_suite(|| BoundedSemaphore::new(1), BoundedSemaphore::acquire).await;
+    });
+}
+
+#[test]
+fn a_lock_of_another_crate() {
+    explore(20, || lock_suite(|| Mutex::new(()), Mutex::lock));
+}
+
+#[waterspout::test(timeout = 60.0)]
+async fn a_lock_in_real_time() {
+    lock_suite(|| Lock::new(()), Lock::acquire).await;
+    fair_lock_suite(|| Lock::new(()), Lock::acquire).await;
+}
+
+// ---------------------------------------------------------------------------------------------
+// What the suites say of locks with a fault
+
+/// A lock that is handed on, with one fault.
+struct FaultyLock {
+    fault: LockFault,
+    is_held: Cell<bool>,
+    waiters: RefCell<VecDeque<Rc<Waiter>>>,
+}
+
+struct Waiter {
+    waker: RefCell<Waker>,
+    has_it: Cell<bool>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum LockFault {
+    None,
+    /// Who polls again has it.
+    LetsInWhoPollsAgain,
+    /// Who polls again waits twice.
+    QueuesTwice,
+    /// The next one has it and is not told.
+    ForgetsTheWakeUp,
+    /// The next one is told by its first waker.
+    KeepsTheFirstWaker,
+    /// A waiter that is dropped stays in the queue.
+    HandsItToWhoHasGone,
+    /// A waiter that has it and is dropped keeps it.
+    LosesItWithAWaiter,
+    /// A waiter that is dropped releases what it does not have.
+    ReleasedByWaiters,
+    /// A guard that is dropped by a panic releases nothing.
+    KeptByAPanic,
+    /// A guard that is dropped by another coroutine releases nothing.
+    KeptByAnother,
+    /// The last to come is the first.
+    LastFirst,
+    /// Who polls again waits behind the others.
+    LosesThePlace,
+    /// Who takes the place of a waiter that is dropped is the last.
+    HandedToTheLast,
+}
+
+impl FaultyLock {
+    fn new(fault: LockFault) -> FaultyLock {
+        FaultyLock { fault, is_held: Cell::new(false), waiters: RefCell::default() }
+    }
+
+    fn acquire(&self) -> FaultyAcquire<'_> {
+        FaultyAcquire { lock: self, waiter: None }
+    }
+
+    fn release(&self, to_the_last: bool) {
+        let mut waiters = self.waiters.borrow_mut();
+        let next = if to_the_last { waiters.pop_back() } else { waiters.pop_front() };
+        self.is_held.set(next.is_some());
+        if let Some(next) = next {
+            next.has_it.set(true);
+            if self.fault != LockFault::ForgetsTheWakeUp {
+                next.waker.borrow().wake_by_ref();
+            }
+        }
+    }
+
+    fn leave(&self, waiter: &Rc<Waiter>) {
+        self.waiters.borrow_mut().retain(|other| !Rc::ptr_eq(other, waiter));
+    }
+}
+
+struct FaultyAcquire<'a> {
+    lock: &'a FaultyLock,
+    waiter: Option<Rc<Waiter>>,
+}
+
+impl<'a> Future for FaultyAcquire<'a> {
+    type Output = FaultyGuard<'a>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FaultyGuard<'a>> {
+        let lock = self.lock;
+        let Some(waiter) = self.waiter.clone() else {
+            if !lock.is_held.replace(true) {
+                return Poll::Ready(FaultyGuard { lock, place: current_place() });
+            }
+            let (waker, has_it) = (RefCell::new(cx.waker().clone()), Cell::new(false));
+            let waiter = self.waiter.insert(Rc::new(Waiter { waker, has_it }));
+            lock.waiters.borrow_mut().push_back(waiter.clone());
+            return Poll::Pending;
+        };
+        if waiter.has_it.get() || lock.fault == LockFault::LetsInWhoPollsAgain {
+            self.waiter = None;
+            return Poll::Ready(FaultyGuard { lock, place: current_place() });
+        }
+        if lock.fault != LockFault::KeepsTheFirstWaker {
+            *waiter.waker.borrow_mut() = cx.waker().clone();
+        }
+        if lock.fault == LockFault::LosesThePlace {
+            lock.leave(&waiter);
+        }
+        if matches!(lock.fault, LockFault::LosesThePlace | LockFault::QueuesTwice) {
+            lock.waiters.borrow_mut().push_back(waiter);
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for FaultyAcquire<'_> {
+    fn drop(&mut self) {
+        let (fault, Some(waiter)) = (self.lock.fault, &self.waiter) else { return };
+        if fault != LockFault::HandsItToWhoHasGone {
+            self.lock.leave(waiter);
+        }
+        let releases = waiter.has_it.get() && fault != LockFault::LosesItWithAWaiter;
+        if releases || fault == LockFault::ReleasedByWaiters {
+            self.lock.release(fault == LockFault::HandedToTheLast);
+        }
+    }
+}
+
+struct FaultyGuard<'a> {
+    lock: &'a FaultyLock,
+    /// Where the coroutine that acquired it was started.
+    place: Option<&'static Location<'static>>,
+}
+
+fn current_place() -> Option<&'static Location<'static>> {
+    coroutine::current().map(|coroutine| coroutine.started_at)
+}
+
+impl Drop for FaultyGuard<'_> {
+    fn drop(&mut self) {
+        let keeps = match self.lock.fault {
+            LockFault::KeptByAPanic => thread::panicking(),
+            LockFault::KeptByAnother => self.place != current_place(),
+            _ => false,
+        };
+        if !keeps {
+            self.lock.release(self.lock.fault == LockFault::LastFirst);
+        }
+    }
+}
+
+#[test]
+fn the_suite_says_what_is_wrong_with_a_lock() {
+    use LockFault::*;
+    for (fault, expected) in [
+        (LetsInWhoPollsAgain, "polling again changes nothing: a second one has it"),
+        (QueuesTwice, "polling again changes nothing: it is free, and to be waited for"),
+        (HandsItToWhoHasGone, "a waiter that is dropped takes nothing: it is free, and"),
+        (LosesItWithAWaiter, "a waiter that is dropped passes it on: it is free, and"),
+        (ReleasedByWaiters, "a waiter that is dropped takes nothing: a second one has it"),
+    ] {
+        let said = verdict_on_locks(fault);
+        assert!(said.starts_with(&format!("lock suite: {expected}")), "{said}");
+        assert!(said.contains("tests/suites.rs"), "{said}");
+    }
+    let two = verdict(|| lock_suite(|| Semaphore::new(2), Semaphore::acquire));
+    assert!(
+        two.starts_with("lock suite: who waits is woken when it is released: a second"),
+        "{two}"
+    );
+    let slow = async |lock: &'static Lock| {
+        moment().await;
+        lock.acquire().await
+    };
+    let slow = verdict(move || lock_suite(|| Lock::new(()), slow));
+    assert!(slow.starts_with("lock suite: a free lock is acquired at once: it is free"), "{slow}");
+}
+
+#[test]
+fn a_lock_that_is_lost_hangs_in_the_suite() {
+    use LockFault::*;
+    for (fault, expected) in [
+        (ForgetsTheWakeUp, "who waits is woken when it is released"),
+        (KeepsTheFirstWaker, "the waker of the last poll is woken"),
+        (KeptByAPanic, "a panic releases it"),
+        (KeptByAnother, "a guard may be dropped elsewhere"),
+    ] {
+        let said = verdict_on_locks(fault);
+        assert!(said.starts_with("hangs"), "{said}");
+        assert!(said.contains(&format!("stuck: `lock suite: {expected}` started")), "{said}");
+    }
+}
+
+#[test]
+fn the_suite_for_fair_locks_says_who_has_it_too_early() {
+    use LockFault::*;
+    for (fault, expected) in [
+        (LastFirst, "first come, first served: those who waited from 0 to 9, twice, had it in"),
+        (LosesThePlace, "polling again keeps the place: who came later has it"),
+        (HandedToTheLast, "who stops waiting changes no order: who came later has it"),
+    ] {
+        let said =
+            verdict(move || fair_lock_suite(move || FaultyLock::new(fault), FaultyLock::acquire));
+        assert!(said.starts_with(&format!("lock suite: {expected}")), "{said}");
+        assert!(said.contains("tests/suites.rs"), "{said}");
+        // As a lock that promises no order, it is right.
+        assert_eq!(verdict_on_locks(fault), "nothing is wrong");
+    }
+    // Whoever releases it may have it again at once.
+    let barges = verdict(|| fair_lock_suite(|| Mutex::new(()), Mutex::lock));
+    assert!(barges.contains("had it in the order [0, 0, 1, 1, 2, 2,"), "{barges}");
+}
+
+#[test]
+fn the_suites_find_nothing_in_a_lock_without_a_fault() {
+    let right = || FaultyLock::new(LockFault::None);
+    assert_eq!(verdict_on_locks(LockFault::None), "nothing is wrong");
+    let fair = verdict(move || fair_lock_suite(right, FaultyLock::acquire));
+    assert_eq!(fair, "nothing is wrong");
+}
+
+fn verdict_on_locks(fault: LockFault) -> String {
+    verdict(move || lock_suite(move || FaultyLock::new(fault), FaultyLock::acquire))
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::seconds;
 use futures::FutureExt;
 use futures::future::join_all;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use waterspout::coroutine::{self, moment, sleep};
 use waterspout::net::{BindOptions, Resolver, Resolving, TcpClient, TcpListener, bind_sockets};
 use waterspout::{Counters, IoLoop};
@@ -242,6 +242,72 @@ async fn an_attempt_that_was_slow_may_still_win() {
 }
 
 // ---------------------------------------------------------------------------------------------
+// Peers that go
+
+#[waterspout::test]
+async fn a_peer_that_goes_while_it_is_connected_to_refuses() {
+    let hole = BlackHole::new(ANY).await;
+    let before = held();
+    let client = known([hole.address]);
+    let mut connecting = Box::pin(client.connect("name", 1));
+    while IoLoop::current().counters().sources == before.1 {
+        assert!(connecting.as_mut().now_or_never().is_none());
+        moment().await;
+    }
+    // The system's next try, after a second, finds nobody.
+    drop(hole);
+    assert_eq!(kind(connecting.await), ErrorKind::ConnectionRefused);
+    assert_eq!(held(), before);
+}
+
+#[waterspout::test]
+async fn a_peer_that_resets_before_the_connection_is_noticed_is_an_error() {
+    let (listener, address) = open(ANY);
+    let before = held();
+    let client = known([address]);
+    let mut connecting = Box::pin(client.connect("name", 1));
+    while IoLoop::current().counters().sources == before.1 {
+        assert!(connecting.as_mut().now_or_never().is_none());
+        moment().await;
+    }
+    reset(listener.accept().unwrap().0);
+    // Of the connect, or of what is done first if the system is late to tell.
+    let error = match connecting.await {
+        Ok(stream) => kind(stream.read(&mut [0; 1]).await),
+        Err(error) => error.kind(),
+    };
+    assert_eq!(error, ErrorKind::ConnectionReset);
+    assert_eq!(held(), before);
+}
+
+#[waterspout::test]
+async fn a_peer_that_resets_at_once_is_an_error_of_the_first_read_or_write() {
+    let (listener, address) = open(ANY);
+    for reads in [true, false] {
+        let stream = known([address]).connect("name", 1).await.unwrap();
+        let reading = coroutine::start(async move {
+            let first = stream.read(&mut [0; 1]).await;
+            (first, stream)
+        });
+        moment().await;
+        assert!(!reading.done());
+        reset(listener.accept().unwrap().0);
+        let (first, stream) = reading.await;
+        assert_eq!(kind(first), ErrorKind::ConnectionReset);
+        // It is told once, by the system; then there is the end, and nobody to write to.
+        match reads {
+            true => assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0),
+            false => assert_eq!(kind(stream.write(b"x").await), ErrorKind::BrokenPipe),
+        }
+    }
+}
+
+/// Closes a connection with a reset.
+fn reset(stream: net::TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+// ---------------------------------------------------------------------------------------------
 // Time limits and cancelling
 
 #[waterspout::test(virtual_time)]
@@ -279,17 +345,20 @@ async fn no_time_at_all_is_too_little_unless_nothing_takes_any() {
     assert_eq!(error, ErrorKind::TimedOut);
 }
 
-#[waterspout::test]
+#[waterspout::test(virtual_time)]
 async fn dropping_it_closes_all_attempts() {
     let holes = [BlackHole::new(ANY_V6).await, BlackHole::new(ANY).await];
     let before = held();
     let client = known(holes.iter().map(|hole| hole.address));
     let mut connecting = Box::pin(client.connect("name", 1));
-    // Until the second is under way beside the first.
-    while IoLoop::current().counters().sources < before.1 + 2 {
+    while IoLoop::current().counters().sources == before.1 {
         assert!(connecting.as_mut().now_or_never().is_none());
-        sleep(Duration::from_millis(1)).await;
+        moment().await;
     }
+    // The second is under way beside the first then.
+    sleep(Duration::from_millis(250)).await;
+    assert!(connecting.as_mut().now_or_never().is_none());
+    assert_eq!(IoLoop::current().counters().sources, before.1 + 2);
     drop(connecting);
     assert_eq!(held(), before);
     let connecting = coroutine::start(async move { client.connect("name", 1).await });

@@ -1,15 +1,25 @@
-//! What tests are made of: streams in memory, ports, what is expected in the log.
+//! What tests are made of: streams in memory, ports, many orders of what is ready, the trace, a clock
+//! that is moved by hand, what is expected in the log.
 
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::env;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
+use std::time::Duration;
 
+use common::{Diary, one_turn, panic_of, seconds, virtual_loop};
 use futures::FutureExt;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use log::{Level, Log, Metadata, Record};
-use waterspout::coroutine::{self, moment};
-use waterspout::testing::{self, ExpectLog, Logger};
+use waterspout::coroutine::{self, moment, sleep, spawn, spawn_named, with_timeout};
+use waterspout::testing::{self, ExpectLog, Logger, explore};
+use waterspout::{Interest, IoLoop, Step};
 
 // ---------------------------------------------------------------------------------------------
 // Streams
@@ -81,6 +91,331 @@ fn an_unused_port_is_free_and_bound() {
     assert_ne!(port, 0);
     let again = std::net::TcpListener::bind(("127.0.0.1", port));
     assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Many orders of what is ready
+
+fn shuffled(seed: u64) -> IoLoop {
+    IoLoop::builder().virtual_time().shuffle(seed).build().unwrap()
+}
+
+/// What is ready at the start of one turn, as it runs under a seed: a callback, a coroutine, a
+/// callback by a handle, and so on.
+fn order_of(entries: usize, seed: u64) -> Vec<String> {
+    let (io_loop, diary) = (shuffled(seed), Diary::new());
+    for n in 0..entries {
+        let write = diary.writing(n);
+        match n % 2 {
+            0 => io_loop.add_callback(write),
+            _ => drop(io_loop.spawn(async { write() })),
+        }
+    }
+    one_turn(&io_loop);
+    diary.read()
+}
+
+#[test]
+fn a_seed_gives_the_same_order_each_time_and_another_seed_another_one() {
+    let orders: Vec<_> = (0..20).map(|seed| order_of(20, seed)).collect();
+    assert_eq!(orders, (0..20).map(|seed| order_of(20, seed)).collect::<Vec<_>>());
+    assert_eq!(orders.iter().collect::<BTreeSet<_>>().len(), 20);
+}
+
+#[test]
+fn every_order_of_callbacks_and_coroutines_comes_up() {
+    let orders: BTreeSet<_> = (0..1000).map(|seed| order_of(4, seed)).collect();
+    assert_eq!(orders.len(), 24);
+}
+
+#[test]
+fn without_a_seed_the_order_is_that_of_coming() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    for n in 0..5 {
+        io_loop.add_callback(diary.writing(n));
+    }
+    one_turn(&io_loop);
+    assert_eq!(diary.read(), ["0", "1", "2", "3", "4"]);
+}
+
+#[test]
+fn whatever_the_order_a_turn_runs_the_same() {
+    for seed in 0..100 {
+        let (io_loop, diary) = (shuffled(seed), Diary::new());
+        for _ in 0..4 {
+            let (inner, diary) = (io_loop.clone(), diary.clone());
+            io_loop.add_callback(move || {
+                diary.write("first");
+                inner.add_callback(diary.writing("second"));
+                drop(inner.spawn(async move { diary.write("second") }));
+            });
+        }
+        one_turn(&io_loop);
+        assert_eq!(diary.read(), ["first"; 4], "seed {seed}");
+        one_turn(&io_loop);
+        assert_eq!(diary.read(), ["second"; 8], "seed {seed}");
+    }
+}
+
+#[test]
+fn whatever_the_order_timers_come_after_what_is_ready_and_by_their_deadlines() {
+    for seed in 0..100 {
+        let (io_loop, diary) = (shuffled(seed), Diary::new());
+        for (delay, name) in [(2, "later"), (1, "soon"), (1, "soon, too")] {
+            io_loop.call_later(seconds(delay), diary.writing(name));
+        }
+        io_loop.advance(seconds(3));
+        for _ in 0..2 {
+            io_loop.add_callback(diary.writing("ready"));
+        }
+        one_turn(&io_loop);
+        assert_eq!(diary.read(), ["ready", "ready", "soon", "soon, too", "later"], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_steps_each_time() {
+    let steps = |seed| {
+        let io_loop = IoLoop::builder().virtual_time().shuffle(seed).trace(1000).build().unwrap();
+        io_loop.run_sync(workers).unwrap();
+        io_loop.trace()
+    };
+    assert_eq!(steps(1), steps(1));
+    assert_ne!(steps(1), steps(2));
+}
+
+/// Some that sleep, and wake in the same turns.
+async fn workers() {
+    let work = |name, period| {
+        spawn_named(name, async move {
+            for _ in 0..6 {
+                sleep(seconds(period)).await;
+            }
+        })
+    };
+    for worker in [work("ann", 1), work("bob", 2), work("eve", 3)] {
+        worker.await;
+    }
+}
+
+#[test]
+fn exploring_takes_each_seed_once_on_a_loop_in_virtual_time() {
+    let orders = RefCell::new(Vec::new());
+    let start = std::time::Instant::now();
+    explore(20, || async {
+        let diary = Diary::new();
+        let (ann, bob) = (diary.clone(), diary.clone());
+        let children =
+            [spawn(async move { ann.write("ann") }), spawn(async move { bob.write("bob") })];
+        for child in children {
+            child.await;
+        }
+        sleep(seconds(3600)).await;
+        assert!(IoLoop::current().time() > start + seconds(3600));
+        orders.borrow_mut().push(diary.read());
+    });
+    let orders = orders.into_inner();
+    assert_eq!(orders.len(), 20);
+    for order in [["ann", "bob"], ["bob", "ann"]] {
+        assert!(orders.iter().any(|other| *other == order));
+    }
+}
+
+#[test]
+fn a_test_that_is_stuck_under_a_seed_fails() {
+    let stuck = || explore(3, || async { spawn_named("forever", std::future::pending()).await });
+    let said = panic_of(stuck);
+    assert!(said.contains("timed out") && said.contains("`forever`"), "{said}");
+}
+
+#[test]
+fn the_seed_that_failed_is_told_and_can_be_run_alone() {
+    const TEST: &str = "the_seed_that_failed_is_told_and_can_be_run_alone";
+    const IN_CHILD: &str = "WATERSPOUT_TEST_EXPLORES";
+    if env::var_os(IN_CHILD).is_some() {
+        return explore(1000, || async {
+            eprintln!("tried");
+            let diary = Diary::new();
+            let children = [1, 2, 3].map(|n| {
+                let diary = diary.clone();
+                spawn(async move { diary.write(n) })
+            });
+            for child in children {
+                child.await;
+            }
+            assert_ne!(diary.read(), ["3", "2", "1"]);
+        });
+    }
+    // The standard error of a process in which this fails, and how many seeds it took.
+    let fails = |seed: Option<&str>| {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--exact", TEST, "--nocapture"]).env(IN_CHILD, "1");
+        command.env_remove("WATERSPOUT_SEED");
+        command.envs(seed.map(|seed| ("WATERSPOUT_SEED", seed)));
+        let output = command.output().unwrap();
+        assert!(!output.status.success());
+        let said = String::from_utf8(output.stderr).unwrap();
+        let tried = said.lines().filter(|line| *line == "tried").count();
+        (said, tried)
+    };
+    let (said, tried) = fails(None);
+    let told = said.lines().find_map(|line| line.strip_prefix("failed under seed ")).unwrap();
+    let (seed, _) = told.split_once(';').unwrap();
+    // It is the first that failed: all before it were tried.
+    assert_eq!(seed.parse(), Ok(tried - 1));
+    let (again, tried) = fails(Some(seed));
+    assert!(again.contains(&format!("failed under seed {seed};")), "{again}");
+    assert_eq!(tried, 1);
+}
+
+// ---------------------------------------------------------------------------------------------
+// The trace
+
+fn traced(steps: usize) -> IoLoop {
+    IoLoop::builder().virtual_time().trace(steps).build().unwrap()
+}
+
+#[test]
+fn the_trace_has_every_step_in_order() {
+    let io_loop = traced(100);
+    let lines = Cell::new((0, 0));
+    let inner = io_loop.clone();
+    let program = || async {
+        lines.set((line!() + 1, line!() + 2));
+        inner.add_callback(|| {});
+        inner.call_later(seconds(1), || {});
+        spawn_named("child", sleep(seconds(2))).await;
+    };
+    io_loop.run_sync(program).unwrap();
+    let told: Vec<_> = io_loop.trace().iter().map(Step::to_string).collect();
+    // Without the columns.
+    let no_column = |step: &String| match step.rsplit_once(':') {
+        Some((call, _)) if call.starts_with("call ") => call.to_owned(),
+        _ => step.clone(),
+    };
+    let steps: Vec<_> = told.iter().map(no_column).collect();
+    let (callback, timer) = lines.get();
+    let [callback, timer] = [callback, timer].map(|line| format!("call {}:{line}", file!()));
+    let first = ["turn", "resume run_sync", "turn", &callback, "resume child", "poll: 0 events"];
+    assert_eq!(steps[..6], first);
+    // How often it looks at the clock and the selector between them is its own affair.
+    let busy = |step: &&String| !["turn", "poll: 0 events"].contains(&step.as_str());
+    let rest: Vec<_> = steps[6..].iter().filter(busy).collect();
+    assert_eq!(rest, [&*timer, "resume child", "resume run_sync"]);
+}
+
+#[test]
+fn the_trace_tells_events_and_handlers() {
+    let io_loop = traced(100);
+    let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let stops = io_loop.clone();
+    io_loop.add_handler(one, Interest::READ, move |_, _| stops.stop()).unwrap();
+    io::Write::write_all(&mut &other, b"x").unwrap();
+    io_loop.start().unwrap();
+    let steps = io_loop.trace();
+    let expected = [Step::Turn, Step::Poll(1), Step::Turn, Step::Resume(None)];
+    assert_eq!(steps, expected);
+}
+
+#[test]
+fn the_trace_keeps_the_last_steps_and_none_unless_asked() {
+    let last = |steps| {
+        let io_loop = traced(steps);
+        io_loop.run_sync(workers).unwrap();
+        io_loop.trace()
+    };
+    let all = last(1000);
+    assert!(all.len() > 20 && all.len() < 1000);
+    assert_eq!(last(7), all[all.len() - 7..]);
+    assert_eq!(last(0), []);
+    let untraced = virtual_loop();
+    untraced.run_sync(workers).unwrap();
+    assert_eq!(untraced.trace(), []);
+}
+
+// ---------------------------------------------------------------------------------------------
+// A clock that is moved by hand
+
+#[test]
+fn the_clock_is_where_it_was_moved_and_nothing_fires_before_the_next_turn() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    for (delay, name) in [(5, "five"), (10, "ten"), (1, "one")] {
+        io_loop.call_later(seconds(delay), diary.writing(name));
+    }
+    let start = io_loop.time();
+    io_loop.advance(seconds(4));
+    io_loop.advance(Duration::from_millis(1500));
+    assert_eq!(io_loop.time(), start + Duration::from_millis(5500));
+    assert_eq!(diary.read(), [""; 0]);
+    one_turn(&io_loop);
+    assert_eq!(diary.read(), ["one", "five"]);
+    one_turn(&io_loop);
+    assert_eq!((diary.read(), io_loop.time()), (vec![], start + Duration::from_millis(5500)));
+    io_loop.advance(Duration::from_millis(4500));
+    one_turn(&io_loop);
+    assert_eq!(diary.read(), ["ten"]);
+}
+
+#[test]
+fn a_callback_may_move_the_clock_and_what_is_set_after_counts_from_there() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let start = io_loop.time();
+    let (inner, write) = (io_loop.clone(), diary.clone());
+    io_loop.call_later(seconds(3), diary.writing("due by then"));
+    io_loop.add_callback(move || {
+        inner.advance(seconds(10));
+        inner.call_later(seconds(1), write.writing("one more second"));
+        write.write("moved");
+    });
+    one_turn(&io_loop);
+    // The turn's timers were collected when it began.
+    assert_eq!(diary.read(), ["moved"]);
+    one_turn(&io_loop);
+    assert_eq!(diary.read(), ["due by then"]);
+    let stops = io_loop.clone();
+    io_loop.call_later(seconds(1), move || stops.stop());
+    io_loop.start().unwrap();
+    assert_eq!(
+        (diary.read(), io_loop.time()),
+        (vec!["one more second".into()], start + seconds(11))
+    );
+}
+
+#[waterspout::test(virtual_time)]
+async fn sleepers_and_time_limits_end_when_the_clock_is_moved_past_them() {
+    let io_loop = IoLoop::current();
+    let slept = spawn(async {
+        sleep(seconds(60)).await;
+        IoLoop::current().time()
+    });
+    let limited = spawn(with_timeout(seconds(30), std::future::pending::<()>()));
+    moment().await;
+    let start = io_loop.time();
+    io_loop.advance(seconds(59));
+    assert!(limited.await.is_err());
+    assert!(!slept.done());
+    assert_eq!(io_loop.time(), start + seconds(59));
+    io_loop.advance(seconds(3));
+    assert_eq!(slept.await, start + seconds(62));
+}
+
+#[test]
+fn the_clock_moves_as_far_as_it_counts_and_no_further() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    io_loop.call_later(seconds(1), diary.writing("due"));
+    io_loop.advance(Duration::ZERO);
+    one_turn(&io_loop);
+    assert_eq!(diary.read(), [""; 0]);
+    io_loop.advance(seconds(100 * 365 * 24 * 3600));
+    io_loop.advance(Duration::MAX);
+    one_turn(&io_loop);
+    assert_eq!(diary.read(), ["due"]);
+}
+
+#[test]
+fn the_real_clock_cannot_be_moved() {
+    let said = panic_of(|| IoLoop::new().unwrap().advance(seconds(1)));
+    assert!(said.contains("has the real clock"), "{said}");
 }
 
 // ---------------------------------------------------------------------------------------------

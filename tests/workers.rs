@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal as RawSignal, kill_process};
 use waterspout::IoLoop;
 use waterspout::concurrent::{Receiver, Sender, channel};
-use waterspout::coroutine::{self, sleep};
+use waterspout::coroutine::{self, moment, sleep};
 use waterspout::iostream::IoStream;
 use waterspout::net::{BindOptions, TcpServer, TcpStream, bind_sockets};
 use waterspout::process::{Worker, Workers, WorkersError, cpu_count, worker_id};
@@ -67,7 +67,7 @@ fn each_worker_runs_once_on_a_thread_of_its_own_and_knows_its_number() {
         async move {
             assert_eq!(worker_id(), Some(worker.id()));
             assert!(!worker.stop().is_cancelled());
-            sleep(Duration::from_millis(1)).await;
+            moment().await;
             assert_eq!(worker_id(), Some(worker.id()));
         }
     });

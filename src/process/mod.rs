@@ -375,7 +375,7 @@ impl fmt::Debug for Subprocess {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coroutine::{Coroutine, moment, sleep, with_timeout};
+    use crate::coroutine::{Coroutine, moment, with_timeout};
     use rustix::process::{Pid, Signal as RawSignal, WaitOptions, kill_process, waitpid};
     use std::os::unix::process::ExitStatusExt;
     use std::time::Duration;
@@ -456,7 +456,7 @@ mod tests {
             drop(child);
             drop(stdin);
             while std::path::Path::new(&format!("/proc/{pid}")).exists() {
-                sleep(Duration::from_millis(1)).await;
+                moment().await;
             }
         });
     }

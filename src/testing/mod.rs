@@ -2,11 +2,14 @@
 //!
 //! [`#[waterspout::test]`](macro@crate::test) runs a test on a loop of its own, in virtual time if
 //! told so. Here is what goes into such tests: streams without a network ([`duplex`]) and with one
-//! ([`tcp_pair`]), a free port ([`bind_unused_port`]), what any stream has to do, as a test
-//! ([`stream_suite`]), and what is expected in the log ([`ExpectLog`]).
+//! ([`tcp_pair`]), a free port ([`bind_unused_port`]), what any stream and any lock has to do, as a
+//! test ([`stream_suite`], [`lock_suite`]), many orders of what is ready ([`explore`]), and what is
+//! expected in the log ([`ExpectLog`]).
 
 mod expect_log;
+mod lock_suite;
 mod memory;
+mod stream_suite;
 mod suite;
 
 use std::io;
@@ -15,8 +18,9 @@ use std::panic::Location;
 use std::time::Duration;
 
 pub use expect_log::{ExpectLog, Logger, Pattern};
+pub use lock_suite::{fair_lock_suite, lock_suite};
 pub use memory::{Memory, duplex};
-pub use suite::{half_close_suite, stream_suite};
+pub use stream_suite::{half_close_suite, stream_suite};
 
 use crate::coroutine;
 use crate::ioloop::IoLoop;
