@@ -37,11 +37,15 @@
 //! | functions that wait | [`coroutine`](mod@coroutine), [`#[coroutine]`](macro@coroutine), [`Coroutine`] |
 //! | running them | [`IoLoop::run_sync`], [`#[main]`](macro@main), [`#[test]`](macro@test) |
 //! | time | [`coroutine::sleep()`], [`coroutine::with_timeout()`], [`IoLoop::call_later`], [`PeriodicCallback`] |
-//! | several at once | [`coroutine::multi`], [`coroutine::WaitIterator`] |
+//! | several at once | [`coroutine::multi`], [`coroutine::WaitIterator`], [`coroutine::TaskGroup`] |
+//! | taking turns | [`locks`], [`queues`] |
 //! | sockets and fds | [`net`], [`IoLoop::add_handler`] |
+//! | reading up to a delimiter, buffered writes | [`iostream`] |
+//! | servers, clients, names | [`net::TcpServer`], [`net::TcpClient`], [`net::Resolver`] |
 //! | a result that comes later | [`concurrent::promise`] |
 //! | testing | [`#[test]`](macro@test), [`testing`] |
-//! | other threads | [`LoopHandle`], [`IoLoop::run_in_executor`] |
+//! | other threads | [`LoopHandle`], [`IoLoop::run_in_executor`], [`concurrent::channel`] |
+//! | processes, a loop on every core | [`process`], [`signal`] |
 //! | what went wrong | [`Builder::on_exception`], [`IoLoop::coroutines`], [`IoLoop::counters`] |
 //!
 //! # The word list

@@ -44,6 +44,34 @@
 //! [`start`] does the same with any future, [`spawn`] queues it to run in the loop's next turn.
 //! Outside a running loop both work: the loop takes the coroutine up when it starts.
 //!
+//! # Several futures in one coroutine
+//!
+//! Coroutines are started, and then awaited one after the other or by [`multi`]. Plain futures are
+//! awaited together by the macros of the `futures` crate: all of them by `join!`, the first of them by
+//! `select!`. Which futures may be dropped halfway, as `select!` does, their documentation says: *cancel
+//! safe*. Dropping the handle of a coroutine does not end it, unless it is asked to:
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use waterspout::{IoLoop, coroutine::{sleep, spawn}};
+//! # #[cfg(feature = "macros")]
+//! # IoLoop::builder().virtual_time().build()?.run_sync(|| async {
+//! use futures::{FutureExt, join, select};
+//!
+//! let nap = async |seconds| sleep(Duration::from_secs(seconds)).map(|()| seconds).await;
+//! assert_eq!(join!(nap(2), nap(3)), (2, 3));
+//!
+//! let mut slow = spawn(sleep(Duration::from_secs(60))).cancel_on_drop().fuse();
+//! select! {
+//!     () = slow => unreachable!("a minute is longer than a second"),
+//!     _ = sleep(Duration::from_secs(1)).fuse() => {}
+//! }
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! For a time limit there is [`with_timeout`].
+//!
 //! # Waiting for nothing costs nothing
 //!
 //! Awaiting what is ready already does not go through the loop. A coroutine that never has to wait
