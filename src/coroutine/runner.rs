@@ -316,7 +316,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
     #[inline]
     fn tell_others(&self, core: &Core) {
         if let Some(others) = self.others.take() {
-            others.tell(core);
+            (*others).tell(core);
         }
     }
 
@@ -370,7 +370,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
 
 impl Others {
     #[cold]
-    fn tell(self: Box<Self>, core: &Core) {
+    fn tell(self, core: &Core) {
         self.callbacks.into_iter().for_each(|callback| core.call(callback));
         self.awaiter.into_iter().for_each(|awaiter| core.wake(awaiter));
     }
