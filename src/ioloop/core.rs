@@ -85,7 +85,7 @@ pub(crate) struct Core {
 
     pub(super) on_exception: report::Handler,
     pub(super) slow_callback: Option<Duration>,
-    /// Whether entries are timed or recorded.
+    /// Whether entries are timed, recorded, or put in another order.
     pub(super) watched: bool,
     pub(super) trace: Option<Trace>,
     /// The state of the generator that orders what is ready, for tests.
@@ -124,7 +124,9 @@ impl Core {
             executor: RefCell::new(None),
             on_exception: guarding(builder.on_exception),
             slow_callback: builder.slow_callback,
-            watched: builder.slow_callback.is_some() || builder.trace.is_some(),
+            watched: builder.slow_callback.is_some()
+                || builder.trace.is_some()
+                || builder.shuffle.is_some(),
             trace: builder.trace.map(Trace::new),
             shuffle: builder.shuffle.map(Cell::new),
             counting: Counting::default(),

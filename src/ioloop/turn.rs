@@ -86,15 +86,23 @@ impl IoLoop {
     fn begin_turn(&self) -> Turn {
         let core = &*self.core;
         core.counting.turns.add(1);
-        core.traces(Step::Turn);
         if core.inbox.is_pending() {
             self.take_inbox();
         }
         let ready = core.scheduler.borrow().ready();
+        if core.watched {
+            self.begin_watched(ready);
+        }
+        Turn { ready, left: ready, is_due: self.collect_due() }
+    }
+
+    #[cold]
+    fn begin_watched(&self, ready: usize) {
+        let core = &*self.core;
+        core.traces(Step::Turn);
         if let Some(state) = &core.shuffle {
             core.scheduler.borrow_mut().shuffle(ready, || next_random(state));
         }
-        Turn { ready, left: ready, is_due: self.collect_due() }
     }
 
     /// What is left of phase 3; tells whether the next turn begins without phase 4.
@@ -109,7 +117,7 @@ impl IoLoop {
         if resumption::is_deferred() {
             self.wake_all(resumption::take_deferred());
         }
-        let entries = core.entries.get() + turn.ready.max(1) as u64;
+        let entries = core.entries.get() + turn.ready as u64;
         core.entries.set(entries);
         let busy = core.scheduler.borrow().ready() > 0;
         busy && entries < core.interval.get() && !core.stop.get()
@@ -131,6 +139,8 @@ impl IoLoop {
     #[cold]
     fn fire_due(&self) {
         let mut due = self.core.due.take();
+        let fired = self.core.entries.get() + due.len() as u64;
+        self.core.entries.set(fired);
         for key in due.drain(..) {
             self.fire(key);
         }
