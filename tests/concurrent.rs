@@ -8,7 +8,7 @@ use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::{Arc, Barrier, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -430,6 +430,36 @@ fn work_runs_on_another_thread_and_comes_back() {
     let inner = io_loop.clone();
     let there = io_loop.run_sync(|| inner.run_in_executor(|| std::thread::current().id())).unwrap();
     assert_ne!(there, here);
+}
+
+#[test]
+fn work_of_one_loop_runs_at_the_same_time() {
+    let io_loop = IoLoop::new().unwrap();
+    // Each waits until the other runs.
+    let both = Arc::new(Barrier::new(2));
+    let work = [1, 2].map(|n| {
+        let both = both.clone();
+        io_loop.run_in_executor(move || {
+            both.wait();
+            n
+        })
+    });
+    assert_eq!(io_loop.run_sync(|| join_all(work)).unwrap(), [1, 2]);
+}
+
+#[test]
+fn done_callbacks_of_work_run_on_the_loop() {
+    let (io_loop, diary) = (IoLoop::new().unwrap(), Diary::new());
+    let work = io_loop.run_in_executor(|| 5);
+    let (note, inner) = (diary.clone(), io_loop.clone());
+    work.add_done_callback(move || {
+        note.write(format!("on {:?}", IoLoop::current()));
+        inner.stop();
+    });
+    io_loop.start().unwrap();
+    assert_eq!(diary.read(), [format!("on {io_loop:?}")]);
+    assert!(work.done());
+    assert_eq!(io_loop.run_sync(|| work).unwrap(), 5);
 }
 
 #[test]

@@ -224,7 +224,9 @@ async fn coroutines_are_listed_with_their_names_and_places() {
     assert_eq!((nap_listed.started_at.file(), nap_listed.started_at.line()), (file!(), line));
     assert_eq!(nap_listed.waiting_at.unwrap().file(), file!());
     assert!(listed.iter().any(|info| info.name == "pausing" && info.waiting_at.is_none()));
-    assert!(format!("{nap:?}").contains("napping"));
+    let shown = format!("{nap:?}");
+    assert!(shown.contains("napping"), "{shown}");
+    assert!(shown.contains(&format!("{}:{line}", file!())), "{shown}");
     nap.cancel();
     pausing.cancel();
     // Only the test itself is left.
@@ -425,9 +427,66 @@ fn close_cancels_and_whoever_joins_is_told() {
     assert!(other.run_sync(|| last.join()).unwrap().unwrap_err().is_cancelled());
 }
 
+#[test]
+fn close_ends_coroutines_that_hold_their_own_handles() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let handles = Rc::new(RefCell::new(Vec::new()));
+    let circle = Rc::downgrade(&handles);
+    io_loop
+        .run_sync(|| async {
+            for word in ["first", "second"] {
+                let (beat, end, held) = (diary.clone(), diary.at_end(word), handles.clone());
+                let coroutine = coroutine::start(async move {
+                    let _held = (end, held);
+                    loop {
+                        sleep(SECOND).await;
+                        beat.write("beat");
+                    }
+                });
+                handles.borrow_mut().push(coroutine);
+            }
+            drop(handles);
+            sleep(SECOND).await;
+        })
+        .unwrap();
+    assert_eq!(diary.read(), ["beat", "beat"]);
+    io_loop.close();
+    let mut ended = diary.read();
+    ended.sort();
+    assert_eq!(ended, ["first", "second"]);
+    assert!(circle.upgrade().is_none());
+}
+
 // ---------------------------------------------------------------------------------------------
 // How it ends
 // ---------------------------------------------------------------------------------------------
+
+#[waterspout::test]
+async fn what_a_coroutine_holds_goes_when_it_ends_although_its_handle_is_kept() {
+    let diary = Diary::new();
+    for end in ["returns", "fails", "panics", "is cancelled"] {
+        let held = diary.at_end(end);
+        let kept = coroutine::start(async move {
+            let _held = held;
+            suspend().await;
+            match end {
+                "returns" => Ok(()),
+                "fails" => Err("expected"),
+                "panics" => panic!("expected"),
+                _ => pending().await,
+            }
+        });
+        assert!(diary.read().is_empty());
+        moment().await;
+        if end == "is cancelled" {
+            assert!(diary.read().is_empty());
+            kept.cancel();
+        }
+        assert!(kept.done());
+        assert_eq!(diary.read(), [end]);
+        let _ = kept.join().await;
+    }
+}
 
 #[waterspout::test]
 async fn join_gives_the_output_or_what_went_wrong() {
@@ -787,19 +846,22 @@ async fn moment_costs_exactly_one_turn() {
 }
 
 #[waterspout::test(virtual_time)]
-async fn moments_take_turns() {
-    let diary = Diary::new();
-    let coroutines = ["a", "b", "c"].map(|name| {
-        let diary = diary.clone();
-        coroutine::start(async move {
-            for n in 0..2 {
-                diary.write(format!("{name}{n}"));
-                moment().await;
-            }
-        })
-    });
-    futures::future::join_all(coroutines).await;
-    assert_eq!(diary.read(), ["a0", "b0", "c0", "a1", "b1", "c1"]);
+async fn moments_take_turns_and_what_is_ready_does_not() {
+    let orders = [(true, true, "abababab"), (false, false, "aaaabbbb"), (true, false, "abbbbaaa")];
+    for (of_a, of_b, expected) in orders {
+        let diary = Diary::new();
+        let coroutines = [("a", of_a), ("b", of_b)].map(|(name, gives_way)| {
+            let diary = diary.clone();
+            coroutine::start(async move {
+                for _ in 0..4 {
+                    diary.write(name);
+                    if gives_way { moment().await } else { ready(()).await }
+                }
+            })
+        });
+        futures::future::join_all(coroutines).await;
+        assert_eq!(diary.read().concat(), expected);
+    }
 }
 
 #[waterspout::test]
