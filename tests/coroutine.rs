@@ -1175,6 +1175,7 @@ fn a_test_that_hangs() {
 }
 
 #[waterspout::test(timeout = 2.5, virtual_time)]
+#[should_panic(expected = "timed out after 2.5s")]
 async fn the_attribute_takes_a_time_limit() {
-    sleep(2 * SECOND).await;
+    sleep(3 * SECOND).await;
 }
