@@ -1,6 +1,7 @@
 //! `Subprocess`: children, their pipes and their end.
 
 mod child;
+mod common;
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
@@ -11,11 +12,12 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
+use common::{turns, until};
 use futures::future::join_all;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use rustix::process::{self, Pid, WaitOptions, kill_process, waitpid};
 use waterspout::IoLoop;
-use waterspout::coroutine::{moment, sleep, spawn, start, with_timeout};
+use waterspout::coroutine::{spawn, start, with_timeout};
 use waterspout::process::Subprocess;
 use waterspout::signal::Signal;
 
@@ -42,19 +44,6 @@ fn state(pid: u32) -> Option<char> {
 
 fn pid(child: &Subprocess) -> Pid {
     Pid::from_raw(child.pid() as i32).unwrap()
-}
-
-/// Waits until something is so that no event tells of.
-async fn until(mut is_so: impl FnMut() -> bool) {
-    while !is_so() {
-        sleep(Duration::from_millis(1)).await;
-    }
-}
-
-async fn turns(n: usize) {
-    for _ in 0..n {
-        moment().await;
-    }
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -1,23 +1,18 @@
 //! Every stream of the crate goes through the suite that holds for any.
 
+mod common;
+
 use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use common::pipes;
 use futures::io::{AsyncRead, AsyncWrite};
-use waterspout::iostream::Pipe;
-use waterspout::net::{UnixStream, pipe};
+use waterspout::net::UnixStream;
 use waterspout::testing::{self, Memory, half_close_suite, stream_suite};
 use waterspout::{IoLoop, coroutine};
-
-/// Two pipes as a stream that goes both ways.
-fn pipes() -> (Pipe, Pipe) {
-    let (one_writes, other_reads) = pipe::pair().unwrap();
-    let (other_writes, one_reads) = pipe::pair().unwrap();
-    (Pipe::from((one_reads, one_writes)), Pipe::from((other_reads, other_writes)))
-}
 
 #[waterspout::test(timeout = 120.0)]
 async fn tcp() {

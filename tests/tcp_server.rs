@@ -1,6 +1,7 @@
 //! `TcpServer`, over the real loopback.
 
 mod child;
+mod common;
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Read};
@@ -9,6 +10,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use common::{turns, until};
 use futures::future::join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use waterspout::coroutine::{self, moment, sleep, with_timeout};
@@ -49,19 +51,6 @@ async fn ask(stream: &Stream, line: &str) -> String {
     stream.write(format!("{line}\n"));
     let answer = stream.read_until(b"\n", 1024).await.unwrap();
     String::from_utf8(answer).unwrap().trim_end().to_owned()
-}
-
-async fn turns(n: usize) {
-    for _ in 0..n {
-        moment().await;
-    }
-}
-
-/// Waits until something is so.
-async fn until(mut is_so: impl FnMut() -> bool) {
-    while !is_so() {
-        sleep(Duration::from_millis(1)).await;
-    }
 }
 
 #[waterspout::test]
