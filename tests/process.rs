@@ -399,11 +399,7 @@ fn a_child_leaves_nothing_open() {
 #[test]
 fn with_too_few_file_descriptors_no_child_is_left_behind() {
     child::alone("with_too_few_file_descriptors_no_child_is_left_behind", || {
-        process::setrlimit(
-            process::Resource::Nofile,
-            process::Rlimit { current: Some(64), ..process::getrlimit(process::Resource::Nofile) },
-        )
-        .unwrap();
+        child::limit_open_files(64);
         let io_loop = IoLoop::new().unwrap();
         let ran = io_loop.run_sync(|| async {
             let (mut failed, mut started) = (0, 0);

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use common::{turns, until};
 use futures::future::join_all;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use waterspout::coroutine::{self, moment, sleep, with_timeout};
 use waterspout::iostream::{IoStream, Options};
 use waterspout::net::{BindOptions, TcpServer, TcpStream, bind_sockets, pipe};
@@ -506,16 +505,11 @@ impl log::Log for Counting {
     fn flush(&self) {}
 }
 
-fn limit_open_files(most: u64) {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum }).unwrap();
-}
-
 /// Serves with few files until standard input ends; tells its address, and what it counted.
 fn serve_with_few_files(most: u64) {
     log::set_logger(&Counting).unwrap();
     log::set_max_level(log::LevelFilter::Warn);
-    limit_open_files(most);
+    child::limit_open_files(most);
     let io_loop = IoLoop::new().unwrap();
     let result = io_loop.run_sync(|| async {
         let (sockets, address) = listener();
