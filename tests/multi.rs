@@ -83,7 +83,7 @@ fn multi_of_nothing_is_done_at_once() {
     assert_eq!(multi(nothing).now_or_never(), Some(Ok(HashMap::new())));
 }
 
-#[waterspout::test]
+#[waterspout::test(virtual_time)]
 async fn multi_of_a_hundred_thousand_children_polls_each_a_few_times() {
     let polls = Rc::new(Cell::new(0u64));
     let children: Vec<_> = (0..100_000u32)

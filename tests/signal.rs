@@ -2,6 +2,7 @@
 //! signal for itself, because all listeners of a process hear all signals.
 
 mod child;
+mod common;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -10,16 +11,18 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use common::turns;
 use futures::{FutureExt, StreamExt};
 use rustix::process::{Pid, Signal as RawSignal, kill_process};
 use signal_hook::low_level::raise;
-use waterspout::coroutine::{self, moment, sleep, with_timeout};
+use waterspout::coroutine::{self, moment, with_timeout};
 use waterspout::signal::{self, Signal, SignalHandler};
 use waterspout::{Exception, IoLoop};
 
 /// Runs a test in a process of its own and on a loop.
 fn alone<F: Future>(test: &str, body: impl FnOnce() -> F) {
     child::alone(test, || {
+        // The limit is only a guard against hanging.
         IoLoop::new().unwrap().run_sync_timeout(Duration::from_secs(60), body).unwrap();
     });
 }
@@ -30,9 +33,7 @@ fn send(signal: Signal) {
 
 /// Long enough for the loop to have asked its selector a few times.
 async fn a_while() {
-    for _ in 0..5 {
-        sleep(Duration::from_millis(1)).await;
-    }
+    turns(200).await;
 }
 
 #[test]

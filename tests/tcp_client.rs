@@ -201,7 +201,7 @@ async fn if_one_family_is_silent_the_other_is_tried_beside_it_and_wins() {
     assert_eq!(held(), before, "the attempt that lost is closed");
 }
 
-#[waterspout::test]
+#[waterspout::test(timeout = 60)]
 async fn an_attempt_that_was_slow_may_still_win() {
     let mut hole = BlackHole::new(LOOPBACK_V6).await;
     let (_closed, bad) = refusing(LOOPBACK);
