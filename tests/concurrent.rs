@@ -450,16 +450,17 @@ fn work_of_one_loop_runs_at_the_same_time() {
 #[test]
 fn done_callbacks_of_work_run_on_the_loop() {
     let (io_loop, diary) = (IoLoop::new().unwrap(), Diary::new());
-    let work = io_loop.run_in_executor(|| 5);
-    let (note, inner) = (diary.clone(), io_loop.clone());
-    work.add_done_callback(move || {
-        note.write(format!("on {:?}", IoLoop::current()));
-        inner.stop();
+    let (inner, note) = (io_loop.clone(), diary.clone());
+    let output = io_loop.run_sync(|| async move {
+        let work = inner.run_in_executor(|| 5);
+        work.add_done_callback(move || note.write(format!("on {:?}", IoLoop::current())));
+        let output = work.await;
+        // If it was done before the callback was added, this is the turn after.
+        moment().await;
+        output
     });
-    io_loop.start().unwrap();
+    assert_eq!(output.unwrap(), 5);
     assert_eq!(diary.read(), [format!("on {io_loop:?}")]);
-    assert!(work.done());
-    assert_eq!(io_loop.run_sync(|| work).unwrap(), 5);
 }
 
 #[test]
