@@ -78,7 +78,10 @@ fn a_tour_loses_nothing() {
 fn a_tour_of_a_second_ends_after_a_second() {
     let ran = tour(&["--clients=10", "--seconds=1"]);
     ran.is_fine();
-    assert!(ran.row("time").starts_with("1."), "{}", ran.row("time"));
+    // Later if the machine is busy.
+    let time = ran.row("time");
+    let seconds: f64 = time.strip_suffix(" s").unwrap_or_else(|| panic!("{time}")).parse().unwrap();
+    assert!(seconds >= 1.0, "{time}");
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use waterspout::IoLoop;
 use waterspout::concurrent::Executor;
-use waterspout::{IoLoop, coroutine};
+use waterspout::coroutine::{self, moment, with_timeout};
 
 /// Work that waits until it is let go.
 fn gate() -> (mpsc::Sender<()>, impl FnOnce() + Send) {
@@ -105,6 +106,28 @@ async fn a_loop_uses_the_executor_that_it_was_given() {
     io_loop.set_default_executor(Executor::builder().name("mine").build());
     let name = io_loop.run_in_executor(|| thread::current().name().map(String::from)).await;
     assert_eq!(name.as_deref(), Some("mine"));
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_time_limit_gives_up_the_result_and_not_the_work() {
+    let executor = Executor::builder().threads(1).build();
+    let (open, wait) = gate();
+    let (ended, ends) = mpsc::channel();
+    let work = executor.run(move || {
+        wait();
+        ended.send("ended").unwrap();
+    });
+    assert!(with_timeout(Duration::ZERO, work).await.is_err());
+    open.send(()).unwrap();
+    assert_eq!(ends.recv(), Ok("ended"));
+    // Virtual time stands still during the work, so this is in time.
+    let hour = Duration::from_secs(3600);
+    assert_eq!(with_timeout(hour, executor.run(|| 5)).await, Ok(5));
+    let done = executor.run(|| 6);
+    while !done.done() {
+        moment().await;
+    }
+    assert_eq!(with_timeout(Duration::ZERO, done).await, Ok(6));
 }
 
 #[test]

@@ -2,23 +2,14 @@
 
 mod common;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
-use common::seconds;
+use common::{Diary, seconds};
 use futures::FutureExt;
 use waterspout::coroutine::{CancelToken, TaskGroup, moment, sleep, spawn};
 use waterspout::{IoLoop, coroutine};
-
-/// Writes a word when it is dropped.
-struct Dropped(Rc<RefCell<Vec<u32>>>, u32);
-
-impl Drop for Dropped {
-    fn drop(&mut self) {
-        self.0.borrow_mut().push(self.1);
-    }
-}
 
 #[waterspout::test(virtual_time)]
 async fn join_waits_for_all_children() {
@@ -38,34 +29,34 @@ async fn join_waits_for_all_children() {
 
 #[waterspout::test(virtual_time)]
 async fn dropping_a_group_cancels_its_children() {
-    let log = Rc::new(RefCell::new(Vec::new()));
+    let diary = Diary::new();
     let group = TaskGroup::<()>::new();
     for n in 1..=2 {
-        let held = Dropped(log.clone(), n);
+        let held = diary.at_end(n);
         group.start(async move {
             let _held = held;
             std::future::pending().await
         });
     }
-    assert_eq!(*log.borrow(), []);
+    assert!(diary.read().is_empty());
     drop(group);
-    assert_eq!(*log.borrow(), [1, 2]);
+    assert_eq!(diary.read(), ["1", "2"]);
 }
 
 #[waterspout::test(virtual_time)]
 async fn the_first_failure_cancels_the_others_and_is_what_join_gives() {
-    let log = Rc::new(RefCell::new(Vec::new()));
+    let diary = Diary::new();
     let group = TaskGroup::new();
-    for n in 1..=4 {
-        let held = Dropped(log.clone(), n);
+    for n in 1..=4u64 {
+        let held = diary.at_end(n);
         group.start(async move {
             let _held = held;
-            sleep(seconds(n.into())).await;
+            sleep(seconds(n)).await;
             if n >= 2 { Err(n) } else { Ok(()) }
         });
     }
     assert_eq!(group.join().await, Err(2));
-    assert_eq!(*log.borrow(), [1, 2, 3, 4]);
+    assert_eq!(diary.read(), ["1", "2", "3", "4"]);
     assert_eq!(group.join().await, Ok(()), "a failure is given once");
 }
 
@@ -82,13 +73,8 @@ async fn a_panic_of_a_child_goes_on_in_join() {
 
 #[test]
 fn children_of_an_independent_group_fail_alone_and_are_reported() {
-    let reported = Rc::new(RefCell::new(Vec::new()));
-    let inside = reported.clone();
-    let io_loop = IoLoop::builder()
-        .virtual_time()
-        .on_exception(move |exception| inside.borrow_mut().push(exception.info.to_string()))
-        .build()
-        .unwrap();
+    let diary = Diary::new();
+    let io_loop = diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap();
     io_loop
         .run_sync(|| async {
             let group = TaskGroup::independent();
@@ -102,7 +88,7 @@ fn children_of_an_independent_group_fail_alone_and_are_reported() {
             assert_eq!(group.join().await, Ok(()));
         })
         .unwrap();
-    let reported = reported.borrow();
+    let reported = diary.read();
     assert_eq!(reported.len(), 2);
     assert_eq!(reported[0], "\"one is wrong\"");
     assert!(reported[1].contains("two is out"), "{}", reported[1]);
@@ -208,13 +194,14 @@ async fn what_runs_under_a_token_ends_with_it_unless_it_is_done() {
 
 #[waterspout::test(virtual_time)]
 async fn a_child_that_cancels_its_group_before_it_was_suspended_ends_with_it() {
-    let log = Rc::new(RefCell::new(Vec::new()));
+    let diary = Diary::new();
     let group = Rc::new(TaskGroup::<()>::new());
-    let (own, held) = (group.clone(), Dropped(log.clone(), 1));
+    let (own, held) = (group.clone(), diary.at_end(1));
     group.start(async move {
         let _held = held;
         own.cancel();
         std::future::pending().await
     });
-    assert_eq!((&*log.borrow(), group.len()), (&vec![1], 0));
+    assert_eq!(diary.read(), ["1"]);
+    assert!(group.is_empty());
 }

@@ -11,8 +11,8 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::{AtDrop, Diary, virtual_loop};
-use waterspout::coroutine::{moment, sleep};
+use common::{AtDrop, Diary, turns, virtual_loop};
+use waterspout::coroutine::sleep;
 use waterspout::{Interest, IoLoop};
 
 /// A loop in virtual time: when a sleep on it ends, nothing more is to be had from the selector.
@@ -167,17 +167,10 @@ fn the_hang_up_of_the_other_side_is_told_whatever_was_asked_for() {
             })
             .unwrap();
         drop(there);
-        io_loop.run_sync(|| moments(200)).unwrap();
+        io_loop.run_sync(|| turns(200)).unwrap();
         assert!(told.get().contains(Interest::ERROR), "{interest:?}: {:?}", told.get());
         assert!((interest | Interest::ERROR).contains(told.get()));
         assert_eq!(io_loop.counters().sources, 0);
-    }
-}
-
-/// So many turns.
-async fn moments(turns: usize) {
-    for _ in 0..turns {
-        moment().await;
     }
 }
 
@@ -473,7 +466,7 @@ fn a_closed_fd_is_an_error_or_told_as_one() {
     });
     if IoLoop::selector() == "poll" {
         added.unwrap();
-        io_loop.run_sync(|| moments(200)).unwrap();
+        io_loop.run_sync(|| turns(200)).unwrap();
         assert!(told.get().contains(Interest::ERROR));
     } else {
         added.unwrap_err();

@@ -7,6 +7,7 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::future::pending;
+use std::io::{ErrorKind, Write};
 use std::rc::Rc;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
@@ -56,6 +57,8 @@ fn the_selector_in_use_has_a_name() {
 fn a_thread_has_no_loop_until_it_asks_and_then_keeps_it() {
     on_a_thread(|| {
         assert_eq!(IoLoop::try_current(), None);
+        IoLoop::clear_current();
+        assert_eq!(IoLoop::try_current(), None);
         let made = IoLoop::current();
         assert_eq!(IoLoop::try_current(), Some(made.clone()));
         assert_eq!(IoLoop::current(), made);
@@ -103,8 +106,11 @@ fn a_running_loop_is_current_and_the_one_before_comes_back() {
 #[test]
 fn no_loop_before_means_no_loop_after() {
     on_a_thread(|| {
-        one_turn(&IoLoop::new().unwrap());
-        assert_eq!(IoLoop::try_current(), None);
+        let io_loop = IoLoop::new().unwrap();
+        for _ in 0..3 {
+            one_turn(&io_loop);
+            assert_eq!(IoLoop::try_current(), None);
+        }
     });
 }
 
@@ -280,6 +286,44 @@ fn run_sync_calls_inside_the_loop_and_borrows_what_it_likes() {
 }
 
 #[test]
+fn run_sync_gives_what_the_future_gives() {
+    let io_loop = IoLoop::new().unwrap();
+    for suspended in [false, true] {
+        for result in [Ok(42), Err("not 42")] {
+            let given = io_loop.run_sync(|| async {
+                if suspended {
+                    moment().await;
+                }
+                result
+            });
+            assert_eq!(given.unwrap(), result);
+        }
+    }
+}
+
+#[test]
+fn a_panic_goes_through_run_sync_wherever_it_is_and_the_loop_goes_on() {
+    on_a_thread(|| {
+        let io_loop = IoLoop::new().unwrap();
+        for place in ["before there is a future", "at once", "later"] {
+            let panicking = || {
+                assert_ne!(place, "before there is a future");
+                async {
+                    assert_ne!(place, "at once");
+                    moment().await;
+                    panic!("{place}")
+                }
+            };
+            let message = panic_of(|| io_loop.run_sync(panicking));
+            assert!(message.contains(place), "{message}");
+            assert_eq!(IoLoop::try_current(), None);
+            assert_eq!(io_loop.counters().live, 0);
+            assert_eq!(io_loop.run_sync(|| async { "goes on" }).unwrap(), "goes on");
+        }
+    });
+}
+
+#[test]
 fn run_sync_that_is_stopped_says_so() {
     let io_loop = IoLoop::new().unwrap();
     let inner = io_loop.clone();
@@ -359,10 +403,11 @@ fn close_drops_all_that_the_loop_holds() {
     io_loop.add_callback(move || in_callback.keep());
     io_loop.call_later(SECOND, move || in_timer.keep());
     io_loop.handle().add_callback(move || drop(in_posted)).unwrap();
-    let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (here, mut there) = std::os::unix::net::UnixStream::pair().unwrap();
     io_loop.add_handler(here, Interest::READ, move |_, _| in_handler.keep()).unwrap();
 
     io_loop.close();
+    assert_eq!(there.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
     let mut dropped = diary.read();
     dropped.sort();
     assert_eq!(dropped, ["callback", "coroutine", "handler", "timer"]);
@@ -560,6 +605,22 @@ fn a_callback_added_by_a_callback_runs_in_the_next_turn() {
 }
 
 #[test]
+fn a_callback_added_by_a_timer_runs_before_time_goes_on() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let (begun, inner, inside) = (io_loop.time(), io_loop.clone(), diary.clone());
+    io_loop.call_later(SECOND, move || {
+        let stop = inner.clone();
+        inner.add_callback(move || {
+            inside.write(seconds(&stop, begun));
+            stop.stop();
+        });
+    });
+    io_loop.call_later(2 * SECOND, diary.writing("time went on"));
+    io_loop.start().unwrap();
+    assert_eq!(diary.read(), ["1"]);
+}
+
+#[test]
 fn a_turn_runs_callbacks_then_due_timers_then_what_they_added() {
     for io_loop in [IoLoop::new().unwrap(), virtual_loop()] {
         let diary = Diary::new();
@@ -659,7 +720,6 @@ fn a_destructor_may_add_callbacks_while_the_loop_runs() {
 
 #[test]
 fn callbacks_that_add_callbacks_do_not_keep_sockets_waiting() {
-    use std::io::Write;
     let io_loop = IoLoop::new().unwrap();
     let (here, mut there) = std::os::unix::net::UnixStream::pair().unwrap();
     let inner = io_loop.clone();
@@ -716,30 +776,47 @@ fn a_timer_set_while_timers_run_does_not_fire_in_the_same_turn() {
 
 #[test]
 fn a_due_timer_can_take_back_another_due_one() {
-    let (io_loop, diary) = (virtual_loop(), Diary::new());
-    let victim = Rc::new(Cell::new(None));
-    let (inner, inside, victim_) = (io_loop.clone(), diary.clone(), victim.clone());
-    io_loop.call_later(SECOND, move || {
-        let removed = inner.remove_timeout(victim_.take().unwrap());
-        inside.write(format!("removed {removed}"));
-    });
-    let end = diary.at_end("closure dropped");
-    victim.set(Some(io_loop.call_later(SECOND, move || end.keep())));
-    io_loop.call_later(SECOND, diary.writing("third"));
-    io_loop.run_sync(|| sleep(SECOND)).unwrap();
-    assert_eq!(diary.read(), ["closure dropped", "removed true", "third"]);
+    // Due at the same time, or at different times and all of them late.
+    for (late, apart) in [(Duration::ZERO, Duration::ZERO), (5 * SECOND, SECOND)] {
+        let (io_loop, diary) = (virtual_loop(), Diary::new());
+        let due = io_loop.time() + SECOND;
+        io_loop.run_sync(|| sleep(late)).unwrap();
+        let victim = Rc::new(Cell::new(None));
+        let (inner, inside, victim_) = (io_loop.clone(), diary.clone(), victim.clone());
+        io_loop.call_at(due, move || {
+            let removed = inner.remove_timeout(victim_.take().unwrap());
+            inside.write(format!("removed {removed}"));
+        });
+        let end = diary.at_end("closure dropped");
+        victim.set(Some(io_loop.call_at(due + apart, move || end.keep())));
+        io_loop.call_at(due + 2 * apart, diary.writing("third"));
+        io_loop.run_sync(|| sleep(SECOND)).unwrap();
+        assert_eq!(diary.read(), ["closure dropped", "removed true", "third"]);
+    }
 }
 
 #[test]
 fn removing_a_timer_frees_its_closure_at_once() {
     let io_loop = virtual_loop();
+    let at = io_loop.time() + SECOND;
     let held = Rc::new(());
-    let holding = held.clone();
-    let timeout = io_loop.call_later(SECOND, move || drop(holding));
-    assert_eq!(Rc::strong_count(&held), 2);
-    assert!(io_loop.remove_timeout(timeout));
-    assert_eq!(Rc::strong_count(&held), 1);
-    assert!(!io_loop.remove_timeout(timeout));
+    let holding = || {
+        let holding = held.clone();
+        move || drop(holding)
+    };
+    // However it was set.
+    let timeouts = [
+        io_loop.call_later(SECOND, holding()),
+        io_loop.call_at(at, holding()),
+        io_loop.add_timeout(at, holding()),
+        io_loop.add_timeout(Deadline::After(SECOND), holding()),
+    ];
+    for (n, timeout) in timeouts.into_iter().enumerate() {
+        assert_eq!(Rc::strong_count(&held), 5 - n);
+        assert!(io_loop.remove_timeout(timeout));
+        assert_eq!(Rc::strong_count(&held), 4 - n);
+        assert!(!io_loop.remove_timeout(timeout));
+    }
     assert_eq!(io_loop.counters().pending_timers, 0);
 }
 
@@ -851,22 +928,18 @@ fn missed_beats_are_skipped_and_the_phase_is_kept() {
     let (io_loop, diary, note) = beating();
     io_loop
         .run_sync(|| async {
-            let first = Rc::new(Cell::new(true));
-            let periodic = PeriodicCallback::new_async(SECOND, move || {
+            // A call that lasts until the next beat misses that.
+            let mut lasts = [9, 9, 10, 11, 20, 20, 35, 35, 0, 0, 0].into_iter();
+            let periodic = PeriodicCallback::new_async(10 * SECOND, move || {
                 note();
-                let overruns = first.replace(false);
-                async move {
-                    if overruns {
-                        sleep(Duration::from_millis(2300)).await;
-                    }
-                }
+                sleep(lasts.next().unwrap() * SECOND)
             });
             periodic.start();
-            sleep(Duration::from_millis(5500)).await;
+            sleep(235 * SECOND).await;
         })
         .unwrap();
-    // From 1 until 3.3: the beats of 2 and 3 are missed.
-    assert_eq!(diary.read(), ["1", "4", "5"]);
+    let beats = ["10", "20", "30", "50", "70", "100", "130", "170", "210", "220", "230"];
+    assert_eq!(diary.read(), beats);
 }
 
 #[test]

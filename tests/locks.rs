@@ -854,7 +854,7 @@ fn no_waker_is_kept_of_waiters_that_are_dropped() {
     assert!(alive.upgrade().is_none());
 }
 
-#[waterspout::test]
+#[waterspout::test(virtual_time)]
 async fn a_lock_that_is_always_free_does_not_keep_others_from_running() {
     let (lock, semaphore, event) = (Lock::new(0u64), Semaphore::new(1), Event::new());
     event.set();
@@ -874,7 +874,7 @@ async fn a_lock_that_is_always_free_does_not_keep_others_from_running() {
     busy.cancel();
 }
 
-#[waterspout::test]
+#[waterspout::test(virtual_time)]
 async fn a_combinator_that_polls_again_does_not_keep_others_from_running() {
     let lock = Lock::new(0u64);
     let counts = lock.clone();

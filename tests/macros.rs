@@ -2,54 +2,28 @@
 //!
 //! The yardstick is the real `async fn`: where a coroutine differs, it is because it starts at once.
 
-use std::{
-    cell::{Cell, RefCell},
-    fmt::Display,
-    future::{pending, poll_fn},
-    pin::Pin,
-    rc::Rc,
-    task::Poll,
-};
+mod common;
 
+use std::cell::Cell;
+use std::fmt::Display;
+use std::future::pending;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use common::{Diary, suspend};
 use waterspout::{Coroutine, IoLoop};
-
-/// Suspends once.
-async fn suspend() {
-    let mut suspended = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut suspended, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await
-}
 
 fn run<T: 'static>(start: impl FnOnce() -> Coroutine<T>) -> T {
     IoLoop::new().unwrap().run_sync(start).unwrap()
 }
 
-/// A diary that several values write into.
-#[derive(Clone, Default)]
-struct Diary(Rc<RefCell<Vec<String>>>);
-
-impl Diary {
-    fn write(&self, line: impl Display) {
-        self.0.borrow_mut().push(line.to_string());
-    }
-
-    fn read(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.borrow_mut())
-    }
-
-    fn noted(&self, name: &'static str) -> Noted {
-        Noted(self.clone(), name)
-    }
-}
-
-/// Writes its name into the diary when it is dropped.
+/// Writes its name into the diary when it is dropped, like what `Diary::at_end` gives; its type can be
+/// written in a signature.
 struct Noted(Diary, &'static str);
+
+fn noted(diary: &Diary, name: &'static str) -> Noted {
+    Noted(diary.clone(), name)
+}
 
 impl Noted {
     fn touch(&self) {}
@@ -75,7 +49,7 @@ async fn write_twice(diary: Diary) -> usize {
 
 #[test]
 fn calling_runs_the_body_to_its_first_suspension() {
-    let diary = Diary::default();
+    let diary = Diary::new();
     let inside = diary.clone();
     let written = run(move || {
         let coroutine = write_twice(inside.clone());
@@ -121,16 +95,16 @@ macro_rules! dropped_like_an_async_fn {
             async fn ours($($arg: Tuple),*, diary: Diary) {
                 $body;
                 suspend().await;
-                let local = diary.noted("local");
+                let local = noted(&diary, "local");
                 suspend().await;
             }
             async fn theirs($($arg: Tuple),*, diary: Diary) {
                 $body;
                 suspend().await;
-                let local = diary.noted("local");
+                let local = noted(&diary, "local");
                 suspend().await;
             }
-            let diary = Diary::default();
+            let diary = Diary::new();
             let arguments = || {
                 let numbered = |index| tuple(&diary, index);
                 std::array::from_fn::<Tuple, $count, _>(numbered).into_iter()
@@ -159,7 +133,7 @@ type Tuple = (Noted, Noted);
 
 fn tuple(diary: &Diary, index: usize) -> Tuple {
     const NAMES: [(&str, &str); 4] = [("1a", "1b"), ("2a", "2b"), ("3a", "3b"), ("4a", "4b")];
-    (diary.noted(NAMES[index].0), diary.noted(NAMES[index].1))
+    (noted(diary, NAMES[index].0), noted(diary, NAMES[index].1))
 }
 
 dropped_like_an_async_fn!(names_that_are_used, (a, b, c), 3, (&a, &b, &c));
@@ -184,12 +158,12 @@ async fn one_unused(unused: Noted, _unnamed: Noted, _: Noted) {
 
 #[test]
 fn an_unused_argument_lives_as_long_as_the_coroutine() {
-    let diary = Diary::default();
+    let diary = Diary::new();
     let inside = diary.clone();
     run(move || {
-        one_unused(inside.noted("a"), inside.noted("b"), inside.noted("c"));
+        one_unused(noted(&inside, "a"), noted(&inside, "b"), noted(&inside, "c"));
         assert_eq!(inside.read(), [""; 0]);
-        write_twice(Diary::default())
+        write_twice(Diary::new())
     });
     // Suspended for ever, it ended with its loop.
     assert_eq!(diary.read(), ["c", "b", "a"]);
@@ -202,7 +176,7 @@ struct Pair {
 
 impl Pair {
     fn new(diary: &Diary) -> Pair {
-        Pair { left: diary.noted("left"), right: diary.noted("right") }
+        Pair { left: noted(diary, "left"), right: noted(diary, "right") }
     }
 
     #[waterspout::coroutine]
@@ -235,20 +209,20 @@ impl Pair {
 
 #[test]
 fn self_is_dropped_whole_and_last() {
-    let diary = Diary::default();
+    let diary = Diary::new();
     let expected = ["end", "other", "left", "right"];
-    run(|| Pair::new(&diary).use_a_part(diary.noted("other")));
+    run(|| Pair::new(&diary).use_a_part(noted(&diary, "other")));
     assert_eq!(diary.read(), expected);
-    let theirs = || Pair::new(&diary).use_a_part_async(diary.noted("other"));
+    let theirs = || Pair::new(&diary).use_a_part_async(noted(&diary, "other"));
     IoLoop::new().unwrap().run_sync(theirs).unwrap();
     assert_eq!(diary.read(), expected);
-    run(|| Pair::new(&diary).ignore_self(diary.noted("other")));
+    run(|| Pair::new(&diary).ignore_self(noted(&diary, "other")));
     assert_eq!(diary.read(), expected);
 }
 
 #[test]
 fn self_can_be_taken_apart() {
-    let diary = Diary::default();
+    let diary = Diary::new();
     let right = run(|| Pair::new(&diary).take_a_part());
     assert_eq!(diary.read(), ["left"]);
     drop(right);
@@ -260,10 +234,10 @@ fn temporaries_of_the_last_expression_go_before_the_arguments() {
     #[waterspout::coroutine]
     async fn ours(diary: Diary, argument: Noted) -> usize {
         argument.touch();
-        diary.noted("temporary").1.len()
+        noted(&diary, "temporary").1.len()
     }
-    let diary = Diary::default();
-    assert_eq!(run(|| ours(diary.clone(), diary.noted("argument"))), 9);
+    let diary = Diary::new();
+    assert_eq!(run(|| ours(diary.clone(), noted(&diary, "argument"))), 9);
     assert_eq!(diary.read(), ["temporary", "argument"]);
 }
 
@@ -566,7 +540,7 @@ fn results_are_what_the_signature_says() {
 
 #[test]
 fn a_coroutine_that_never_returns_starts_like_any_other() {
-    let diary = Diary::default();
+    let diary = Diary::new();
     drop::<Coroutine<std::convert::Infallible>>(never(diary.clone()));
     assert_eq!(diary.read(), ["here"]);
 }
@@ -707,7 +681,7 @@ async fn generic_engine<E: std::fmt::Debug + 'static>(result: Result<(), E>) -> 
 
 #[test]
 fn an_engine_returns_nothing_and_runs_on() {
-    let diary = Diary::default();
+    let diary = Diary::new();
     let inside = diary.clone();
     run(move || {
         let () = note(inside.clone());
@@ -718,7 +692,7 @@ fn an_engine_returns_nothing_and_runs_on() {
         let account = Rc::new(Account { balance: Cell::new(5) });
         account.clone().drain();
         assert_eq!(account.balance.get(), 5);
-        write_twice(Diary::default())
+        write_twice(Diary::new())
     });
     assert_eq!(diary.read(), ["done", "failing"]);
 }

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use common::seconds;
 use futures::{FutureExt, StreamExt};
+use log::Level;
 use waterspout::concurrent::promise;
 use waterspout::coroutine::{
     self, WaitIterator, moment, multi, multi_quiet, sleep, spawn, try_multi, with_timeout,
 };
+use waterspout::testing::ExpectLog;
 use waterspout::{Coroutine, IoLoop};
 
 /// Finishes after `delay` seconds with `result`.
@@ -57,6 +59,22 @@ async fn multi_waits_for_all_after_an_error_and_gives_the_first_in_input_order()
     assert_eq!(multi_quiet(tuple).await.unwrap_err(), "late");
 }
 
+#[waterspout::test(virtual_time)]
+async fn multi_logs_the_errors_after_the_first_unless_it_is_quiet() {
+    let place = format!("one more error of multi at {}", file!());
+    let logged = ExpectLog::new("waterspout", &*place).level(Level::Error);
+    let no = |word: &str| after::<u64, _>(1, Err(word.to_owned()));
+    assert_eq!(multi([no("one"), no("two"), no("three")]).await, Err("one".to_owned()));
+    assert_eq!(logged.count(), 2);
+    assert_eq!(multi((no("one"), ok(2), no("two"))).await, Err("one".to_owned()));
+    assert_eq!(logged.count(), 3);
+    // A single error is given and need not be logged.
+    assert_eq!(multi([ok(1), no("one")]).await, Err("one".to_owned()));
+    assert_eq!(multi_quiet([no("one"), no("two")]).await, Err("one".to_owned()));
+    assert_eq!(multi_quiet((no("one"), no("two"))).await, Err("one".to_owned()));
+    assert_eq!(logged.count(), 3);
+}
+
 #[test]
 fn multi_of_nothing_is_done_at_once() {
     let nothing: Vec<Coroutine<Result<(), ()>>> = Vec::new();
@@ -65,7 +83,7 @@ fn multi_of_nothing_is_done_at_once() {
     assert_eq!(multi(nothing).now_or_never(), Some(Ok(HashMap::new())));
 }
 
-#[waterspout::test]
+#[waterspout::test(virtual_time)]
 async fn multi_of_a_hundred_thousand_children_polls_each_a_few_times() {
     let polls = Rc::new(Cell::new(0u64));
     let children: Vec<_> = (0..100_000u32)
@@ -154,9 +172,23 @@ async fn wait_iterator_gives_what_is_done_first_in_argument_order() {
 
 #[waterspout::test(virtual_time)]
 async fn wait_iterator_goes_on_after_an_error() {
-    let waits = WaitIterator::new([ok(1), after(2, Err("no".into())), ok(3)]);
-    let results: Vec<_> = waits.collect().await;
-    assert_eq!(results, [Ok(1), Err("no".to_owned()), Ok(3)]);
+    // Two of them are done in the same turn.
+    let children = || [after(2, Err("no")), after(3, Ok(42)), after(1, Ok(24)), after(3, Ok(84))];
+    let mut waits = WaitIterator::new(children());
+    let mut seen = Vec::new();
+    while let Some(result) = waits.next().await {
+        seen.push((waits.current_index().unwrap(), result));
+    }
+    assert_eq!(seen, [(2, Ok(24)), (0, Err("no")), (1, Ok(42)), (3, Ok(84))]);
+    let results: Vec<_> = WaitIterator::new(children()).collect().await;
+    assert!(seen.into_iter().map(|(_, result)| result).eq(results));
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_wait_iterator_of_nothing_is_done() {
+    let mut waits = WaitIterator::new(Vec::<Coroutine<()>>::new());
+    assert_eq!((waits.current_index(), waits.done()), (None, true));
+    assert_eq!(waits.next().await, None);
 }
 
 #[waterspout::test(virtual_time)]
@@ -181,6 +213,22 @@ async fn a_finished_future_wins_over_a_deadline_in_the_past() {
 async fn a_future_that_finishes_at_the_deadline_wins() {
     assert_eq!(with_timeout(seconds(1), sleep(seconds(1))).await, Ok(()));
     assert_eq!(with_timeout(seconds(1), ok(1)).await, Ok(Ok(1)));
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_time_limit_gives_what_the_future_gives_in_time() {
+    let io_loop = IoLoop::current();
+    let begun = io_loop.time();
+    let ((succeeds, value), (fails, exception)) = (promise(), promise::<()>());
+    io_loop.call_later(seconds(1), || succeeds.set_result("in time"));
+    io_loop.call_later(seconds(2), || fails.set_exception("failed in time"));
+    assert_eq!(with_timeout(seconds(60), value.clone()).await.unwrap().unwrap(), "in time");
+    assert_eq!(io_loop.time() - begun, seconds(1));
+    let exception = with_timeout(seconds(60), exception).await.unwrap().unwrap_err();
+    assert_eq!(exception.to_string(), "failed in time");
+    // What was there already takes no time.
+    assert_eq!(with_timeout(seconds(60), value).await.unwrap().unwrap(), "in time");
+    assert_eq!(io_loop.time() - begun, seconds(2));
 }
 
 #[waterspout::test(virtual_time)]

@@ -1,5 +1,7 @@
 //! Sockets, pipes and other file descriptors, over the real loopback.
 
+mod common;
+
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -14,13 +16,14 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
+use common::{LOOPBACK, kind, pattern, poll_once, refusing, turns};
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use futures::{StreamExt, future::join_all};
 use waterspout::coroutine::{self, moment};
 use waterspout::net::{
     AsyncFd, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream, pipe,
 };
-use waterspout::{Counters, Interest, IoLoop};
+use waterspout::{Counters, Interest, IoLoop, testing};
 
 /// Does poll(2) tell who is ready?
 const POLL: bool = cfg!(mio_unsupported_force_poll_poll);
@@ -33,12 +36,7 @@ fn counters() -> Counters {
 }
 
 async fn tcp_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = coroutine::start(TcpStream::connect(listener.local_addr().unwrap()));
-    let (server, peer) = listener.accept().await.unwrap();
-    let client = client.await.unwrap();
-    assert_eq!(client.local_addr().unwrap(), peer);
-    (client, server)
+    testing::tcp_pair().await.unwrap()
 }
 
 /// A stream of each kind, as its two ends.
@@ -51,15 +49,6 @@ async fn streams() -> Vec<(&'static str, Writer, Reader)> {
         ("Unix", Box::new(unix_writer), Box::new(unix_reader)),
         ("pipe", Box::new(pipe_writer), Box::new(pipe_reader)),
     ]
-}
-
-/// An address that refuses connections, and nobody else gets it meanwhile: it is bound, and nobody
-/// listens.
-fn refusing() -> (socket2::Socket, SocketAddr) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
-    (socket, address)
 }
 
 /// A path in the temporary directory that goes with its owner.
@@ -86,36 +75,12 @@ impl AsRef<std::path::Path> for TempPath {
     }
 }
 
-async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
-    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
-}
-
-async fn turns(n: usize) {
-    for _ in 0..n {
-        moment().await;
-    }
-}
-
-/// The kind of the error that this was.
-#[track_caller]
-fn kind<T>(result: io::Result<T>) -> io::ErrorKind {
-    match result {
-        Ok(_) => panic!("there is no error"),
-        Err(error) => error.kind(),
-    }
-}
-
-/// Bytes that repeat only after a while, so that what is missing or twice shows.
-fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
-}
-
 // ---------------------------------------------------------------------------------------------
 // TCP: connecting and accepting
 
 #[waterspout::test]
 async fn a_refused_connection_is_an_error() {
-    let (_bound, closed) = refusing();
+    let (_bound, closed) = refusing(LOOPBACK);
     let before = counters().sources;
     assert_eq!(kind(TcpStream::connect(closed).await), io::ErrorKind::ConnectionRefused);
     assert_eq!(counters().sources, before);
@@ -123,7 +88,7 @@ async fn a_refused_connection_is_an_error() {
 
 #[waterspout::test]
 async fn connect_tries_every_address() {
-    let (_bound, closed) = refusing();
+    let (_bound, closed) = refusing(LOOPBACK);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let open = listener.local_addr().unwrap();
     let stream = TcpStream::connect(vec![closed, open]).await.unwrap();

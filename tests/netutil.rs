@@ -1,5 +1,7 @@
 //! `bind_sockets`, `bind_unix_socket`, `is_valid_ip` and the resolvers.
 
+mod common;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::fs;
@@ -14,6 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use common::{LOOPBACK, kind, open};
 use waterspout::IoLoop;
 use waterspout::concurrent::Executor;
 use waterspout::coroutine::{self, moment, sleep, with_timeout};
@@ -28,15 +31,6 @@ fn on(address: &str) -> BindOptions {
 
 fn addresses(sockets: &[net::TcpListener]) -> Vec<SocketAddr> {
     sockets.iter().map(|socket| socket.local_addr().unwrap()).collect()
-}
-
-/// The kind of the error that this was.
-#[track_caller]
-fn kind<T>(result: io::Result<T>) -> ErrorKind {
-    match result {
-        Ok(_) => panic!("there is no error"),
-        Err(error) => error.kind(),
-    }
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -351,12 +345,6 @@ impl Resolver for Silent {
 }
 
 /// Somebody who listens.
-fn open() -> (net::TcpListener, SocketAddr) {
-    let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    (listener, address)
-}
-
 #[waterspout::test]
 async fn the_system_finds_localhost() {
     let found = ThreadedResolver.resolve("localhost", 80).await.unwrap();
@@ -402,7 +390,7 @@ async fn a_lookup_that_is_given_up_leaves_no_coroutine() {
 
 #[waterspout::test]
 async fn numeric_addresses_are_not_asked_for() {
-    let (_listener, address) = open();
+    let (_listener, address) = open(LOOPBACK);
     let fake = Fake::answering(&["192.0.2.1:1"]);
     let client = TcpClient::new().resolver(fake.clone());
     client.connect("127.0.0.1", address.port()).await.unwrap();
@@ -443,7 +431,7 @@ async fn what_was_said_of_the_port_comes_before_what_was_said_of_the_host() {
 
 #[waterspout::test]
 async fn a_client_connects_to_where_a_name_was_overridden_to() {
-    let (_listener, address) = open();
+    let (_listener, address) = open(LOOPBACK);
     let resolver =
         OverrideResolver::new(Silent).with_port("example.com", 80, "127.0.0.1", address.port());
     let client = TcpClient::new().resolver(resolver);
@@ -530,7 +518,7 @@ async fn a_full_memory_makes_room_by_what_is_over_and_otherwise_answers_all_the_
 
 #[waterspout::test]
 async fn a_cache_can_be_shared_by_clients() {
-    let (_listener, address) = open();
+    let (_listener, address) = open(LOOPBACK);
     let fake = Fake::answering(&[&address.to_string()]);
     let resolver = Rc::new(CachingResolver::new(fake.clone(), Duration::from_secs(60)));
     for _ in 0..2 {
@@ -580,7 +568,7 @@ async fn errors_of_a_resolver_are_those_of_the_client() {
 
 #[waterspout::test]
 async fn addresses_of_the_wrong_family_are_not_tried() {
-    let (_listener, address) = open();
+    let (_listener, address) = open(LOOPBACK);
     let fake = Fake::answering(&["[::1]:1"]);
     let client = TcpClient::new().resolver(fake.clone()).source("127.0.0.1:0".parse().unwrap());
     let error = client.connect("name", 80).await.unwrap_err();

@@ -1,6 +1,7 @@
 //! `Subprocess`: children, their pipes and their end.
 
 mod child;
+mod common;
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
@@ -11,6 +12,7 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
+use common::{turns, until};
 use futures::future::join_all;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use rustix::io::retry_on_intr;
@@ -18,7 +20,7 @@ use rustix::process::{
     self, Pid, WaitId, WaitIdOptions, WaitOptions, kill_process, waitid, waitpid,
 };
 use waterspout::IoLoop;
-use waterspout::coroutine::{moment, spawn, start, with_timeout};
+use waterspout::coroutine::{spawn, start, with_timeout};
 use waterspout::process::Subprocess;
 use waterspout::signal::Signal;
 
@@ -58,19 +60,6 @@ fn wait_until(pid: u32, state: WaitIdOptions) {
 /// Waits until a child has ended, and leaves the zombie to who reaps it.
 fn wait_until_ended(pid: u32) {
     wait_until(pid, WaitIdOptions::EXITED);
-}
-
-/// Turns until something is so.
-async fn until(mut is_so: impl FnMut() -> bool) {
-    while !is_so() {
-        moment().await;
-    }
-}
-
-async fn turns(n: usize) {
-    for _ in 0..n {
-        moment().await;
-    }
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -422,11 +411,7 @@ fn a_child_leaves_nothing_open() {
 #[test]
 fn with_too_few_file_descriptors_no_child_is_left_behind() {
     child::alone("with_too_few_file_descriptors_no_child_is_left_behind", || {
-        process::setrlimit(
-            process::Resource::Nofile,
-            process::Rlimit { current: Some(64), ..process::getrlimit(process::Resource::Nofile) },
-        )
-        .unwrap();
+        child::limit_open_files(64);
         let io_loop = IoLoop::new().unwrap();
         let ran = io_loop.run_sync(|| async {
             let (mut failed, mut started) = (0, 0);

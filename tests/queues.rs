@@ -892,7 +892,7 @@ fn the_destructor_of_an_item_may_put_into_its_queue() {
 
 // Fairness
 
-#[waterspout::test]
+#[waterspout::test(virtual_time)]
 async fn a_pair_that_always_finds_room_and_items_does_not_keep_others_from_running() {
     let (queue, got) = (Queue::new(0), Rc::new(Cell::new(0u64)));
     let (puts, gets, counts) = (queue.clone(), queue.clone(), got.clone());
@@ -919,7 +919,7 @@ async fn a_pair_that_always_finds_room_and_items_does_not_keep_others_from_runni
     consumer.cancel();
 }
 
-#[waterspout::test]
+#[waterspout::test(virtual_time)]
 async fn a_coroutine_that_puts_and_gets_by_itself_does_not_keep_others_from_running() {
     let (queue, rounds) = (Queue::new(1), Rc::new(Cell::new(0)));
     let counts = rounds.clone();
@@ -941,7 +941,7 @@ async fn a_coroutine_that_puts_and_gets_by_itself_does_not_keep_others_from_runn
     busy.cancel();
 }
 
-#[waterspout::test]
+#[waterspout::test(virtual_time)]
 async fn a_pair_in_one_coroutine_that_polls_again_does_not_keep_others_from_running() {
     let (there, back) = (Queue::new(1), Queue::new(1));
     let rounds = Rc::new(Cell::new(0u64));
@@ -969,7 +969,7 @@ async fn a_pair_in_one_coroutine_that_polls_again_does_not_keep_others_from_runn
     busy.cancel();
 }
 
-#[waterspout::test]
+#[waterspout::test(virtual_time)]
 async fn a_hundred_thousand_waiters_of_one_queue_are_polled_twice_each() {
     const WAITERS: u32 = 100_000;
     let (queue, polls) = (Queue::new(1), Rc::new(Cell::new(0)));

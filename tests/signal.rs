@@ -2,6 +2,7 @@
 //! signal for itself, because all listeners of a process hear all signals.
 
 mod child;
+mod common;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -10,6 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use common::turns;
 use futures::{FutureExt, StreamExt};
 use rustix::process::{Pid, Signal as RawSignal, kill_process};
 use signal_hook::low_level::raise;
@@ -20,6 +22,7 @@ use waterspout::{Exception, IoLoop};
 /// Runs a test in a process of its own and on a loop.
 fn alone<F: Future>(test: &str, body: impl FnOnce() -> F) {
     child::alone(test, || {
+        // The limit is only a guard against hanging.
         IoLoop::new().unwrap().run_sync_timeout(Duration::from_secs(60), body).unwrap();
     });
 }
@@ -31,9 +34,7 @@ fn send(signal: Signal) {
 /// Long enough for the loop to have asked its selector a few times: while it is busy it does so after
 /// 64 entries of its queue at the latest.
 async fn a_while() {
-    for _ in 0..300 {
-        moment().await;
-    }
+    turns(300).await;
 }
 
 #[test]

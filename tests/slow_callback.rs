@@ -3,13 +3,59 @@
 
 mod common;
 
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use common::{Logged, one_turn};
+use common::one_turn;
 use waterspout::coroutine::{self, moment};
 use waterspout::{Interest, IoLoop};
 
 const LONG: Duration = Duration::from_millis(3);
+
+/// Keeps what this thread logs, of the program's whole log.
+struct Logged(Mutex<Vec<(ThreadId, String)>>);
+
+impl Logged {
+    /// Installs the logger of this test program, once, and gives it.
+    fn install() -> Arc<Logged> {
+        static LOGGED: Mutex<Option<Arc<Logged>>> = Mutex::new(None);
+        let mut logged = LOGGED.lock().unwrap();
+        let logged = logged.get_or_insert_with(|| {
+            let logged = Arc::new(Logged(Mutex::new(Vec::new())));
+            log::set_boxed_logger(Box::new(Forward(logged.clone()))).unwrap();
+            log::set_max_level(log::LevelFilter::Warn);
+            logged
+        });
+        logged.clone()
+    }
+
+    /// What this thread has logged since it last asked.
+    fn take(&self) -> Vec<String> {
+        let mut all = self.0.lock().unwrap();
+        let me = thread::current().id();
+        let mine = all.iter().filter(|(of, _)| *of == me).map(|(_, line)| line.clone()).collect();
+        all.retain(|(of, _)| *of != me);
+        mine
+    }
+}
+
+struct Forward(Arc<Logged>);
+
+impl log::Log for Forward {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target() == "waterspout"
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let line = format!("{} {}", record.level(), record.args());
+            self.0.0.lock().unwrap().push((thread::current().id(), line));
+        }
+    }
+
+    fn flush(&self) {}
+}
 
 /// Keeps the thread for longer than the threshold.
 fn dawdle() {

@@ -1,6 +1,8 @@
 //! Every stream and every lock of the crate goes through the suite that holds for any, and the suites
 //! find what is wrong with one that has a fault.
 
+mod common;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
@@ -11,12 +13,12 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
+use common::pipes;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::lock::Mutex;
 use waterspout::coroutine::moment;
-use waterspout::iostream::Pipe;
 use waterspout::locks::{BoundedSemaphore, Lock, Semaphore};
-use waterspout::net::{UnixStream, pipe};
+use waterspout::net::UnixStream;
 use waterspout::testing::{
     self, Memory, explore, fair_lock_suite, half_close_suite, lock_suite, stream_suite,
 };
@@ -29,13 +31,6 @@ mod own_lock;
 
 // ---------------------------------------------------------------------------------------------
 // Streams
-
-/// Two pipes as a stream that goes both ways.
-fn pipes() -> (Pipe, Pipe) {
-    let (one_writes, other_reads) = pipe::pair().unwrap();
-    let (other_writes, one_reads) = pipe::pair().unwrap();
-    (Pipe::from((one_reads, one_writes)), Pipe::from((other_reads, other_writes)))
-}
 
 #[waterspout::test(timeout = 120.0)]
 async fn tcp() {

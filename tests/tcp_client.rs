@@ -6,11 +6,11 @@ mod common;
 use std::cell::Cell;
 use std::future::pending;
 use std::io::{self, ErrorKind};
-use std::net::{self, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{self, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::seconds;
+use common::{LOOPBACK, kind, open, refusing, seconds};
 use futures::FutureExt;
 use futures::future::join_all;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -18,8 +18,7 @@ use waterspout::coroutine::{self, moment, sleep};
 use waterspout::net::{BindOptions, Resolver, Resolving, TcpClient, TcpListener, bind_sockets};
 use waterspout::{Counters, IoLoop};
 
-const ANY: SocketAddr = SocketAddr::new(net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-const ANY_V6: SocketAddr = SocketAddr::new(net::IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
+const LOOPBACK_V6: SocketAddr = SocketAddr::new(net::IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
 
 /// Always the same addresses, after a time.
 struct Known(Vec<SocketAddr>, Duration);
@@ -37,21 +36,6 @@ fn known(addresses: impl IntoIterator<Item = SocketAddr>) -> TcpClient {
     TcpClient::new().resolver(Known(addresses.into_iter().collect(), Duration::ZERO))
 }
 
-/// Somebody who listens.
-fn open(address: SocketAddr) -> (net::TcpListener, SocketAddr) {
-    let listener = net::TcpListener::bind(address).unwrap();
-    let address = listener.local_addr().unwrap();
-    (listener, address)
-}
-
-/// An address that refuses, and that nobody else gets meanwhile: bound, and nobody listens.
-fn closed(address: SocketAddr) -> (Socket, SocketAddr) {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    socket.bind(&address.into()).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
-    (socket, address)
-}
-
 /// An address that says nothing: somebody listens, with a backlog that is full. The system drops
 /// further attempts, and they try again later by themselves.
 struct BlackHole {
@@ -62,7 +46,7 @@ struct BlackHole {
 
 impl BlackHole {
     async fn new(address: SocketAddr) -> BlackHole {
-        let (listener, address) = closed(address);
+        let (listener, address) = refusing(address);
         listener.listen(0).unwrap();
         let mut clients = Vec::new();
         loop {
@@ -85,14 +69,6 @@ fn held() -> (u64, u64, u64) {
     (live, sources, pending_timers)
 }
 
-#[track_caller]
-fn kind<T>(result: io::Result<T>) -> ErrorKind {
-    match result {
-        Ok(_) => panic!("there is no error"),
-        Err(error) => error.kind(),
-    }
-}
-
 // ---------------------------------------------------------------------------------------------
 // Names and addresses
 
@@ -103,7 +79,7 @@ async fn a_name_and_numeric_addresses_are_connected_to() {
     let port = sockets[0].local_addr().unwrap().port();
     let stream = TcpClient::new().connect("localhost", port).await.unwrap();
     assert!(stream.peer_addr().unwrap().ip().is_loopback());
-    for address in [ANY, ANY_V6] {
+    for address in [LOOPBACK, LOOPBACK_V6] {
         let (_listener, address) = open(address);
         let host = address.ip().to_string();
         let stream = TcpClient::new().connect(&host, address.port()).await.unwrap();
@@ -113,7 +89,7 @@ async fn a_name_and_numeric_addresses_are_connected_to() {
 
 #[waterspout::test]
 async fn a_connection_works_in_both_directions() {
-    let listener = TcpListener::bind(ANY).await.unwrap();
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let client = coroutine::start(async move {
         let client = TcpClient::new().connect("127.0.0.1", port).await?;
@@ -131,7 +107,7 @@ async fn a_connection_works_in_both_directions() {
 
 #[waterspout::test]
 async fn a_source_address_is_used() {
-    let (_listener, address) = open(ANY);
+    let (_listener, address) = open(LOOPBACK);
     let source = SocketAddr::from(([127, 0, 0, 2], 0));
     let client = TcpClient::new().source(source);
     let stream = client.connect("127.0.0.1", address.port()).await.unwrap();
@@ -141,9 +117,9 @@ async fn a_source_address_is_used() {
 
 #[waterspout::test]
 async fn a_source_port_is_used() {
-    let (_listener, address) = open(ANY);
+    let (_listener, address) = open(LOOPBACK);
     // Free now; it is bound with SO_REUSEADDR on both sides, so nobody is in the way.
-    let (socket, source) = closed(SocketAddr::from(([127, 0, 0, 3], 0)));
+    let (socket, source) = refusing(SocketAddr::from(([127, 0, 0, 3], 0)));
     drop(socket);
     let client = TcpClient::new().source(source);
     let stream = client.connect("127.0.0.1", address.port()).await.unwrap();
@@ -152,13 +128,13 @@ async fn a_source_port_is_used() {
 
 #[waterspout::test]
 async fn a_source_address_that_is_not_ours_is_an_error() {
-    let (_listener, address) = open(ANY);
+    let (_listener, address) = open(LOOPBACK);
     let before = held();
     // An address for documentation.
     let client = TcpClient::new().source("192.0.2.1:0".parse().unwrap());
     let error = kind(client.connect("127.0.0.1", address.port()).await);
     assert_eq!(error, ErrorKind::AddrNotAvailable);
-    let (_listener, taken) = open(ANY);
+    let (_listener, taken) = open(LOOPBACK);
     let client = TcpClient::new().source(taken);
     let error = kind(client.connect("127.0.0.1", address.port()).await);
     assert_eq!(error, ErrorKind::AddrInUse);
@@ -167,12 +143,12 @@ async fn a_source_address_that_is_not_ours_is_an_error() {
 
 #[waterspout::test]
 async fn addresses_of_another_family_than_the_source_are_not_tried() {
-    let (six, address) = open(ANY_V6);
+    let (six, address) = open(LOOPBACK_V6);
     six.set_nonblocking(true).unwrap();
-    let client = known([address]).source(ANY);
+    let client = known([address]).source(LOOPBACK);
     assert_eq!(kind(client.connect("name", 1).await), ErrorKind::AddrNotAvailable);
     assert_eq!(kind(six.accept()), ErrorKind::WouldBlock);
-    let client = TcpClient::new().source(ANY);
+    let client = TcpClient::new().source(LOOPBACK);
     assert_eq!(kind(client.connect("::1", address.port()).await), ErrorKind::AddrNotAvailable);
 }
 
@@ -182,8 +158,8 @@ async fn addresses_of_another_family_than_the_source_are_not_tried() {
 #[waterspout::test]
 async fn a_refused_connection_is_an_error_and_leaves_nothing() {
     let before = held();
-    for address in [ANY, ANY_V6] {
-        let (_closed, address) = closed(address);
+    for address in [LOOPBACK, LOOPBACK_V6] {
+        let (_closed, address) = refusing(address);
         let host = address.ip().to_string();
         let error = kind(TcpClient::new().connect(&host, address.port()).await);
         assert_eq!(error, ErrorKind::ConnectionRefused);
@@ -193,8 +169,8 @@ async fn a_refused_connection_is_an_error_and_leaves_nothing() {
 
 #[waterspout::test]
 async fn if_one_family_refuses_the_other_is_tried_at_once() {
-    let (_listener, good) = open(ANY);
-    let (_closed, bad) = closed(ANY_V6);
+    let (_listener, good) = open(LOOPBACK);
+    let (_closed, bad) = refusing(LOOPBACK_V6);
     let before = held();
     let stream = known([bad, good]).connect("name", 1).await.unwrap();
     assert_eq!(stream.peer_addr().unwrap(), good);
@@ -204,8 +180,8 @@ async fn if_one_family_refuses_the_other_is_tried_at_once() {
 
 #[waterspout::test]
 async fn all_addresses_are_tried_and_the_last_error_is_the_one() {
-    let bad = [closed(ANY), closed(ANY_V6), closed(ANY)];
-    let (_listener, good) = open(ANY);
+    let bad = [refusing(LOOPBACK), refusing(LOOPBACK_V6), refusing(LOOPBACK)];
+    let (_listener, good) = open(LOOPBACK);
     let refusing = bad.iter().map(|(_, address)| *address);
     let stream = known(refusing.clone().chain([good])).connect("name", 1).await.unwrap();
     assert_eq!(stream.peer_addr().unwrap(), good);
@@ -215,8 +191,8 @@ async fn all_addresses_are_tried_and_the_last_error_is_the_one() {
 
 #[waterspout::test(virtual_time)]
 async fn if_one_family_is_silent_the_other_is_tried_beside_it_and_wins() {
-    let hole = BlackHole::new(ANY_V6).await;
-    let (_listener, good) = open(ANY);
+    let hole = BlackHole::new(LOOPBACK_V6).await;
+    let (_listener, good) = open(LOOPBACK);
     let (before, begun) = (held(), IoLoop::current().time());
     let stream = known([hole.address, good]).connect("name", 1).await.unwrap();
     assert_eq!(stream.peer_addr().unwrap(), good);
@@ -225,10 +201,10 @@ async fn if_one_family_is_silent_the_other_is_tried_beside_it_and_wins() {
     assert_eq!(held(), before, "the attempt that lost is closed");
 }
 
-#[waterspout::test]
+#[waterspout::test(timeout = 60)]
 async fn an_attempt_that_was_slow_may_still_win() {
-    let mut hole = BlackHole::new(ANY_V6).await;
-    let (_closed, bad) = closed(ANY);
+    let mut hole = BlackHole::new(LOOPBACK_V6).await;
+    let (_closed, bad) = refusing(LOOPBACK);
     let connecting = known([hole.address, bad]);
     let connecting = coroutine::start(async move { connecting.connect("name", 1).await });
     // By the time that the other one is refused.
@@ -246,7 +222,7 @@ async fn an_attempt_that_was_slow_may_still_win() {
 
 #[waterspout::test]
 async fn a_peer_that_goes_while_it_is_connected_to_refuses() {
-    let hole = BlackHole::new(ANY).await;
+    let hole = BlackHole::new(LOOPBACK).await;
     let before = held();
     let client = known([hole.address]);
     let mut connecting = Box::pin(client.connect("name", 1));
@@ -262,7 +238,7 @@ async fn a_peer_that_goes_while_it_is_connected_to_refuses() {
 
 #[waterspout::test]
 async fn a_peer_that_resets_before_the_connection_is_noticed_is_an_error() {
-    let (listener, address) = open(ANY);
+    let (listener, address) = open(LOOPBACK);
     let before = held();
     let client = known([address]);
     let mut connecting = Box::pin(client.connect("name", 1));
@@ -282,7 +258,7 @@ async fn a_peer_that_resets_before_the_connection_is_noticed_is_an_error() {
 
 #[waterspout::test]
 async fn a_peer_that_resets_at_once_is_an_error_of_the_first_read_or_write() {
-    let (listener, address) = open(ANY);
+    let (listener, address) = open(LOOPBACK);
     for reads in [true, false] {
         let stream = known([address]).connect("name", 1).await.unwrap();
         let reading = coroutine::start(async move {
@@ -312,7 +288,7 @@ fn reset(stream: net::TcpStream) {
 
 #[waterspout::test(virtual_time)]
 async fn the_time_limit_ends_an_attempt_and_leaves_nothing() {
-    let hole = BlackHole::new(ANY).await;
+    let hole = BlackHole::new(LOOPBACK).await;
     let (before, begun) = (held(), IoLoop::current().time());
     let client = TcpClient::new().timeout(seconds(3));
     let error = client.connect("127.0.0.1", hole.address.port()).await.unwrap_err();
@@ -324,7 +300,7 @@ async fn the_time_limit_ends_an_attempt_and_leaves_nothing() {
 
 #[waterspout::test(virtual_time)]
 async fn one_time_limit_covers_resolving_and_connecting() {
-    let (one, other) = (BlackHole::new(ANY).await, BlackHole::new(ANY_V6).await);
+    let (one, other) = (BlackHole::new(LOOPBACK).await, BlackHole::new(LOOPBACK_V6).await);
     let (before, begun) = (held(), IoLoop::current().time());
     let resolver = Known(vec![one.address, other.address], seconds(2));
     let client = TcpClient::new().resolver(resolver).timeout(seconds(3));
@@ -332,14 +308,14 @@ async fn one_time_limit_covers_resolving_and_connecting() {
     assert_eq!(IoLoop::current().time() - begun, seconds(3));
     assert_eq!(held(), before);
     // Fast enough in both.
-    let (_listener, good) = open(ANY);
+    let (_listener, good) = open(LOOPBACK);
     let resolver = Known(vec![good], seconds(2));
     TcpClient::new().resolver(resolver).timeout(seconds(3)).connect("name", 1).await.unwrap();
 }
 
 #[waterspout::test(virtual_time)]
 async fn no_time_at_all_is_too_little_unless_nothing_takes_any() {
-    let hole = BlackHole::new(ANY).await;
+    let hole = BlackHole::new(LOOPBACK).await;
     let client = TcpClient::new().timeout(Duration::ZERO);
     let error = kind(client.connect("127.0.0.1", hole.address.port()).await);
     assert_eq!(error, ErrorKind::TimedOut);
@@ -347,7 +323,7 @@ async fn no_time_at_all_is_too_little_unless_nothing_takes_any() {
 
 #[waterspout::test(virtual_time)]
 async fn dropping_it_closes_all_attempts() {
-    let holes = [BlackHole::new(ANY_V6).await, BlackHole::new(ANY).await];
+    let holes = [BlackHole::new(LOOPBACK_V6).await, BlackHole::new(LOOPBACK).await];
     let before = held();
     let client = known(holes.iter().map(|hole| hole.address));
     let mut connecting = Box::pin(client.connect("name", 1));
@@ -374,15 +350,20 @@ fn attempts_that_failed_were_late_or_were_given_up_leave_no_file_open() {
     child::alone("attempts_that_failed_were_late_or_were_given_up_leave_no_file_open", || {
         let io_loop = IoLoop::builder().virtual_time().build().unwrap();
         let ran = io_loop.run_sync(|| async {
-            let hole = BlackHole::new(ANY_V6).await;
-            let (_listener, good) = open(ANY);
-            let (_closed, bad) = closed(ANY);
+            let hole = BlackHole::new(LOOPBACK_V6).await;
+            let (_listener, good) = open(LOOPBACK);
+            let (_closed, bad) = refusing(LOOPBACK);
             let before = child::open_files();
             let limit = seconds(1);
             for addresses in [vec![hole.address], vec![bad, bad], vec![hole.address, bad, good]] {
                 for _ in 0..20 {
                     drop(known(addresses.clone()).timeout(limit).connect("name", 1).await);
-                    drop(known(addresses.clone()).source(ANY_V6).connect("name", 1).now_or_never());
+                    drop(
+                        known(addresses.clone())
+                            .source(LOOPBACK_V6)
+                            .connect("name", 1)
+                            .now_or_never(),
+                    );
                 }
             }
             assert_eq!(child::open_files(), before);
@@ -393,7 +374,7 @@ fn attempts_that_failed_were_late_or_were_given_up_leave_no_file_open() {
 
 #[waterspout::test]
 async fn many_connect_at_once_by_one_client() {
-    let listener = Rc::new(TcpListener::bind(ANY).await.unwrap());
+    let listener = Rc::new(TcpListener::bind(LOOPBACK).await.unwrap());
     let port = listener.local_addr().unwrap().port();
     let accepted = Rc::new(Cell::new(0));
     let (accepting, counts) = (listener.clone(), accepted.clone());

@@ -376,8 +376,10 @@ impl Core {
     fn sleep(&self) -> Option<Duration> {
         let deadline = self.timers.borrow_mut().next_deadline()?;
         if self.clock.is_virtual() {
-            // Looks once; if there is nothing, `after_poll` moves the clock instead of sleeping.
-            return if self.outside.get() > 0 { None } else { AT_ONCE };
+            // Looks once; if there is nothing, `after_poll` moves the clock instead of sleeping. For
+            // what is due already, nobody has to wait.
+            let waits = self.outside.get() > 0 && deadline > self.clock.last();
+            return if waits { None } else { AT_ONCE };
         }
         let left = Duration::from_nanos(deadline.saturating_sub(self.clock.read()));
         let poll = self.poll.borrow();

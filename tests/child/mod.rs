@@ -11,6 +11,8 @@ use std::process::{self, ChildStderr, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 const VARIABLE: &str = "WATERSPOUT_TEST_IN_CHILD";
 /// No child lives longer, whatever goes wrong.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -38,6 +40,12 @@ pub fn say(what: impl std::fmt::Display) {
 pub fn open_files() -> usize {
     // Without the one that looks.
     std::fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() - 1)
+}
+
+/// Lets this process have so many files open at most.
+pub fn limit_open_files(most: u64) {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum }).unwrap();
 }
 
 /// Runs `body` in a process in which nothing else runs.

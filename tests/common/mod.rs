@@ -1,5 +1,5 @@
-//! What several test files share: a diary, values that note their own end, and one await that
-//! suspends once.
+//! What several test files share: a diary, values that note their own end, ways to poll and to let
+//! others run, and sockets.
 
 // Each test file is a crate of its own and uses its part of this.
 #![allow(dead_code)]
@@ -8,18 +8,26 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
-use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
+use socket2::{Domain, Socket, Type};
 use waker_fn::waker_fn;
+use waterspout::coroutine::moment;
+use waterspout::iostream::Pipe;
+use waterspout::net::pipe;
 use waterspout::{Builder, IoLoop};
+
+/// A free port of the loopback, to bind to.
+pub const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Words in the order in which they were written.
 #[derive(Clone, Default)]
@@ -46,9 +54,9 @@ impl Diary {
     }
 
     /// A value that writes `word` when it is dropped.
-    pub fn at_end(&self, word: &'static str) -> AtDrop<impl FnMut() + use<>> {
+    pub fn at_end<W: Display>(&self, word: W) -> AtDrop<impl FnMut() + use<W>> {
         let diary = self.clone();
-        AtDrop(move || diary.write(word))
+        AtDrop(move || diary.write(&word))
     }
 
     /// Gives a builder an exception handler that writes here.
@@ -87,6 +95,26 @@ pub fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
 
 pub fn poll_for<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(waker))
+}
+
+/// Polls once, for the task that awaits this.
+pub async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+}
+
+/// So many turns of the loop. While others are ready, it looks at its sockets only now and then, but
+/// within 64 entries of its queue.
+pub async fn turns(n: usize) {
+    for _ in 0..n {
+        moment().await;
+    }
+}
+
+/// Turns until something is so that no event tells of.
+pub async fn until(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        moment().await;
+    }
 }
 
 /// Suspends once, waking itself.
@@ -160,46 +188,38 @@ pub fn one_turn(io_loop: &IoLoop) {
     io_loop.start().unwrap();
 }
 
-/// Keeps what this thread logs, of the program's whole log.
-pub struct Logged(Mutex<Vec<(ThreadId, String)>>);
-
-impl Logged {
-    /// Installs the logger of this test program, once, and gives it.
-    pub fn install() -> Arc<Logged> {
-        static LOGGED: Mutex<Option<Arc<Logged>>> = Mutex::new(None);
-        let mut logged = LOGGED.lock().unwrap();
-        let logged = logged.get_or_insert_with(|| {
-            let logged = Arc::new(Logged(Mutex::new(Vec::new())));
-            log::set_boxed_logger(Box::new(Forward(logged.clone()))).unwrap();
-            log::set_max_level(log::LevelFilter::Warn);
-            logged
-        });
-        logged.clone()
-    }
-
-    /// What this thread has logged since it last asked.
-    pub fn take(&self) -> Vec<String> {
-        let mut all = self.0.lock().unwrap();
-        let me = thread::current().id();
-        let mine = all.iter().filter(|(of, _)| *of == me).map(|(_, line)| line.clone()).collect();
-        all.retain(|(of, _)| *of != me);
-        mine
+/// The kind of the error that this was.
+#[track_caller]
+pub fn kind<T>(result: io::Result<T>) -> ErrorKind {
+    match result {
+        Ok(_) => panic!("there is no error"),
+        Err(error) => error.kind(),
     }
 }
 
-struct Forward(Arc<Logged>);
+/// Somebody who listens, and where.
+pub fn open(address: SocketAddr) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind(address).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
 
-impl log::Log for Forward {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.target() == "waterspout"
-    }
+/// An address that refuses, and that nobody else gets meanwhile: bound, and nobody listens.
+pub fn refusing(address: SocketAddr) -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.bind(&address.into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
 
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let line = format!("{} {}", record.level(), record.args());
-            self.0.0.lock().unwrap().push((thread::current().id(), line));
-        }
-    }
+/// The two ends of a stream over two pipes.
+pub fn pipes() -> (Pipe, Pipe) {
+    let (one_writes, other_reads) = pipe::pair().unwrap();
+    let (other_writes, one_reads) = pipe::pair().unwrap();
+    (Pipe::from((one_reads, one_writes)), Pipe::from((other_reads, other_writes)))
+}
 
-    fn flush(&self) {}
+/// Bytes that repeat only after a while, so that what is missing or twice shows.
+pub fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
 }

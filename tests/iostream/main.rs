@@ -4,22 +4,23 @@
 //! pipes.
 
 mod closing;
+#[path = "../common/mod.rs"]
+mod common;
 mod pipes;
 mod reading;
 mod writing;
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use common::{pattern, poll_once, turns};
 use futures::io::{AsyncRead, AsyncWrite};
 use waterspout::StreamError;
-use waterspout::coroutine::moment;
 use waterspout::iostream::{IoStream, Options, Pipe, Transport};
-use waterspout::net::{TcpStream, UnixStream, pipe};
+use waterspout::net::{TcpStream, UnixStream};
 use waterspout::testing::{self, Memory};
 
 /// A kind of transport, by how to make two connected ends.
@@ -71,9 +72,7 @@ impl Kind for Pipes {
     type Io = Pipe;
 
     async fn io_pair() -> (Pipe, Pipe) {
-        let (one_writes, other_reads) = pipe::pair().unwrap();
-        let (other_writes, one_reads) = pipe::pair().unwrap();
-        (Pipe::from((one_reads, one_writes)), Pipe::from((other_reads, other_writes)))
+        common::pipes()
     }
 }
 
@@ -98,16 +97,9 @@ macro_rules! on_every_transport {
 }
 use on_every_transport;
 
-/// Lets everything that is ready run. While that is so, the loop looks at the sockets only now and
-/// then, but within 64 entries of its queue.
+/// Lets everything that is ready run.
 async fn settle() {
-    for _ in 0..200 {
-        moment().await;
-    }
-}
-
-async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
-    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+    turns(200).await;
 }
 
 /// Polls a future once, which has to wait, and drops it after everything that was ready has run.
@@ -116,11 +108,6 @@ async fn cancelled<F: Future>(future: F, meanwhile: impl FnOnce()) {
     assert!(poll_once(future.as_mut()).await.is_pending());
     meanwhile();
     settle().await;
-}
-
-/// Bytes that repeat only after a while, so that what is missing or twice shows.
-fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
 }
 
 /// Sizes that look random and are the same every time.

@@ -1,6 +1,7 @@
 //! Streams over pipes: one direction, or one of each.
 
 use std::io;
+#[cfg(feature = "process")]
 use std::process::{Command, Stdio};
 
 use futures::FutureExt;
