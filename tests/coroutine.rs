@@ -771,6 +771,18 @@ async fn done_callbacks_run_in_the_next_turn_in_order_also_if_it_is_done_already
     );
 }
 
+#[test]
+fn a_done_callback_that_comes_late_is_the_current_loops() {
+    let diary = Diary::default();
+    let io_loop = IoLoop::new().unwrap();
+    let coroutine = io_loop.run_sync(|| async { coroutine::start(async {}) }).unwrap();
+    io_loop.close();
+    assert!(IoLoop::try_current().is_none());
+    coroutine.add_done_callback(diary.writing("late"));
+    IoLoop::current().run_sync(moment).unwrap();
+    assert_eq!(diary.read(), ["late"]);
+}
+
 #[waterspout::test(virtual_time)]
 async fn done_callbacks_run_however_it_ends_and_leave_the_output() {
     let diary = Diary::new();

@@ -376,14 +376,6 @@ impl Others {
     }
 }
 
-/// Runs a done callback in the next turn; if no loop is current to do so, it is dropped with the
-/// coroutine.
-fn call_back(callback: Callback) {
-    if let Some(io_loop) = IoLoop::try_current() {
-        io_loop.core().call(callback);
-    }
-}
-
 impl<F: Future + 'static, K: KindOf<F::Output>> Resume for Runner<F, K> {
     fn resume(self: Rc<Self>, io_loop: &IoLoop) {
         self.go_on(io_loop.core());
@@ -451,7 +443,8 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K>
 
     fn when_done(&self, callback: Callback) {
         if Join::is_done(self) {
-            call_back(callback);
+            // It is not known any more to its own loop, which may have been closed.
+            IoLoop::current().core().call(callback);
         } else {
             let mut others = self.others.take().unwrap_or_default();
             others.callbacks.push(callback);
