@@ -775,7 +775,9 @@ async fn done_callbacks_run_in_the_next_turn_in_order_also_if_it_is_done_already
 fn a_done_callback_that_comes_late_is_the_current_loops() {
     let diary = Diary::default();
     let io_loop = IoLoop::new().unwrap();
-    let coroutine = io_loop.run_sync(|| async { coroutine::start(async {}) }).unwrap();
+    let coroutine = io_loop.spawn(async {});
+    io_loop.run_sync(moment).unwrap();
+    assert!(coroutine.done());
     io_loop.close();
     assert!(IoLoop::try_current().is_none());
     coroutine.add_done_callback(diary.writing("late"));
