@@ -125,11 +125,10 @@ impl Scheduler {
 
     /// A slot for `resume`, queued from the start or not.
     pub(crate) fn insert(&mut self, resume: Rc<dyn Resume>, queued: bool) -> Result<Key, Full> {
-        if !queued {
-            return self.slots.insert(resume);
+        let key = self.slots.insert_marked(resume, queued)?;
+        if queued {
+            self.queue.push_back(Ready::Slot(key));
         }
-        let key = self.slots.insert_marked(resume)?;
-        self.queue.push_back(Ready::Slot(key));
         Ok(key)
     }
 

@@ -90,18 +90,14 @@ impl<T> Slots<T> {
     /// Puts `value` in a vacant slot.
     #[inline]
     pub(crate) fn insert(&mut self, value: T) -> Result<Key, Full> {
-        self.insert_with(value, 0)
+        self.insert_marked(value, false)
     }
 
-    /// Puts `value` in a vacant slot and marks it.
-    #[inline]
-    pub(crate) fn insert_marked(&mut self, value: T) -> Result<Key, Full> {
-        self.insert_with(value, MARK)
-    }
-
+    /// Puts `value` in a vacant slot, and marks it if that is `marked`.
     // Inlined, a value of several words is built in its slot; else it is copied there from the stack.
-    #[inline]
-    fn insert_with(&mut self, value: T, mark: usize) -> Result<Key, Full> {
+    #[inline(always)]
+    pub(crate) fn insert_marked(&mut self, value: T, marked: bool) -> Result<Key, Full> {
+        let mark = if marked { MARK } else { 0 };
         let free = self.slots.get_mut(self.free as usize);
         if let Some(Slot { key, entry: entry @ Entry::Vacant { .. } }) = free {
             if let Entry::Vacant { next } = *entry {
@@ -313,7 +309,7 @@ mod tests {
         assert_eq!(slots.unmark(key), None);
         let next = slots.insert('b').unwrap();
         assert!(slots.mark(next) && slots.get(key).is_none());
-        let marked = [slots.insert_marked('c').unwrap(), slots.insert_marked('d').unwrap()];
+        let marked = ['c', 'd'].map(|value| slots.insert_marked(value, true).unwrap());
         assert!(marked.iter().all(|key| !slots.mark(*key) && slots.unmark(*key).is_some()));
     }
 
