@@ -33,8 +33,8 @@ ONLY_MICRO = os.environ.get("PEERS_CASES", "").split()  # to these micro cases
 
 # Add a runtime here (and in src/rt/mod.rs) to give it a column.
 CORE = [
-    "epoll-raw", "mio-raw", "uring-raw", "waterspout", "waterspout-lent", "tokio", "tokio-local",
-    "smol", "monoio-uring", "monoio-legacy", "compio", "glommio",
+    "epoll-raw", "mio-raw", "mio-raw-64k", "uring-raw", "waterspout", "waterspout-lent", "tokio",
+    "tokio-local", "smol", "monoio-uring", "monoio-legacy", "compio", "glommio",
 ]
 EXTRA = ["tokio-send", "monoio-uring-coop", "compio-poll"]
 PY_ECHO = ["tornado", "asyncio", "uvloop"]
