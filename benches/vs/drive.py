@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs the benchmarks round-robin and prints Markdown tables.
 
-  drive.py micro|echo|http|idle|syscalls [--rounds N]   append raw results
-  drive.py report                                       print the tables
+  drive.py micro|echo|accept|http|idle|syscalls [--rounds N]   append raw results
+  drive.py report                                              print the tables
 
 Raw results are JSON lines in $PEERS_RESULTS. Binaries come from $PEERS_BIN
 (and $PEERS_HTTP_BIN for monoio's http_server); Python from $PEERS_PYTHON.
@@ -142,6 +142,14 @@ def load(server, conns, size, seconds, warmup=0.3):
     return {k: float(v) for k, v in re.findall(r"(\w+)=(\S+)", out.stdout)}
 
 
+def connections(server):
+    cmd = ["taskset", "-c", "1", f"{BIN}/accept_load", f"127.0.0.1:{server.port}", str(server.p.pid)]
+    out = subprocess.run(cmd, capture_output=True, text=True, timeout=60)
+    if out.returncode != 0:
+        raise RuntimeError(out.stderr[-200:])
+    return {k: float(v) for k, v in re.findall(r"(\w+)=(\S+)", out.stdout)}
+
+
 def attempt(row, f):
     s0 = steal()
     try:
@@ -190,6 +198,17 @@ def cmd_echo(rounds):
             for n in rotated(wanted(names), r * 3):
                 row = {"bench": "echo", "runtime": n, "conns": conns, "size": size, "round": r}
                 attempt(row, lambda: echo_run(n, conns, size))
+
+
+def cmd_accept(rounds):
+    for r in next_rounds("accept", rounds):
+        for n in rotated(wanted(CORE), r * 3):
+
+            def run():
+                with Server("echo", n) as s:
+                    return connections(s)
+
+            attempt({"bench": "accept", "runtime": n, "round": r}, run)
 
 
 def cmd_http(rounds):
@@ -300,7 +319,7 @@ def q1(v):
     return sorted(v)[len(v) // 4] if v else float("nan")
 
 
-def load_table(rows, names):
+def load_table(rows, names, what="req"):
     """One row per runtime; ratios are medians of the per-round ratios."""
     by = {}
     for r in rows:
@@ -318,17 +337,18 @@ def load_table(rows, names):
             out.append([n, err] + ["-"] * 8)
             continue
         col = lambda k: [r[k] for r in v.values()]
+        us = lambda k: f"{med(col(k)):.0f}" if all(k in r for r in v.values()) else "-"
         ratio = lambda k: med([r[k] / base[i][k] for i, r in v.items() if i in base])
         cpu = col("cpu_us_per_req")
         out.append([
             n,
             f"{med(cpu):.2f}", f"{q1(cpu):.2f}", f"{ratio('cpu_us_per_req'):.2f}",
             f"{med(col('rps')):,.0f}", f"{ratio('rps'):.2f}",
-            f"{med(col('p50_us')):.0f}", f"{med(col('p99_us')):.0f}",
+            us("p50_us"), us("p99_us"),
             f"{sum(col('errors')):.0f}", str(len(v)),
         ])
-    head = ["runtime", "CPU us/req", "lower quartile", f"CPU / {base_name}", "req/s",
-            f"req/s / {base_name}", "p50 us", "p99 us", "errors", "rounds"]
+    head = ["runtime", f"CPU us/{what}", "lower quartile", f"CPU / {base_name}", f"{what}/s",
+            f"{what}/s / {base_name}", "p50 us", "p99 us", "errors", "rounds"]
     table(head, out)
 
 
@@ -379,6 +399,10 @@ def cmd_report(_):
         if sel:
             print(f"### Echo: {conns} connections x {size} B\n")
             load_table(sel, names)
+    sel = [r for r in rows if r["bench"] == "accept"]
+    if sel:
+        print("### Accept: 64 at a time; accepted, a byte echoed, reset\n")
+        load_table(sel, CORE, "conn")
     for conns in (64, 512):
         sel = [r for r in rows if r["bench"] == "http" and r["conns"] == conns]
         if sel:
