@@ -3,7 +3,8 @@
 //! Every case runs inside a spawned task (not the root future, which several
 //! runtimes schedule differently).
 
-use std::future::{Future, poll_fn};
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -29,6 +30,15 @@ pub const NAMES: &[&str] = &[
     "timer_fire",
     "timer_wheel",
     "sleep_accuracy",
+    "live_1",
+    "live_10000",
+    "live_1000000",
+    "wakes_1",
+    "wakes_10000",
+    "wakes_1000000",
+    "timers_1",
+    "timers_10000",
+    "timers_1000000",
 ];
 
 const BATCHES: usize = 9;
@@ -161,26 +171,7 @@ async fn run<R: Runtime>(case: String) -> Stats {
             .await
         }
         "remote_wake" => remote_wake().await,
-        "timer_create_cancel" => {
-            let mut rng = Rng(42);
-            let mut pending: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
-            for _ in 0..100_000 {
-                let d = Duration::from_millis(60_000 + rng.below(60_000));
-                let mut s: Pin<Box<dyn Future<Output = ()>>> = Box::pin(R::sleep(d));
-                // Not this task's waker: glommio counts wakers in 15 bits.
-                let mut cx = Context::from_waker(Waker::noop());
-                assert!(s.as_mut().poll(&mut cx).is_pending());
-                pending.push(s);
-            }
-            measure(1000, async |n| {
-                for _ in 0..n {
-                    let s = std::pin::pin!(R::sleep(Duration::from_secs(60)));
-                    assert!(!poll_once(s).await);
-                }
-                R::yield_now().await;
-            })
-            .await
-        }
+        "timer_create_cancel" => timer_create_cancel::<R>(100_000).await,
         "timer_fire" => cpu_per_timer(timer_fire::<R>).await,
         "timer_wheel" => cpu_per_timer(timer_wheel::<R>).await,
         "sleep_accuracy" => {
@@ -194,6 +185,11 @@ async fn run<R: Runtime>(case: String) -> Stats {
             }
             stats(v)
         }
+        "live_1" | "live_10000" | "live_1000000" => live::<R>(number(&case)).await,
+        "wakes_1" | "wakes_10000" | "wakes_1000000" => wakes::<R>(number(&case)).await,
+        "timers_1" | "timers_10000" | "timers_1000000" => {
+            timer_create_cancel::<R>(number(&case)).await
+        }
         other => {
             eprintln!("unknown case {other}; have {NAMES:?}");
             std::process::exit(2);
@@ -201,11 +197,21 @@ async fn run<R: Runtime>(case: String) -> Stats {
     }
 }
 
+/// How many of them there are, at the end of a case's name.
+fn number(case: &str) -> u64 {
+    case.rsplit('_').next().and_then(|n| n.parse().ok()).expect("the case's name ends in a number")
+}
+
+/// How many operations to run before the process ends, if instructions are being counted.
+fn counted_ops() -> Option<u64> {
+    std::env::var("PEERS_OPS").ok()?.parse().ok()
+}
+
 /// Finds a batch size worth `BATCH_TIME` (in multiples of `unit`), warms up,
 /// then times the batches. With `PEERS_OPS=N` it runs N operations once and
 /// ends the process: for counting instructions (see `icount.sh`).
 async fn measure(unit: u64, mut op: impl AsyncFnMut(u64)) -> Stats {
-    if let Some(n) = std::env::var("PEERS_OPS").ok().and_then(|v| v.parse::<u64>().ok()) {
+    if let Some(n) = counted_ops() {
         op(n.next_multiple_of(unit)).await;
         std::process::exit(0);
     }
@@ -239,6 +245,107 @@ async fn thousand<R: Runtime, B: AsyncFn(u64) + Copy + 'static>(body: B) -> Stat
         for t in tasks {
             t.await;
         }
+    })
+    .await
+}
+
+/// `spawn_join` beside so many tasks that are suspended for good.
+async fn live<R: Runtime>(parked: u64) -> Stats {
+    let suspended = Rc::new(Cell::new(0));
+    let handles: Vec<_> = (0..parked)
+        .map(|_| {
+            let suspended = suspended.clone();
+            R::spawn(async move {
+                suspended.set(suspended.get() + 1);
+                pending::<()>().await;
+            })
+        })
+        .collect();
+    while suspended.get() < parked {
+        self_wake().await;
+    }
+    let stats = measure(1000, async |n| {
+        for i in 0..n {
+            std::hint::black_box(R::spawn(async move { i }).await);
+        }
+    })
+    .await;
+    // Ending them would take longer than what was measured, and the process ends anyway.
+    std::mem::forget(handles);
+    stats
+}
+
+/// The progress of all the tasks of `wakes`.
+struct Wakes {
+    done: Cell<u64>,
+    /// How many are done when the current batch ends.
+    batch_end: Cell<u64>,
+    batch: u64,
+    stamps: RefCell<Vec<Instant>>,
+}
+
+impl Wakes {
+    /// Counts one; false when nothing is left to measure. The task that completes a batch takes the
+    /// time, since one that waited for that would come up a whole round later.
+    fn go_on(&self) -> bool {
+        self.done.set(self.done.get() + 1);
+        if self.done.get() == self.batch_end.get() {
+            let mut stamps = self.stamps.borrow_mut();
+            if !stamps.is_empty() && counted_ops().is_some() {
+                std::process::exit(0);
+            }
+            stamps.push(Instant::now());
+            self.batch_end.set(self.batch_end.get() + self.batch);
+        }
+        self.stamps.borrow().len() <= BATCHES
+    }
+}
+
+/// So many tasks that all wake themselves, in turn: the cost of one such wake.
+async fn wakes<R: Runtime>(tasks: u64) -> Stats {
+    let wakes = Rc::new(Wakes {
+        done: Cell::new(0),
+        // Once they have all been around.
+        batch_end: Cell::new(2 * tasks),
+        batch: counted_ops().unwrap_or(tasks.max(200_000)),
+        stamps: RefCell::default(),
+    });
+    let handles: Vec<_> = (0..tasks)
+        .map(|_| {
+            let wakes = wakes.clone();
+            R::spawn(async move {
+                while wakes.go_on() {
+                    self_wake().await;
+                }
+            })
+        })
+        .collect();
+    for h in handles {
+        h.await;
+    }
+    let stamps = wakes.stamps.borrow();
+    let batches = stamps.windows(2).map(|w| (w[1] - w[0]).as_nanos() as f64 / wakes.batch as f64);
+    stats(batches.collect())
+}
+
+/// A sleep of a minute, polled once and dropped, beside so many that stay.
+async fn timer_create_cancel<R: Runtime>(others: u64) -> Stats {
+    let mut rng = Rng(42);
+    let mut kept: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
+    for _ in 0..others {
+        let d = Duration::from_millis(60_000 + rng.below(60_000));
+        let mut s: Pin<Box<dyn Future<Output = ()>>> = Box::pin(R::sleep(d));
+        // Not this task's waker: glommio counts wakers in 15 bits.
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(s.as_mut().poll(&mut cx).is_pending());
+        kept.push(s);
+    }
+    measure(1000, async |n| {
+        for _ in 0..n {
+            let s = std::pin::pin!(R::sleep(Duration::from_secs(60)));
+            assert!(!poll_once(s).await);
+        }
+        R::yield_now().await;
     })
     .await
 }
