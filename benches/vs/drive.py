@@ -231,8 +231,8 @@ def cmd_micro(rounds):
     for r in next_rounds("micro", rounds):
         for case in cases:
             for n in rotated(wanted(names), r * 3):
-                # remote_wake needs the second core for its thread.
-                cpus = "0,1" if case == "remote_wake" else "0"
+                # These have a second thread, which needs the second core.
+                cpus = "0,1" if case.startswith(("remote", "channel")) else "0"
 
                 def run():
                     cmd = ["taskset", "-c", cpus, f"{BIN}/micro", n, case]
@@ -374,9 +374,8 @@ def cmd_report(_):
                 else:
                     cells.append("fail" if any("error" in r for r in v) else "-")
             body.append(cells)
-        half = (len(cases) + 1) // 2
-        for lo, hi in ((0, half), (half, len(cases))):
-            table(["runtime"] + cases[lo:hi], [[b[0]] + b[1 + lo : 1 + hi] for b in body])
+        for lo in range(0, len(cases), 7):
+            table(["runtime"] + cases[lo : lo + 7], [[b[0]] + b[1 + lo : 8 + lo] for b in body])
     echo = [r for r in rows if r["bench"] == "echo"]
     if echo:
         print(f"### Echo summary: server CPU us per request, lower quartile (ratio to {BASE})\n")

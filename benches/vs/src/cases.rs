@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use crate::rt::{Runtime, Visitor};
+use crate::sync::{Channel, Lock};
 use crate::util::{Notify, Rng, cpu_time, poll_once, self_wake};
 
 pub const NAMES: &[&str] = &[
@@ -30,6 +31,11 @@ pub const NAMES: &[&str] = &[
     "timer_fire",
     "timer_wheel",
     "sleep_accuracy",
+    "lock_hand_off",
+    "queue_1",
+    "queue_64",
+    "channel_64",
+    "channel_64_cpu",
     "live_1",
     "live_10000",
     "live_1000000",
@@ -69,6 +75,12 @@ impl Visitor for Case<'_> {
             return None;
         }
         if !R::CALL && self.0 == "call_join" {
+            return None;
+        }
+        if !R::Lock::HERE && self.0.starts_with("lock")
+            || !R::Queue::HERE && self.0.starts_with("queue")
+            || !R::Channel::HERE && self.0.starts_with("channel")
+        {
             return None;
         }
         let case: String = self.0.into();
@@ -185,6 +197,40 @@ async fn run<R: Runtime>(case: String) -> Stats {
             }
             stats(v)
         }
+        "lock_hand_off" => {
+            measure(1000, async |n| {
+                let lock = Rc::new(R::Lock::new());
+                let takers = [(); 2].map(|()| {
+                    let lock = lock.clone();
+                    R::spawn(async move {
+                        for _ in 0..n / 2 {
+                            let held = lock.acquire().await;
+                            self_wake().await;
+                            drop(held);
+                            self_wake().await;
+                        }
+                    })
+                });
+                for t in takers {
+                    t.await;
+                }
+            })
+            .await
+        }
+        "queue_1" | "queue_64" => {
+            measure(1000, async |n| {
+                let (tx, rx) = R::Queue::new(number(&case) as usize);
+                let putting = R::spawn(R::Queue::put_all(tx, n));
+                R::Queue::get_all(rx, |i| {
+                    std::hint::black_box(i);
+                })
+                .await;
+                putting.await;
+            })
+            .await
+        }
+        "channel_64" => between_loops::<R>(64, |took| took.0).await,
+        "channel_64_cpu" => between_loops::<R>(64, |took| took.1).await,
         "live_1" | "live_10000" | "live_1000000" => live::<R>(number(&case)).await,
         "wakes_1" | "wakes_10000" | "wakes_1000000" => wakes::<R>(number(&case)).await,
         "timers_1" | "timers_10000" | "timers_1000000" => {
@@ -348,6 +394,39 @@ async fn timer_create_cancel<R: Runtime>(others: u64) -> Stats {
         R::yield_now().await;
     })
     .await
+}
+
+/// How many items go from loop to loop in a batch.
+const ITEMS: u64 = 300_000;
+
+/// Items from another thread's loop to this one: the time, and the CPU time of both, from the first
+/// item to the last.
+async fn between_loops<R: Runtime>(
+    capacity: usize,
+    which: impl Fn((Duration, Duration)) -> Duration,
+) -> Stats {
+    let mut v = Vec::new();
+    for _ in 0..BATCHES {
+        let (tx, rx) = R::Channel::new(capacity);
+        let thread = std::thread::spawn(move || {
+            R::block_on(async move { R::spawn(R::Channel::put_all(tx, ITEMS)).await });
+        });
+        let stamps = Rc::new(RefCell::new(Vec::new()));
+        let (taken, mut next) = (stamps.clone(), 0);
+        R::Channel::get_all(rx, move |i| {
+            assert_eq!(i, next);
+            next += 1;
+            if i == 0 || next == ITEMS {
+                taken.borrow_mut().push((Instant::now(), cpu_time()));
+            }
+        })
+        .await;
+        thread.join().unwrap();
+        let stamps = stamps.borrow();
+        let took = which((stamps[1].0 - stamps[0].0, stamps[1].1 - stamps[0].1));
+        v.push(took.as_nanos() as f64 / (ITEMS - 1) as f64);
+    }
+    stats(v)
 }
 
 #[derive(Default)]
