@@ -190,16 +190,6 @@ impl Channel for Smol {
 
 // ---- monoio ----------------------------------------------------------------
 
-impl Lock for local_sync::semaphore::Semaphore {
-    fn new() -> Self {
-        local_sync::semaphore::Semaphore::new(1)
-    }
-
-    fn acquire(&self) -> impl Future<Output = impl Sized> {
-        local_sync::semaphore::Semaphore::acquire(self)
-    }
-}
-
 /// `local_sync::mpsc`, which stays on its thread.
 pub struct Monoio;
 

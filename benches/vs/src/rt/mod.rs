@@ -30,6 +30,9 @@ pub trait Runtime: 'static {
     /// Whether `call` works: starting a task runs it at once, inside the call.
     const CALL: bool = false;
 
+    /// Whether a task that wakes itself goes behind those that are ready.
+    const FAIR: bool = true;
+
     /// A lock for the tasks of one loop.
     type Lock: Lock;
     /// A channel between the tasks of one loop.
