@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs the benchmarks round-robin and prints Markdown tables.
 
-  drive.py micro|echo|accept|http|idle|syscalls [--rounds N]   append raw results
-  drive.py report                                              print the tables
+  drive.py micro|echo|accept|http|idle|memory|syscalls [--rounds N]   append raw results
+  drive.py report                                                     print the tables
 
 Raw results are JSON lines in $PEERS_RESULTS. Binaries come from $PEERS_BIN
 (and $PEERS_HTTP_BIN for monoio's http_server); Python from $PEERS_PYTHON.
@@ -264,6 +264,20 @@ def cmd_idle(_):
         attempt({"bench": "idle", "runtime": n}, run)
 
 
+def cmd_memory(_):
+    names, _ = micro_names()
+    for n in wanted([n for n in names if n not in ONLY_NET]):
+
+        def run():
+            cmd = [f"{BIN}/task_memory", n, "100000"]
+            out = subprocess.run(cmd, capture_output=True, text=True, timeout=60)
+            if out.returncode != 0:
+                raise RuntimeError(out.stderr[-200:])
+            return dict(zip(("future", "heap", "own", "rss"), map(float, out.stdout.split()[2:])))
+
+        attempt({"bench": "memory", "runtime": n}, run)
+
+
 CALLS = [
     "epoll_wait", "epoll_pwait", "epoll_ctl", "io_uring_enter", "read", "write", "recvfrom",
     "sendto", "recvmsg", "sendmsg", "timerfd_settime", "eventfd2", "futex",
@@ -416,6 +430,17 @@ def cmd_report(_):
                 [r["runtime"], f"{r['before_kib']:,}", f"{r['after_kib']:,}", f"{r['per_conn']:,}"]
                 if "per_conn" in r else [r["runtime"], r.get("error", "-"), "-", "-"]
                 for r in {r["runtime"]: r for r in idle}.values()
+            ],
+        )
+    memory = [r for r in rows if r["bench"] == "memory"]
+    if memory:
+        print("### Memory of a suspended task: 100,000 of them, bytes each\n")
+        table(
+            ["runtime", "future", "heap", "heap without the future", "RSS"],
+            [
+                [r["runtime"], *(f"{r[k]:,.0f}" for k in ("future", "heap", "own", "rss"))]
+                if "own" in r else [r["runtime"], r.get("error", "-"), "-", "-", "-"]
+                for r in {r["runtime"]: r for r in memory}.values()
             ],
         )
     sysc = [r for r in rows if r["bench"] == "syscalls" and "calls" in r]
