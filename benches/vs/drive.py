@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs the benchmarks round-robin and prints Markdown tables.
 
-  drive.py micro|echo|http|idle|syscalls [--rounds N]   append raw results
-  drive.py report                                       print the tables
+  drive.py micro|echo|accept|http|idle|memory|syscalls [--rounds N]   append raw results
+  drive.py report                                                     print the tables
 
 Raw results are JSON lines in $PEERS_RESULTS. Binaries come from $PEERS_BIN
 (and $PEERS_HTTP_BIN for monoio's http_server); Python from $PEERS_PYTHON.
@@ -33,8 +33,8 @@ ONLY_MICRO = os.environ.get("PEERS_CASES", "").split()  # to these micro cases
 
 # Add a runtime here (and in src/rt/mod.rs) to give it a column.
 CORE = [
-    "epoll-raw", "mio-raw", "uring-raw", "waterspout", "waterspout-lent", "tokio", "tokio-local",
-    "smol", "monoio-uring", "monoio-legacy", "compio", "glommio",
+    "epoll-raw", "mio-raw", "mio-raw-64k", "uring-raw", "waterspout", "waterspout-lent", "tokio",
+    "tokio-local", "smol", "monoio-uring", "monoio-legacy", "compio", "glommio",
 ]
 EXTRA = ["tokio-send", "monoio-uring-coop", "compio-poll"]
 PY_ECHO = ["tornado", "asyncio", "uvloop"]
@@ -142,6 +142,14 @@ def load(server, conns, size, seconds, warmup=0.3):
     return {k: float(v) for k, v in re.findall(r"(\w+)=(\S+)", out.stdout)}
 
 
+def connections(server):
+    cmd = ["taskset", "-c", "1", f"{BIN}/accept_load", f"127.0.0.1:{server.port}", str(server.p.pid)]
+    out = subprocess.run(cmd, capture_output=True, text=True, timeout=60)
+    if out.returncode != 0:
+        raise RuntimeError(out.stderr[-200:])
+    return {k: float(v) for k, v in re.findall(r"(\w+)=(\S+)", out.stdout)}
+
+
 def attempt(row, f):
     s0 = steal()
     try:
@@ -192,6 +200,17 @@ def cmd_echo(rounds):
                 attempt(row, lambda: echo_run(n, conns, size))
 
 
+def cmd_accept(rounds):
+    for r in next_rounds("accept", rounds):
+        for n in rotated(wanted(CORE), r * 3):
+
+            def run():
+                with Server("echo", n) as s:
+                    return connections(s)
+
+            attempt({"bench": "accept", "runtime": n, "round": r}, run)
+
+
 def cmd_http(rounds):
     for r in next_rounds("http", rounds):
         for conns in (64, 512):
@@ -212,8 +231,8 @@ def cmd_micro(rounds):
     for r in next_rounds("micro", rounds):
         for case in cases:
             for n in rotated(wanted(names), r * 3):
-                # remote_wake needs the second core for its thread.
-                cpus = "0,1" if case == "remote_wake" else "0"
+                # These have a second thread, which needs the second core.
+                cpus = "0,1" if case.startswith(("remote", "channel")) else "0"
 
                 def run():
                     cmd = ["taskset", "-c", cpus, f"{BIN}/micro", n, case]
@@ -243,6 +262,20 @@ def cmd_idle(_):
             return {"before_kib": int(before), "after_kib": int(after), "per_conn": int(per)}
 
         attempt({"bench": "idle", "runtime": n}, run)
+
+
+def cmd_memory(_):
+    names, _ = micro_names()
+    for n in wanted([n for n in names if n not in ONLY_NET]):
+
+        def run():
+            cmd = [f"{BIN}/task_memory", n, "100000"]
+            out = subprocess.run(cmd, capture_output=True, text=True, timeout=60)
+            if out.returncode != 0:
+                raise RuntimeError(out.stderr[-200:])
+            return dict(zip(("future", "heap", "own", "rss"), map(float, out.stdout.split()[2:])))
+
+        attempt({"bench": "memory", "runtime": n}, run)
 
 
 CALLS = [
@@ -300,7 +333,7 @@ def q1(v):
     return sorted(v)[len(v) // 4] if v else float("nan")
 
 
-def load_table(rows, names):
+def load_table(rows, names, what="req"):
     """One row per runtime; ratios are medians of the per-round ratios."""
     by = {}
     for r in rows:
@@ -318,17 +351,18 @@ def load_table(rows, names):
             out.append([n, err] + ["-"] * 8)
             continue
         col = lambda k: [r[k] for r in v.values()]
+        us = lambda k: f"{med(col(k)):.0f}" if all(k in r for r in v.values()) else "-"
         ratio = lambda k: med([r[k] / base[i][k] for i, r in v.items() if i in base])
         cpu = col("cpu_us_per_req")
         out.append([
             n,
             f"{med(cpu):.2f}", f"{q1(cpu):.2f}", f"{ratio('cpu_us_per_req'):.2f}",
             f"{med(col('rps')):,.0f}", f"{ratio('rps'):.2f}",
-            f"{med(col('p50_us')):.0f}", f"{med(col('p99_us')):.0f}",
+            us("p50_us"), us("p99_us"),
             f"{sum(col('errors')):.0f}", str(len(v)),
         ])
-    head = ["runtime", "CPU us/req", "lower quartile", f"CPU / {base_name}", "req/s",
-            f"req/s / {base_name}", "p50 us", "p99 us", "errors", "rounds"]
+    head = ["runtime", f"CPU us/{what}", "lower quartile", f"CPU / {base_name}", f"{what}/s",
+            f"{what}/s / {base_name}", "p50 us", "p99 us", "errors", "rounds"]
     table(head, out)
 
 
@@ -354,9 +388,8 @@ def cmd_report(_):
                 else:
                     cells.append("fail" if any("error" in r for r in v) else "-")
             body.append(cells)
-        half = (len(cases) + 1) // 2
-        for lo, hi in ((0, half), (half, len(cases))):
-            table(["runtime"] + cases[lo:hi], [[b[0]] + b[1 + lo : 1 + hi] for b in body])
+        for lo in range(0, len(cases), 7):
+            table(["runtime"] + cases[lo : lo + 7], [[b[0]] + b[1 + lo : 8 + lo] for b in body])
     echo = [r for r in rows if r["bench"] == "echo"]
     if echo:
         print(f"### Echo summary: server CPU us per request, lower quartile (ratio to {BASE})\n")
@@ -379,6 +412,10 @@ def cmd_report(_):
         if sel:
             print(f"### Echo: {conns} connections x {size} B\n")
             load_table(sel, names)
+    sel = [r for r in rows if r["bench"] == "accept"]
+    if sel:
+        print("### Accept: 64 at a time; accepted, a byte echoed, reset\n")
+        load_table(sel, CORE, "conn")
     for conns in (64, 512):
         sel = [r for r in rows if r["bench"] == "http" and r["conns"] == conns]
         if sel:
@@ -393,6 +430,17 @@ def cmd_report(_):
                 [r["runtime"], f"{r['before_kib']:,}", f"{r['after_kib']:,}", f"{r['per_conn']:,}"]
                 if "per_conn" in r else [r["runtime"], r.get("error", "-"), "-", "-"]
                 for r in {r["runtime"]: r for r in idle}.values()
+            ],
+        )
+    memory = [r for r in rows if r["bench"] == "memory"]
+    if memory:
+        print("### Memory of a suspended task: 100,000 of them, bytes each\n")
+        table(
+            ["runtime", "future", "heap", "heap without the future", "RSS"],
+            [
+                [r["runtime"], *(f"{r[k]:,.0f}" for k in ("future", "heap", "own", "rss"))]
+                if "own" in r else [r["runtime"], r.get("error", "-"), "-", "-", "-"]
+                for r in {r["runtime"]: r for r in memory}.values()
             ],
         )
     sysc = [r for r in rows if r["bench"] == "syscalls" and "calls" in r]

@@ -3,7 +3,8 @@
 //! Every case runs inside a spawned task (not the root future, which several
 //! runtimes schedule differently).
 
-use std::future::{Future, poll_fn};
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -12,6 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use crate::rt::{Runtime, Visitor};
+use crate::sync::{Channel, Lock};
 use crate::util::{Notify, Rng, cpu_time, poll_once, self_wake};
 
 pub const NAMES: &[&str] = &[
@@ -29,6 +31,20 @@ pub const NAMES: &[&str] = &[
     "timer_fire",
     "timer_wheel",
     "sleep_accuracy",
+    "lock_hand_off",
+    "queue_1",
+    "queue_64",
+    "channel_64",
+    "channel_64_cpu",
+    "live_1",
+    "live_10000",
+    "live_1000000",
+    "wakes_1",
+    "wakes_10000",
+    "wakes_1000000",
+    "timers_1",
+    "timers_10000",
+    "timers_1000000",
 ];
 
 const BATCHES: usize = 9;
@@ -59,6 +75,15 @@ impl Visitor for Case<'_> {
             return None;
         }
         if !R::CALL && self.0 == "call_join" {
+            return None;
+        }
+        if !R::FAIR && self.0.starts_with("wakes") {
+            return None;
+        }
+        if !R::Lock::HERE && self.0.starts_with("lock")
+            || !R::Queue::HERE && self.0.starts_with("queue")
+            || !R::Channel::HERE && self.0.starts_with("channel")
+        {
             return None;
         }
         let case: String = self.0.into();
@@ -161,26 +186,7 @@ async fn run<R: Runtime>(case: String) -> Stats {
             .await
         }
         "remote_wake" => remote_wake().await,
-        "timer_create_cancel" => {
-            let mut rng = Rng(42);
-            let mut pending: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
-            for _ in 0..100_000 {
-                let d = Duration::from_millis(60_000 + rng.below(60_000));
-                let mut s: Pin<Box<dyn Future<Output = ()>>> = Box::pin(R::sleep(d));
-                // Not this task's waker: glommio counts wakers in 15 bits.
-                let mut cx = Context::from_waker(Waker::noop());
-                assert!(s.as_mut().poll(&mut cx).is_pending());
-                pending.push(s);
-            }
-            measure(1000, async |n| {
-                for _ in 0..n {
-                    let s = std::pin::pin!(R::sleep(Duration::from_secs(60)));
-                    assert!(!poll_once(s).await);
-                }
-                R::yield_now().await;
-            })
-            .await
-        }
+        "timer_create_cancel" => timer_create_cancel::<R>(100_000).await,
         "timer_fire" => cpu_per_timer(timer_fire::<R>).await,
         "timer_wheel" => cpu_per_timer(timer_wheel::<R>).await,
         "sleep_accuracy" => {
@@ -194,6 +200,45 @@ async fn run<R: Runtime>(case: String) -> Stats {
             }
             stats(v)
         }
+        "lock_hand_off" => {
+            measure(1000, async |n| {
+                let lock = Rc::new(R::Lock::new());
+                let takers = [(); 2].map(|()| {
+                    let lock = lock.clone();
+                    R::spawn(async move {
+                        for _ in 0..n / 2 {
+                            let held = lock.acquire().await;
+                            self_wake().await;
+                            drop(held);
+                            self_wake().await;
+                        }
+                    })
+                });
+                for t in takers {
+                    t.await;
+                }
+            })
+            .await
+        }
+        "queue_1" | "queue_64" => {
+            measure(1000, async |n| {
+                let (tx, rx) = R::Queue::new(number(&case) as usize);
+                let putting = R::spawn(R::Queue::put_all(tx, n));
+                R::Queue::get_all(rx, |i| {
+                    std::hint::black_box(i);
+                })
+                .await;
+                putting.await;
+            })
+            .await
+        }
+        "channel_64" => between_loops::<R>(64, |took| took.0).await,
+        "channel_64_cpu" => between_loops::<R>(64, |took| took.1).await,
+        "live_1" | "live_10000" | "live_1000000" => live::<R>(number(&case)).await,
+        "wakes_1" | "wakes_10000" | "wakes_1000000" => wakes::<R>(number(&case)).await,
+        "timers_1" | "timers_10000" | "timers_1000000" => {
+            timer_create_cancel::<R>(number(&case)).await
+        }
         other => {
             eprintln!("unknown case {other}; have {NAMES:?}");
             std::process::exit(2);
@@ -201,11 +246,21 @@ async fn run<R: Runtime>(case: String) -> Stats {
     }
 }
 
+/// How many of them there are, at the end of a case's name.
+fn number(case: &str) -> u64 {
+    case.rsplit('_').next().and_then(|n| n.parse().ok()).expect("the case's name ends in a number")
+}
+
+/// How many operations to run before the process ends, if instructions are being counted.
+fn counted_ops() -> Option<u64> {
+    std::env::var("PEERS_OPS").ok()?.parse().ok()
+}
+
 /// Finds a batch size worth `BATCH_TIME` (in multiples of `unit`), warms up,
 /// then times the batches. With `PEERS_OPS=N` it runs N operations once and
 /// ends the process: for counting instructions (see `icount.sh`).
 async fn measure(unit: u64, mut op: impl AsyncFnMut(u64)) -> Stats {
-    if let Some(n) = std::env::var("PEERS_OPS").ok().and_then(|v| v.parse::<u64>().ok()) {
+    if let Some(n) = counted_ops() {
         op(n.next_multiple_of(unit)).await;
         std::process::exit(0);
     }
@@ -241,6 +296,142 @@ async fn thousand<R: Runtime, B: AsyncFn(u64) + Copy + 'static>(body: B) -> Stat
         }
     })
     .await
+}
+
+/// `spawn_join` beside so many tasks that are suspended for good.
+async fn live<R: Runtime>(parked: u64) -> Stats {
+    let waiting = Rc::new((Cell::new(parked), Notify::default()));
+    let handles: Vec<_> = (0..parked)
+        .map(|_| {
+            let waiting = waiting.clone();
+            R::spawn(async move {
+                waiting.0.set(waiting.0.get() - 1);
+                if waiting.0.get() == 0 {
+                    waiting.1.notify();
+                }
+                drop(waiting);
+                pending::<()>().await;
+            })
+        })
+        .collect();
+    waiting.1.wait().await;
+    let stats = measure(1000, async |n| {
+        for i in 0..n {
+            std::hint::black_box(R::spawn(async move { i }).await);
+        }
+    })
+    .await;
+    // Ending them would take longer than what was measured, and the process ends anyway.
+    std::mem::forget(handles);
+    stats
+}
+
+/// The progress of all the tasks of `wakes`.
+struct Wakes {
+    done: Cell<u64>,
+    /// How many are done when the current batch ends.
+    batch_end: Cell<u64>,
+    batch: u64,
+    stamps: RefCell<Vec<Instant>>,
+}
+
+impl Wakes {
+    /// Counts one; false when nothing is left to measure. The task that completes a batch takes the
+    /// time, since one that waited for that would come up a whole round later.
+    fn go_on(&self) -> bool {
+        self.done.set(self.done.get() + 1);
+        if self.done.get() == self.batch_end.get() {
+            let mut stamps = self.stamps.borrow_mut();
+            if !stamps.is_empty() && counted_ops().is_some() {
+                std::process::exit(0);
+            }
+            stamps.push(Instant::now());
+            self.batch_end.set(self.batch_end.get() + self.batch);
+        }
+        self.stamps.borrow().len() <= BATCHES
+    }
+}
+
+/// So many tasks that all wake themselves, in turn: the cost of one such wake.
+async fn wakes<R: Runtime>(tasks: u64) -> Stats {
+    let wakes = Rc::new(Wakes {
+        done: Cell::new(0),
+        // Once they have all been around.
+        batch_end: Cell::new(2 * tasks),
+        batch: counted_ops().unwrap_or(tasks.max(200_000)),
+        stamps: RefCell::default(),
+    });
+    let handles: Vec<_> = (0..tasks)
+        .map(|_| {
+            let wakes = wakes.clone();
+            R::spawn(async move {
+                while wakes.go_on() {
+                    self_wake().await;
+                }
+            })
+        })
+        .collect();
+    for h in handles {
+        h.await;
+    }
+    let stamps = wakes.stamps.borrow();
+    let batches = stamps.windows(2).map(|w| (w[1] - w[0]).as_nanos() as f64 / wakes.batch as f64);
+    stats(batches.collect())
+}
+
+/// A sleep of a minute, polled once and dropped, beside so many that stay.
+async fn timer_create_cancel<R: Runtime>(others: u64) -> Stats {
+    let mut rng = Rng(42);
+    let mut kept: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
+    for _ in 0..others {
+        let d = Duration::from_millis(60_000 + rng.below(60_000));
+        let mut s: Pin<Box<dyn Future<Output = ()>>> = Box::pin(R::sleep(d));
+        // Not this task's waker: glommio counts wakers in 15 bits.
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(s.as_mut().poll(&mut cx).is_pending());
+        kept.push(s);
+    }
+    measure(1000, async |n| {
+        for _ in 0..n {
+            let s = std::pin::pin!(R::sleep(Duration::from_secs(60)));
+            assert!(!poll_once(s).await);
+        }
+        R::yield_now().await;
+    })
+    .await
+}
+
+/// How many items go from loop to loop in a batch.
+const ITEMS: u64 = 300_000;
+
+/// Items from another thread's loop to this one: the time, and the CPU time of both, from the first
+/// item to the last.
+async fn between_loops<R: Runtime>(
+    capacity: usize,
+    which: impl Fn((Duration, Duration)) -> Duration,
+) -> Stats {
+    let mut v = Vec::new();
+    for _ in 0..BATCHES {
+        let (tx, rx) = R::Channel::new(capacity);
+        let thread = std::thread::spawn(move || {
+            R::block_on(async move { R::spawn(R::Channel::put_all(tx, ITEMS)).await });
+        });
+        let stamps = Rc::new(RefCell::new(Vec::new()));
+        let (taken, mut next) = (stamps.clone(), 0);
+        R::Channel::get_all(rx, move |i| {
+            assert_eq!(i, next);
+            next += 1;
+            if i == 0 || next == ITEMS {
+                taken.borrow_mut().push((Instant::now(), cpu_time()));
+            }
+        })
+        .await;
+        thread.join().unwrap();
+        let stamps = stamps.borrow();
+        let took = which((stamps[1].0 - stamps[0].0, stamps[1].1 - stamps[0].1));
+        v.push(took.as_nanos() as f64 / (ITEMS - 1) as f64);
+    }
+    stats(v)
 }
 
 #[derive(Default)]

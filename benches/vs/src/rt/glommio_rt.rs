@@ -12,6 +12,7 @@ use glommio::net::TcpStream;
 use glommio::{LocalExecutorBuilder, Placement};
 
 use super::Runtime;
+use crate::sync;
 use crate::util::BUF;
 
 async fn conn(mut s: TcpStream) {
@@ -44,6 +45,10 @@ macro_rules! glommio_impl {
 
         impl Runtime for $ty {
             const CALL: bool = $call;
+
+            type Lock = glommio::sync::Semaphore;
+            type Queue = sync::GlommioLocal;
+            type Channel = sync::GlommioShared;
 
             fn block_on<F>(f: F) -> F::Output
             where

@@ -5,6 +5,8 @@ use std::io;
 use std::net::TcpListener;
 use std::time::Duration;
 
+use crate::sync::{Channel, Lock};
+
 pub mod compio_rt;
 pub mod floor;
 pub mod futures_rt;
@@ -25,6 +27,16 @@ pub trait Runtime: 'static {
     const REMOTE_WAKE: bool = true;
     /// Whether `call` works: starting a task runs it at once, inside the call.
     const CALL: bool = false;
+
+    /// Whether a task that wakes itself goes behind those that are ready.
+    const FAIR: bool = true;
+
+    /// A lock for the tasks of one loop.
+    type Lock: Lock;
+    /// A channel between the tasks of one loop.
+    type Queue: Channel;
+    /// A channel between the loops of two threads.
+    type Channel: Channel<Tx: Send, Rx: Send>;
 
     /// Builds a fresh runtime with I/O and timers enabled, runs `f` to its end.
     fn block_on<F>(f: F) -> F::Output

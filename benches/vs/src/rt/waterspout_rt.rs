@@ -9,6 +9,7 @@ use waterspout::net::TcpStream;
 use waterspout::{IoLoop, coroutine};
 
 use super::Runtime;
+use crate::sync;
 use crate::util::BUF;
 
 #[waterspout::coroutine]
@@ -54,6 +55,10 @@ macro_rules! waterspout_impl {
 
         impl Runtime for $ty {
             const CALL: bool = true;
+
+            type Lock = waterspout::locks::Lock;
+            type Queue = waterspout::queues::Queue<u64>;
+            type Channel = sync::Waterspout;
 
             fn block_on<F>(f: F) -> F::Output
             where
