@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures::stream::Stream;
+use memchr::memchr;
 use memchr::memmem::Finder;
 
 use super::buffer::Buffer;
@@ -133,22 +134,51 @@ fn some(most: usize) -> impl FnMut(&[u8], bool) -> Found {
     }
 }
 
+/// What ends a line, most often, or a header.
+enum Delimiter {
+    Byte(u8),
+    /// Boxed, for a finder is large and futures are moved.
+    Bytes(Box<Finder<'static>>),
+}
+
+impl Delimiter {
+    fn new(bytes: &[u8]) -> Delimiter {
+        match *bytes {
+            [byte] => Delimiter::Byte(byte),
+            _ => Delimiter::Bytes(Box::new(Finder::new(bytes).into_owned())),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Delimiter::Byte(_) => 1,
+            Delimiter::Bytes(finder) => finder.needle().len(),
+        }
+    }
+
+    fn find(&self, within: &[u8]) -> Option<usize> {
+        match self {
+            Delimiter::Byte(byte) => memchr(*byte, within),
+            Delimiter::Bytes(finder) => finder.find(within),
+        }
+    }
+}
+
 /// Everything up to and with a delimiter; also the rest before the end, if `rest` says so.
 fn delimited(
     delimiter: &[u8],
     max_bytes: usize,
     rest: bool,
 ) -> impl FnMut(&[u8], bool) -> Found + use<> {
-    let finder = Finder::new(delimiter).into_owned();
+    let delimiter = Delimiter::new(delimiter);
     // Where the delimiter may begin that was not found yet.
     let mut from = 0;
     move |received, ended| {
-        let length = finder.needle().len();
         let within = &received[..received.len().min(max_bytes)];
-        if let Some(at) = finder.find(&within[from..]) {
-            return Found::First(from + at + length);
+        if let Some(at) = delimiter.find(&within[from..]) {
+            return Found::First(from + at + delimiter.len());
         }
-        from = (within.len() + 1).saturating_sub(length);
+        from = (within.len() + 1).saturating_sub(delimiter.len());
         if rest && ended && (1..=max_bytes).contains(&received.len()) {
             Found::First(received.len())
         } else if received.len() >= max_bytes {
