@@ -30,8 +30,9 @@
 //! slot is collected and the rest stays. A slot is a list in the order of insertion: timers are
 //! appended, and a cascade walks from head to tail and appends. The level and slot of a timer
 //! follow from its tick and `elapsed` alone, so timers of equal deadline always share a list, and
-//! sorting what is collected by deadline, then by place in the list, is all that Tornado's order
-//! takes.
+//! sorting a list by deadline, those of equal deadline as they are, is all that Tornado's order
+//! takes. That is done when a list of the innermost level is first looked into, and again only if a
+//! timer was appended out of order.
 //!
 //! # Collected, then taken
 //!
@@ -43,9 +44,8 @@
 //!
 //! Inserting and removing touch the entry and its neighbours in the list: O(1), no comparison with
 //! other timers, no allocation once the table has grown. A level allocates its lists when it gets
-//! its first timer, so a loop without timers owns none. The next deadline is cached; what
-//! invalidates it is looked up in a bitmap a level, and at worst one pass over the timers of one
-//! tick.
+//! its first timer, so a loop without timers owns none. The next deadline is cached; once that is
+//! invalid, it is looked up in a bitmap a level, and at worst the timers of one tick are sorted.
 
 use super::slots::{Full, Key, Slots};
 
@@ -121,6 +121,8 @@ pub(crate) struct Timers<T> {
     next: u64,
     /// Whether `next` is the answer of `next_deadline`, or only a time before it.
     next_is_exact: bool,
+    /// The tick whose list is in the order of deadlines.
+    sorted: u64,
     /// How many entries are [`Home::Due`].
     collected: usize,
     /// What is being sorted: deadline, place in the list, index. Kept for its memory.
@@ -137,6 +139,7 @@ impl<T> Timers<T> {
             elapsed: 0,
             next: NEVER,
             next_is_exact: true,
+            sorted: NEVER,
             collected: 0,
             sorting: Vec::new(),
             popped: 0,
@@ -209,7 +212,10 @@ impl<T> Timers<T> {
     pub(crate) fn next_deadline(&mut self) -> Option<u64> {
         if !self.next_is_exact {
             self.next = match self.first_slot() {
-                Some((0, slot)) => self.earliest_in(slot),
+                Some((0, slot)) => {
+                    let head = self.sorted(slot);
+                    self.entries.at(head).deadline
+                }
                 Some((level, slot)) => self.start(level, slot) << TICK_BITS,
                 None => NEVER,
             };
@@ -275,27 +281,52 @@ impl<T> Timers<T> {
     /// Collects what is due in a slot of the innermost level. Returns the earliest deadline of the
     /// rest.
     fn collect(&mut self, slot: u8, now: u64, due: &mut Vec<Key>) -> Option<u64> {
-        let mut rest = None;
+        let mut index = self.sorted(slot);
+        while index != END {
+            let key = self.entries.key_at(index);
+            let entry = self.entries.at_mut(index);
+            if entry.deadline > now {
+                return Some(entry.deadline);
+            }
+            due.push(key);
+            entry.home = Home::Due;
+            index = entry.next;
+            self.unlink(0, slot, END, index);
+            self.collected += 1;
+        }
+        None
+    }
+
+    /// The head of a list of the innermost level that is in the order of deadlines; it is put so if
+    /// need be.
+    fn sorted(&mut self, slot: u8) -> u32 {
+        let tick = self.start(0, slot);
+        if self.sorted != tick {
+            self.sorted = tick;
+            self.sort(slot);
+        }
+        self.levels[0].list(slot).head
+    }
+
+    fn sort(&mut self, slot: u8) {
         let mut sorting = std::mem::take(&mut self.sorting);
         let mut index = self.levels[0].list(slot).head;
         while index != END {
-            let entry = self.entries.at_mut(index);
-            let (deadline, prev, next) = (entry.deadline, entry.prev, entry.next);
-            if deadline <= now {
-                entry.home = Home::Due;
-                self.unlink(0, slot, prev, next);
-                sorting.push((deadline, sorting.len() as u32, index));
-            } else {
-                rest = Some(rest.map_or(deadline, |earliest: u64| earliest.min(deadline)));
-            }
-            index = next;
+            let entry = self.entries.at(index);
+            sorting.push((entry.deadline, sorting.len() as u32, index));
+            index = entry.next;
         }
-        // No two are equal, so this is as good as a stable sort, and allocates nothing.
-        sorting.sort_unstable();
-        self.collected += sorting.len();
-        due.extend(sorting.drain(..).map(|(_, _, index)| self.entries.key_at(index)));
+        if !sorting.is_sorted() {
+            // No two are equal, so this is as good as a stable sort, and allocates nothing.
+            sorting.sort_unstable();
+            let mut list = List::EMPTY;
+            for &(_, _, index) in &sorting {
+                link(&mut self.entries, &mut list, index);
+            }
+            *self.levels[0].list(slot) = list;
+        }
+        sorting.clear();
         self.sorting = sorting;
-        rest
     }
 
     /// Appends an entry to the list where its deadline belongs, and says which one that is.
@@ -306,15 +337,11 @@ impl<T> Timers<T> {
         let (home, level) = (level as u8, &mut self.levels[level as usize]);
         level.occupied |= 1 << slot;
         let list = level.list(slot);
-        let prev = std::mem::replace(&mut list.tail, index);
-        if prev == END {
-            list.head = index;
-        } else {
-            self.entries.at_mut(prev).next = index;
+        let is_last = || list.tail == END || deadline >= self.entries.at(list.tail).deadline;
+        if tick == self.sorted && !is_last() {
+            self.sorted = NEVER;
         }
-        let entry = self.entries.at_mut(index);
-        (entry.prev, entry.next) = (prev, END);
-        entry.home = Home::Wheel { level: home, slot };
+        link(&mut self.entries, list, index).home = Home::Wheel { level: home, slot };
         (home, slot)
     }
 
@@ -361,18 +388,19 @@ impl<T> Timers<T> {
             _ => self.start(level, slot) << TICK_BITS,
         }
     }
+}
 
-    /// The earliest deadline in a slot of the innermost level.
-    fn earliest_in(&mut self, slot: u8) -> u64 {
-        let mut earliest = NEVER;
-        let mut index = self.levels[0].list(slot).head;
-        while index != END {
-            let entry = self.entries.at(index);
-            earliest = earliest.min(entry.deadline);
-            index = entry.next;
-        }
-        earliest
+/// Puts an entry at the end of a list.
+fn link<'a, T>(entries: &'a mut Slots<Entry<T>>, list: &mut List, index: u32) -> &'a mut Entry<T> {
+    let prev = std::mem::replace(&mut list.tail, index);
+    if prev == END {
+        list.head = index;
+    } else {
+        entries.at_mut(prev).next = index;
     }
+    let entry = entries.at_mut(index);
+    (entry.prev, entry.next) = (prev, END);
+    entry
 }
 
 #[cfg(test)]
