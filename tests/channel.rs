@@ -1,8 +1,11 @@
 //! `concurrent::channel`: items between loops.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
+use std::task::Context;
 use std::thread;
 use std::time::Duration;
 
@@ -74,6 +77,25 @@ async fn a_dropped_send_is_not_sent_and_lets_the_next_go_on() {
     drop(gone);
     stays.await.unwrap();
     assert_eq!(receiver.recv().await, Some(5));
+}
+
+#[waterspout::test(virtual_time)]
+async fn who_waits_for_room_is_woken_once_until_they_look() {
+    let (sender, mut receiver) = channel(8);
+    for n in 0..8 {
+        sender.send(n).await.unwrap();
+    }
+    let woken = Arc::new(AtomicUsize::new(0));
+    let counting = woken.clone();
+    let waker = waker_fn::waker_fn(move || drop(counting.fetch_add(1, Relaxed)));
+    let mut cx = Context::from_waker(&waker);
+    let mut waiting = pin!(sender.send(8));
+    assert!(waiting.as_mut().poll(&mut cx).is_pending());
+    for _ in 0..4 {
+        assert!(receiver.try_recv().is_some());
+    }
+    assert_eq!(woken.load(Relaxed), 1);
+    assert!(waiting.as_mut().poll(&mut cx).is_ready());
 }
 
 #[waterspout::test(virtual_time)]

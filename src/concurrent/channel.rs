@@ -31,8 +31,9 @@ struct State<T> {
     /// The receiver has gone.
     refused: bool,
     receiver: Option<Waker>,
-    /// Those who wait for room, by number, first in first out.
-    waiting: VecDeque<(u64, Waker)>,
+    /// Those who wait for room, by number, first in first out. Who has been woken has left the waker,
+    /// and is not woken again.
+    waiting: VecDeque<(u64, Option<Waker>)>,
     next: u64,
 }
 
@@ -197,30 +198,33 @@ impl<T> Sending<'_, T> {
             return Poll::Ready(Ok(()));
         }
         self.item = Some(item);
-        match self.number {
+        let waker = cx.waker().clone();
+        let before = match self.number {
             None => {
                 let number = state.next;
                 state.next += 1;
-                state.waiting.push_back((number, cx.waker().clone()));
+                state.waiting.push_back((number, Some(waker)));
                 self.number = Some(number);
+                None
             }
             Some(number) => {
-                if let Ok(at) = state.waiting.binary_search_by_key(&number, |(n, _)| *n) {
-                    state.waiting[at].1.clone_from(cx.waker());
-                }
+                let at = state.waiting.binary_search_by_key(&number, |(n, _)| *n);
+                at.ok().and_then(|at| state.waiting[at].1.replace(waker))
             }
-        }
+        };
+        drop(state);
+        drop(before);
         Poll::Pending
     }
 }
 
 impl<T> State<T> {
-    /// The first who waits, if there is room.
-    fn next_to_send(&self, capacity: usize) -> Option<Waker> {
+    /// The first who waits, if there is room, unless that has been woken.
+    fn next_to_send(&mut self, capacity: usize) -> Option<Waker> {
         if self.items.len() >= capacity {
             return None;
         }
-        self.waiting.front().map(|(_, waker)| waker.clone())
+        self.waiting.front_mut()?.1.take()
     }
 }
 
@@ -314,7 +318,8 @@ impl<T> Drop for Receiver<T> {
         state.refused = true;
         let items = std::mem::take(&mut state.items);
         // They look again, and take themselves off the list.
-        let waiting: Vec<Waker> = state.waiting.iter().map(|(_, waker)| waker.clone()).collect();
+        let waiting: Vec<Waker> =
+            state.waiting.iter_mut().filter_map(|(_, waker)| waker.take()).collect();
         drop(state);
         drop(items);
         waiting.into_iter().for_each(Waker::wake);
