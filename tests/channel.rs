@@ -87,7 +87,9 @@ async fn who_waits_for_room_is_woken_once_until_they_look() {
     }
     let woken = Arc::new(AtomicUsize::new(0));
     let counting = woken.clone();
-    let waker = waker_fn::waker_fn(move || drop(counting.fetch_add(1, Relaxed)));
+    let waker = waker_fn::waker_fn(move || {
+        counting.fetch_add(1, Relaxed);
+    });
     let mut cx = Context::from_waker(&waker);
     let mut waiting = pin!(sender.send(8));
     assert!(waiting.as_mut().poll(&mut cx).is_pending());
