@@ -48,6 +48,7 @@ pub(crate) struct Nested {
     waits_at: Place,
 }
 
+#[inline]
 pub(crate) fn nested() -> Nested {
     let left = LEFT.get();
     LEFT.set(left.min(FULL));
@@ -55,6 +56,7 @@ pub(crate) fn nested() -> Nested {
 }
 
 impl Drop for Nested {
+    #[inline]
     fn drop(&mut self) {
         if self.left == UNLIMITED {
             LEFT.set(UNLIMITED);
@@ -82,6 +84,7 @@ pub(crate) fn waits_at(place: &'static Location<'static>) {
 }
 
 /// Where it waits, if that was noted.
+#[inline]
 pub(crate) fn place() -> Place {
     WAITS_AT.get()
 }
@@ -98,6 +101,7 @@ pub(crate) fn spend() -> bool {
 }
 
 /// Spends one unit; pending if there is none.
+#[inline]
 pub(crate) fn poll_proceed(cx: &Context<'_>) -> Poll<()> {
     if spend() {
         return Poll::Ready(());

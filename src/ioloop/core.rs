@@ -156,10 +156,12 @@ impl Core {
 
     /// Gives a slot back; the caller drops what was in it when it holds no borrow.
     #[must_use]
+    #[inline]
     pub(crate) fn remove(&self, key: Key) -> Option<Rc<dyn Resume>> {
         self.scheduler.borrow_mut().remove(key)
     }
 
+    #[inline]
     pub(crate) fn schedule(&self, key: Key) {
         self.scheduler.borrow_mut().schedule(key);
     }
@@ -197,6 +199,7 @@ impl Core {
     }
 
     /// Enters a slot within whatever is going on: it is the current one until the scope ends.
+    #[inline]
     pub(crate) fn scope(&self, key: Key) -> Scope<'_> {
         Scope { core: self, current: self.current.replace(key), _nested: resumption::nested() }
     }
@@ -327,6 +330,7 @@ pub(crate) struct Scope<'a> {
 }
 
 impl Drop for Scope<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.core.current.set(self.current);
     }

@@ -91,6 +91,7 @@ impl IoLoop {
     }
 
     /// This thread's current loop, if it has one. Tornado: `IOLoop.current(instance=False)`.
+    #[inline]
     pub fn try_current() -> Option<IoLoop> {
         CURRENT.with(|current| current.borrow().clone())
     }
