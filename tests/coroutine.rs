@@ -772,17 +772,24 @@ async fn done_callbacks_run_in_the_next_turn_in_order_also_if_it_is_done_already
 }
 
 #[test]
-fn a_done_callback_that_comes_late_is_the_current_loops() {
+fn a_done_callback_that_comes_late_is_the_current_loops_or_is_called_at_once() {
     let diary = Diary::default();
     let io_loop = IoLoop::new().unwrap();
     let coroutine = io_loop.spawn(async {});
     io_loop.run_sync(moment).unwrap();
     assert!(coroutine.done());
     io_loop.close();
+    let other = IoLoop::new().unwrap();
+    other
+        .run_sync(async || {
+            coroutine.add_done_callback(diary.writing("in the next turn"));
+            diary.write("in this turn");
+            moment().await;
+        })
+        .unwrap();
     assert!(IoLoop::try_current().is_none());
-    coroutine.add_done_callback(diary.writing("late"));
-    IoLoop::current().run_sync(moment).unwrap();
-    assert_eq!(diary.read(), ["late"]);
+    coroutine.add_done_callback(diary.writing("at once"));
+    assert_eq!(diary.read(), ["in this turn", "in the next turn", "at once"]);
 }
 
 #[waterspout::test(virtual_time)]

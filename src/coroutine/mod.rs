@@ -203,14 +203,10 @@ impl<T> Coroutine<T> {
     }
 
     /// Calls `callback` in the loop's turn after it is done, in the order in which callbacks were
-    /// added; in the next turn of the current loop if it is done already. Tornado:
-    /// `Future.add_done_callback`.
+    /// added. If it is done already, that is the next turn of the current loop, or at once where there
+    /// is none. Tornado: `Future.add_done_callback`.
     ///
     /// It does not take the result: await the coroutine, or [`join`](Coroutine::join), for that.
-    ///
-    /// # Panics
-    ///
-    /// As [`IoLoop::current`].
     #[track_caller]
     pub fn add_done_callback(&self, callback: impl FnOnce() + 'static) {
         self.runner.when_done(Callback::new(Location::caller(), callback));

@@ -443,8 +443,11 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K>
 
     fn when_done(&self, callback: Callback) {
         if Join::is_done(self) {
-            // It is not known any more to its own loop, which may have been closed.
-            IoLoop::current().core().call(callback);
+            // Its own loop does not know it any more, and may have been closed.
+            match IoLoop::try_current() {
+                Some(io_loop) => io_loop.core().call(callback),
+                None => callback.call(),
+            }
         } else {
             let mut others = self.others.take().unwrap_or_default();
             others.callbacks.push(callback);
