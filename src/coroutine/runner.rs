@@ -47,8 +47,8 @@ pub struct Kind<T> {
     pub report: fn(&T) -> Option<String>,
 }
 
-/// Gives a coroutine's kind, when somebody asks. A function, or a closure that captures nothing: it
-/// takes no room in the coroutine.
+/// Gives a coroutine's kind, when somebody asks. A function, or a closure that captures a name at
+/// most: nearly always it takes no room in the coroutine.
 pub(crate) trait KindOf<T>: Fn() -> Kind<T> + 'static {}
 
 impl<T, K: Fn() -> Kind<T> + 'static> KindOf<T> for K {}
@@ -312,7 +312,8 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         }
     }
 
-    /// Queues the done callbacks for the next turn of its loop, and wakes who awaits it from afar.
+    /// Queues the done callbacks for the next turn of its loop, and wakes who awaits it by a waker that
+    /// is not a slot's.
     #[inline]
     fn tell_others(&self, core: &Core) {
         if let Some(others) = self.others.take() {
