@@ -879,6 +879,21 @@ fn a_deadline_too_far_to_count_never_comes_and_can_be_taken_back() {
 }
 
 #[test]
+fn timers_that_follow_closely_share_wake_ups() {
+    let io_loop = IoLoop::new().unwrap();
+    let fired = Rc::new(Cell::new(0));
+    for n in 1..=1000 {
+        let fired = fired.clone();
+        io_loop.call_later(n * Duration::from_micros(20), move || fired.set(fired.get() + 1));
+    }
+    io_loop.run_sync(|| sleep(Duration::from_millis(21))).unwrap();
+    assert_eq!(fired.get(), 1000);
+    // One for each of them otherwise, unless the machine is slow.
+    let polls = io_loop.counters().polls;
+    assert!(polls <= 600, "{polls}");
+}
+
+#[test]
 fn timers_keep_to_the_real_clock() {
     let io_loop = IoLoop::new().unwrap();
     for wanted in [Duration::from_micros(300), Duration::from_micros(2_700)] {

@@ -75,6 +75,8 @@ pub(crate) struct Core {
     pub(super) entries: Cell<u64>,
     pub(super) polled_at: Cell<u64>,
     pub(super) interval: Cell<u64>,
+    /// When timers fired last.
+    pub(super) fired_at: Cell<u64>,
 
     /// Buffers between uses: events, due timers, wakers to wake, what sockets borrow to read.
     pub(super) events: Cell<Option<mio::Events>>,
@@ -117,6 +119,7 @@ impl Core {
             entries: Cell::new(0),
             polled_at: Cell::new(0),
             interval: Cell::new(POLL_INTERVAL),
+            fired_at: Cell::new(0),
             events: Cell::new(Some(mio::Events::with_capacity(builder.event_capacity))),
             due: Cell::new(Vec::new()),
             woken: Cell::new(Vec::new()),

@@ -8,8 +8,9 @@
 //! Whatever is scheduled during a phase waits for the next turn, so callbacks that add callbacks
 //! and timers that set timers cannot keep the loop from its sockets. While more is ready, the
 //! selector is asked not every turn but every 64 entries, or about every 100 µs if entries take
-//! long. The clock is read before the selector sleeps until a deadline, and after it was asked if
-//! there are timers or more is ready; a turn that does not ask the selector reads none by itself.
+//! long. Timers that follow closely on others share a wake-up. The clock is read before the selector
+//! sleeps until a deadline, and after it was asked if there are timers or more is ready; a turn that
+//! does not ask the selector reads none by itself.
 
 use std::cell::Cell;
 use std::io;
@@ -37,6 +38,9 @@ pub(super) const POLL_INTERVAL: u64 = 64;
 const POLL_LATENCY: u64 = 100_000;
 /// The selector sleeps at most this long at a time, like Tornado's.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+/// Timers that are due within so many nanoseconds after others have fired share a wake-up: it costs
+/// more than they do. (Linux lets a thread's own timers share one within the same time.)
+const SHARED_WAKE_UP: u64 = 50_000;
 /// The time-out of a selector that is only to look.
 const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
@@ -139,8 +143,10 @@ impl IoLoop {
     #[cold]
     fn fire_due(&self) {
         let mut due = self.core.due.take();
-        let fired = self.core.entries.get() + due.len() as u64;
-        self.core.entries.set(fired);
+        if !due.is_empty() {
+            self.core.entries.set(self.core.entries.get() + due.len() as u64);
+            self.core.fired_at.set(self.core.clock.last());
+        }
         for key in due.drain(..) {
             self.fire(key);
         }
@@ -381,7 +387,13 @@ impl Core {
             let waits = self.outside.get() > 0 && deadline > self.clock.last();
             return if waits { None } else { AT_ONCE };
         }
-        let left = Duration::from_nanos(deadline.saturating_sub(self.clock.read()));
+        let now = self.clock.read();
+        let just_fired = now.saturating_sub(self.fired_at.get()) < SHARED_WAKE_UP;
+        let deadline = match deadline > now && just_fired {
+            true => deadline.max(now + SHARED_WAKE_UP),
+            false => deadline,
+        };
+        let left = Duration::from_nanos(deadline.saturating_sub(now));
         let poll = self.poll.borrow();
         let armed = self.alarm.borrow_mut().arm(poll.registry(), ALARM, deadline, left);
         // Without a timerfd (too many open files), deadlines are kept to the next millisecond.
