@@ -22,7 +22,6 @@ use super::readiness::{Direction, Readiness};
 use super::ready::{Callback, Resume, Scheduler};
 use super::slots::{Full, Key};
 use super::timers::Timers;
-use super::turn::POLL_INTERVAL;
 use super::{Builder, Deadline, unpack, waker, with_current};
 use crate::concurrent::Executor;
 use crate::error::{ExcInfo, LoopClosed};
@@ -33,6 +32,10 @@ use crate::resumption;
 pub(super) const INBOX: mio::Token = mio::Token(usize::MAX);
 /// The token of the timerfd.
 pub(super) const ALARM: mio::Token = mio::Token(usize::MAX - 1);
+
+/// While entries are ready, the selector is asked after at most so many of them. (tokio's default is
+/// 61.)
+pub(super) const POLL_INTERVAL: u64 = 64;
 
 /// What a loop is doing.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::IoLoop;
-use super::core::{ALARM, Core, INBOX, Timer};
+use super::core::{ALARM, Core, INBOX, POLL_INTERVAL, Timer};
 use super::inbox::Item;
 use super::introspect::Step;
 use super::readiness::Woken;
@@ -31,10 +31,8 @@ use crate::error::ExcInfo;
 use crate::report::{self, Exception};
 use crate::resumption;
 
-/// While entries are ready, the selector is polled after at most so many of them. (tokio's default
-/// is 61.)
-pub(super) const POLL_INTERVAL: u64 = 64;
-/// Or after about this long, in nanoseconds, going by how long entries took lately.
+/// While entries are ready, the selector is asked after about so many nanoseconds at the latest, going
+/// by how long entries took lately.
 const POLL_LATENCY: u64 = 100_000;
 /// The selector sleeps at most this long at a time, like Tornado's.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
