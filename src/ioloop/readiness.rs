@@ -19,6 +19,7 @@ use std::task::Waker;
 use mio::event::Event;
 
 use super::slots::{Full, Key, Slots};
+use super::waker::{waker, word_of};
 
 /// The two directions of a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,13 +41,22 @@ const ERROR: u8 = 16;
 #[derive(Debug, Default)]
 struct Source {
     bits: u8,
-    /// Which of the wakers below are to be woken: a bit each, the first one lowest.
+    /// Which of the words below are to be woken: a bit each, the first one lowest.
     armed: u8,
-    /// Who asks by a poll function to read, and to write; who awaits a future of each. A waker stays
-    /// when it was woken, as it is most often the same one that waits next.
-    wakers: [Option<Waker>; 4],
-    /// Further futures, which are rare: several coroutines in `accept` on one listener.
-    others: Vec<(Direction, Waker)>,
+    /// The words of the slots that ask by a poll function to read, and to write; that await a future of
+    /// each. A word stays when it was woken, as it is most often the same slot that waits next.
+    words: [usize; 4],
+    /// Who else waits, which is rare: by a waker that is not a slot's, or when a slot's future waits
+    /// already (several coroutines in `accept` on one listener).
+    #[expect(clippy::box_collection, reason = "a vector would take three words of every socket")]
+    others: Option<Box<Vec<Other>>>,
+}
+
+#[derive(Debug)]
+struct Other {
+    direction: Direction,
+    by: By,
+    waker: Waker,
 }
 
 /// What somebody waits for.
@@ -78,98 +88,115 @@ pub(crate) enum Wait {
     Unknown,
 }
 
-/// What becomes of a waker that is to be woken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Woken {
-    /// It has been woken, and may stay.
-    Done,
-    /// It is foreign, and to be woken later: it is taken out.
-    Later,
-}
-
-/// The bits of both wakers of a direction.
-const WAKERS: [u8; 2] = [0b0101, 0b1010];
+/// The bits of both words of a direction.
+const WORDS: [u8; 2] = [0b0101, 0b1010];
 
 impl Source {
-    fn slot(&mut self, direction: Direction, by: By) -> (&mut Option<Waker>, &mut u8, u8) {
-        let at = by as usize * 2 + direction as usize;
-        (&mut self.wakers[at], &mut self.armed, 1 << at)
-    }
-
     #[inline]
     fn is_ready(&self, direction: Direction, until: Until) -> bool {
         let ready = if until == Until::Ready { READY[direction as usize] } else { 0 };
         self.bits & (ready | CLOSED[direction as usize]) != 0
     }
 
-    /// Whether the waker is to be woken, if need be by arming it again.
-    fn rearm(&mut self, direction: Direction, by: By, waker: &Waker) -> bool {
-        let (slot, armed, bit) = self.slot(direction, by);
-        if slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            *armed |= bit;
-            return true;
+    fn word(&mut self, direction: Direction, by: By) -> (&mut usize, &mut u8, u8) {
+        let at = by as usize * 2 + direction as usize;
+        (&mut self.words[at], &mut self.armed, 1 << at)
+    }
+
+    /// Lets the waker be woken, if that takes no clone of it; tells whether that is so.
+    #[inline]
+    fn arm(&mut self, direction: Direction, by: By, waker: &Waker) -> bool {
+        let has_others = self.has_others();
+        let (word, armed, bit) = self.word(direction, by);
+        if let Some(new) = word_of(waker) {
+            let is_free = !has_others && (*armed & bit == 0 || by == By::Poll);
+            if is_free || (*word == new && by == By::Future) {
+                *word = new;
+                *armed |= bit;
+                return true;
+            }
         }
-        !self.others.is_empty() && by == By::Future && self.other(direction, waker).is_some()
+        has_others && self.other(direction, by, waker).is_some()
     }
 
-    fn other(&self, direction: Direction, waker: &Waker) -> Option<usize> {
-        self.others.iter().position(|(of, known)| *of == direction && known.will_wake(waker))
+    fn has_others(&self) -> bool {
+        self.others.as_ref().is_some_and(|others| !others.is_empty())
     }
 
-    /// Puts a waker down that is not known, and gives back the one whose place it takes.
+    #[cold]
+    fn other(&self, direction: Direction, by: By, waker: &Waker) -> Option<usize> {
+        self.others.as_ref()?.iter().position(|other| {
+            (other.direction, other.by) == (direction, by) && other.waker.will_wake(waker)
+        })
+    }
+
+    /// Puts a waker down that could not be armed, and gives back the one whose place it takes.
     fn wait(&mut self, direction: Direction, by: By, waker: Waker) -> Option<Waker> {
-        let (slot, armed, bit) = self.slot(direction, by);
-        if *armed & bit == 0 || by == By::Poll {
-            *armed |= bit;
-            return slot.replace(waker);
+        let new = word_of(&waker);
+        let (word, armed, bit) = self.word(direction, by);
+        let is_free = *armed & bit == 0 || by == By::Poll;
+        if by == By::Poll {
+            *armed &= !bit;
         }
-        self.others.push((direction, waker));
-        None
+        if let (Some(new), true) = (new, is_free) {
+            *word = new;
+            *armed |= bit;
+        }
+        let others = self.others.get_or_insert_default();
+        // One who polls takes the place of the last one.
+        let polls = |other: &Other| (other.direction, other.by) == (direction, By::Poll);
+        let before = others.iter().position(polls).filter(|_| by == By::Poll);
+        let other = Other { direction, by, waker };
+        match before {
+            _ if new.is_some() && is_free => before.map(|at| others.remove(at).waker),
+            Some(at) => Some(std::mem::replace(&mut others[at], other).waker),
+            None => {
+                others.push(other);
+                None
+            }
+        }
     }
 
     /// Takes a waker of a future out, if it is still to be woken.
     fn leave(&mut self, direction: Direction, waker: &Waker) -> Option<Waker> {
-        let (slot, armed, bit) = self.slot(direction, By::Future);
-        if slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            let was_armed = *armed & bit != 0;
-            *armed &= !bit;
-            let waker = slot.take();
-            // One that was woken has nothing to wait for; it is only dropped.
-            return if was_armed { waker } else { None };
+        if let Some(at) = self.other(direction, By::Future, waker) {
+            return self.others.as_mut().map(|others| others.remove(at).waker);
         }
-        let at = self.other(direction, waker)?;
-        Some(self.others.remove(at).1)
+        let (word, armed, bit) = self.word(direction, By::Future);
+        if word_of(waker) != Some(*word) {
+            return None;
+        }
+        // One that was woken has nothing to wait for.
+        let was_armed = *armed & bit != 0;
+        *armed &= !bit;
+        was_armed.then(|| waker.clone())
     }
 
-    /// Wakes who waits for the directions whose `WAKERS` these are, if anybody does.
+    /// Wakes who waits for the directions whose `WORDS` these are: slots by `wake`, if that can.
     #[inline]
-    fn wake(&mut self, wakers: u8, wake: &mut impl FnMut(&Waker) -> Woken, later: &mut Vec<Waker>) {
-        let mut due = self.armed & wakers;
-        self.armed &= !wakers;
+    fn wake(&mut self, words: u8, wake: &mut impl FnMut(usize) -> bool, later: &mut Vec<Waker>) {
+        let mut due = self.armed & words;
+        self.armed &= !words;
         while due != 0 {
-            let slot = &mut self.wakers[due.trailing_zeros() as usize % 4];
+            let word = self.words[due.trailing_zeros() as usize % 4];
             due &= due - 1;
-            if slot.as_ref().map(&mut *wake) == Some(Woken::Later) {
-                later.extend(slot.take());
+            if !wake(word) {
+                later.push(waker(word));
             }
         }
-        if !self.others.is_empty() {
-            self.wake_others(wakers, wake, later);
+        if self.has_others() {
+            self.wake_others(words, later);
         }
     }
 
     #[cold]
-    fn wake_others(
-        &mut self,
-        wakers: u8,
-        wake: &mut impl FnMut(&Waker) -> Woken,
-        later: &mut Vec<Waker>,
-    ) {
-        for (of, waker) in std::mem::take(&mut self.others) {
-            if wakers & WAKERS[of as usize] == 0 {
-                self.others.push((of, waker));
-            } else if wake(&waker) == Woken::Later {
-                later.push(waker);
+    fn wake_others(&mut self, words: u8, later: &mut Vec<Waker>) {
+        let Some(others) = &mut self.others else { return };
+        for other in std::mem::take(&mut **others) {
+            if words & WORDS[other.direction as usize] != 0 {
+                later.push(other.waker);
+            } else {
+                others.push(other);
             }
         }
     }
@@ -203,7 +230,7 @@ impl Readiness {
     /// Forgets a socket. Who waited for it is to be woken, to find it gone.
     pub(crate) fn remove(&mut self, key: Key, woken: &mut Vec<Waker>) {
         if let Some(mut source) = self.sources.remove(key) {
-            source.wake(WAKERS[0] | WAKERS[1], &mut |_| Woken::Later, woken);
+            source.wake(WORDS[0] | WORDS[1], &mut |_| false, woken);
         }
     }
 
@@ -231,7 +258,7 @@ impl Readiness {
         if source.is_ready(direction, until) {
             return Some(Wait::Ready);
         }
-        let known = source.rearm(direction, by, waker);
+        let known = source.arm(direction, by, waker);
         Some(if known { Wait::Known } else { Wait::Unknown })
     }
 
@@ -271,7 +298,7 @@ impl Readiness {
     pub(crate) fn take(&mut self, key: Key, waker: &Waker) -> Option<Taken> {
         let source = self.sources.get_mut(key)?;
         for direction in [Direction::Read, Direction::Write] {
-            if !source.rearm(direction, By::Poll, waker) {
+            if !source.arm(direction, By::Poll, waker) {
                 source.wait(direction, By::Poll, waker.clone());
             }
         }
@@ -288,7 +315,7 @@ impl Readiness {
     pub(crate) fn on_event(
         &mut self,
         event: &Event,
-        wake: &mut impl FnMut(&Waker) -> Woken,
+        wake: &mut impl FnMut(usize) -> bool,
         later: &mut Vec<Waker>,
     ) {
         let Some(source) = self.sources.get_mut(Key::unpack(event.token().0)) else { return };
@@ -305,16 +332,16 @@ impl Readiness {
         if error {
             source.bits |= ERROR;
         }
-        let mut wakers = 0;
+        let mut words = 0;
         if event.is_readable() || event.is_priority() || read_closed {
             source.bits |= READY[0];
-            wakers |= WAKERS[0];
+            words |= WORDS[0];
         }
         if event.is_writable() || write_closed {
             source.bits |= READY[1];
-            wakers |= WAKERS[1];
+            words |= WORDS[1];
         }
-        source.wake(wakers, wake, later);
+        source.wake(words, wake, later);
     }
 }
 
@@ -340,8 +367,10 @@ mod tests {
         (readiness, key)
     }
 
-    fn wakers(n: usize) -> Vec<Waker> {
-        (0..n).map(|_| waker_fn::waker_fn(|| ())).collect()
+    /// Wakers of slots, and foreign ones.
+    fn both_kinds(n: usize) -> [Vec<Waker>; 2] {
+        let foreign = || waker_fn::waker_fn(|| ());
+        [(1..=n).map(waker).collect(), (0..n).map(|_| foreign()).collect()]
     }
 
     fn same(woken: &[Waker], expected: &[&Waker]) -> bool {
@@ -367,30 +396,27 @@ mod tests {
     fn woken(readiness: &mut Readiness, key: Key, direction: Direction) -> Vec<Waker> {
         let mut woken = Vec::new();
         let source = readiness.sources.get_mut(key).unwrap();
-        source.wake(WAKERS[direction as usize], &mut |_| Woken::Later, &mut woken);
+        source.wake(WORDS[direction as usize], &mut |_| false, &mut woken);
         woken
     }
 
     #[test]
-    fn a_waker_stays_for_the_next_time_and_gives_way_to_another() {
+    fn a_slot_stays_for_the_next_time_and_gives_way_to_another() {
         let (mut readiness, key) = table();
-        let wakers = wakers(2);
         readiness.drained(key, Read);
-        let mut woken = 0;
-        for expected in [Wait::Unknown, Wait::Known, Wait::Known] {
-            assert_eq!(ask(&mut readiness, key, Read, By::Future, &wakers[0]), expected);
+        let mut woken = Vec::new();
+        for word in [7, 7, 8] {
+            assert_eq!(ask(&mut readiness, key, Read, By::Future, &waker(word)), Wait::Known);
             let source = readiness.sources.get_mut(key).unwrap();
             for _ in 0..2 {
-                let wake = &mut |_: &Waker| {
-                    woken += 1;
-                    Woken::Done
+                let wake = &mut |word| {
+                    woken.push(word);
+                    true
                 };
-                source.wake(WAKERS[0], wake, &mut Vec::new());
+                source.wake(WORDS[0], wake, &mut Vec::new());
             }
         }
-        assert_eq!(woken, 3, "once each time");
-        assert_eq!(ask(&mut readiness, key, Read, By::Future, &wakers[1]), Wait::Unknown);
-        assert!(same(&super::tests::woken(&mut readiness, key, Read), &[&wakers[1]]));
+        assert_eq!(woken, [7, 7, 8], "once each time");
     }
 
     #[test]
@@ -416,47 +442,65 @@ mod tests {
 
     #[test]
     fn every_future_that_waits_is_kept_once_and_woken_in_order() {
-        let (mut readiness, key) = table();
-        let wakers = wakers(3);
-        readiness.drained(key, Read);
-        for expected in [Wait::Unknown, Wait::Known] {
+        for wakers in both_kinds(3) {
+            let (mut readiness, key) = table();
+            readiness.drained(key, Read);
             for waker in &wakers {
-                assert_eq!(ask(&mut readiness, key, Read, By::Future, waker), expected);
+                assert_ne!(ask(&mut readiness, key, Read, By::Future, waker), Wait::Ready);
             }
+            for waker in &wakers {
+                assert_eq!(ask(&mut readiness, key, Read, By::Future, waker), Wait::Known);
+            }
+            ask(&mut readiness, key, Write, By::Future, &wakers[0]);
+            let got = woken(&mut readiness, key, Read);
+            assert!(same(&got, &[&wakers[0], &wakers[1], &wakers[2]]));
+            let mut rest = Vec::new();
+            readiness.remove(key, &mut rest);
+            assert!(same(&rest, &[&wakers[0]]));
+            assert_eq!(readiness.poll(key, Read, Until::Ready, By::Future, &wakers[0]), None);
         }
-        ask(&mut readiness, key, Write, By::Future, &wakers[0]);
-        let got = woken(&mut readiness, key, Read);
-        assert!(same(&got, &[&wakers[0], &wakers[1], &wakers[2]]));
-        let mut rest = Vec::new();
-        readiness.remove(key, &mut rest);
-        assert!(same(&rest, &[&wakers[0]]));
-        assert_eq!(readiness.poll(key, Read, Until::Ready, By::Future, &wakers[0]), None);
     }
 
     #[test]
     fn of_those_who_poll_the_last_one_is_woken_beside_the_futures() {
-        let (mut readiness, key) = table();
-        let wakers = wakers(3);
-        readiness.drained(key, Read);
-        ask(&mut readiness, key, Read, By::Poll, &wakers[0]);
-        ask(&mut readiness, key, Read, By::Future, &wakers[1]);
-        ask(&mut readiness, key, Read, By::Poll, &wakers[2]);
-        assert!(same(&woken(&mut readiness, key, Read), &[&wakers[2], &wakers[1]]));
+        for wakers in both_kinds(3) {
+            let (mut readiness, key) = table();
+            readiness.drained(key, Read);
+            ask(&mut readiness, key, Read, By::Poll, &wakers[0]);
+            ask(&mut readiness, key, Read, By::Future, &wakers[1]);
+            ask(&mut readiness, key, Read, By::Poll, &wakers[2]);
+            assert!(same(&woken(&mut readiness, key, Read), &[&wakers[2], &wakers[1]]));
+        }
+    }
+
+    #[test]
+    fn a_slot_and_a_foreign_waker_that_poll_take_each_others_place() {
+        let [slots, foreign] = both_kinds(2);
+        let turns = [&slots[0], &foreign[0], &slots[0], &foreign[1], &foreign[1], &slots[1]];
+        for last in 1..=turns.len() {
+            let (mut readiness, key) = table();
+            readiness.drained(key, Read);
+            for waker in &turns[..last] {
+                ask(&mut readiness, key, Read, By::Poll, waker);
+            }
+            assert!(same(&woken(&mut readiness, key, Read), &[turns[last - 1]]), "{last}");
+        }
     }
 
     #[test]
     fn a_future_that_is_dropped_leaves_nothing() {
-        let (mut readiness, key) = table();
-        let wakers = wakers(3);
-        readiness.drained(key, Read);
-        for waker in &wakers {
-            ask(&mut readiness, key, Read, By::Future, waker);
+        for wakers in both_kinds(3) {
+            let (mut readiness, key) = table();
+            readiness.drained(key, Read);
+            for waker in &wakers {
+                ask(&mut readiness, key, Read, By::Future, waker);
+            }
+            for gone in [&wakers[2], &wakers[0]] {
+                assert!(readiness.leave(key, Read, gone).unwrap().will_wake(gone));
+                assert!(readiness.leave(key, Read, gone).is_none());
+            }
+            assert!(readiness.leave(key, Write, &wakers[1]).is_none());
+            assert!(same(&woken(&mut readiness, key, Read), &[&wakers[1]]));
         }
-        for gone in [&wakers[2], &wakers[0]] {
-            assert!(readiness.leave(key, Read, gone).unwrap().will_wake(gone));
-            assert!(readiness.leave(key, Read, gone).is_none());
-        }
-        assert!(readiness.leave(key, Write, &wakers[1]).is_none());
-        assert!(same(&woken(&mut readiness, key, Read), &[&wakers[1]]));
     }
 }

@@ -23,10 +23,9 @@ use super::IoLoop;
 use super::core::{ALARM, Core, INBOX, POLL_INTERVAL, Timer};
 use super::inbox::Item;
 use super::introspect::Step;
-use super::readiness::Woken;
 use super::ready::{Callback, Next, Panic, Resume};
 use super::slots::Key;
-use super::waker;
+use super::unpack;
 use crate::error::ExcInfo;
 use crate::report::{self, Exception};
 use crate::resumption;
@@ -329,12 +328,13 @@ impl IoLoop {
         let mut readiness = core.readiness.borrow_mut();
         let mut scheduler = core.scheduler.borrow_mut();
         // Most who wait are slots of this loop: no detour for them.
-        let mut wake = |waker: &Waker| match waker::key_in(waker, core.number()) {
-            Some(key) => {
+        let mut wake = |word| {
+            let (number, key) = unpack(word);
+            let here = number == core.number();
+            if here {
                 scheduler.schedule(key);
-                Woken::Done
             }
-            None => Woken::Later,
+            here
         };
         let mut count = 0;
         for event in events.iter().filter(|event| ![INBOX, ALARM].contains(&event.token())) {
