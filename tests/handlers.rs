@@ -210,13 +210,18 @@ fn update_handler_replaces_what_was_asked_for() {
     assert_eq!(diary.read(), ["READ", "WRITE"]);
 }
 
+/// Two sockets that are ready in one batch, and the other ends.
+fn both_ready() -> (Vec<UnixStream>, Vec<UnixStream>) {
+    let mut pairs: Vec<_> = (0..2).map(|_| UnixStream::pair().unwrap()).collect();
+    pairs.iter_mut().for_each(|(_, there)| there.write_all(b"x").unwrap());
+    pairs.into_iter().unzip()
+}
+
 #[test]
 fn update_handler_takes_back_an_event_that_was_polled_already() {
     let (io_loop, diary) = (virtual_loop(), Diary::new());
-    let mut pairs: Vec<_> = (0..2).map(|_| UnixStream::pair().unwrap()).collect();
-    let fds: Vec<RawFd> = pairs.iter().map(|(here, _)| here.as_raw_fd()).collect();
-    pairs.iter_mut().for_each(|(_, there)| there.write_all(b"x").unwrap());
-    let (heres, _theres): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    let (heres, _theres) = both_ready();
+    let fds: Vec<RawFd> = heres.iter().map(UnixStream::as_raw_fd).collect();
     for here in heres {
         let (note, inner, fds) = (diary.clone(), io_loop.clone(), fds.clone());
         io_loop
@@ -250,11 +255,9 @@ fn removing_is_idempotent() {
 #[test]
 fn removing_takes_back_an_event_that_was_polled_already() {
     let (io_loop, diary) = (virtual_loop(), Diary::new());
-    let mut pairs: Vec<_> = (0..2).map(|_| UnixStream::pair().unwrap()).collect();
-    let fds: Vec<RawFd> = pairs.iter().map(|(here, _)| here.as_raw_fd()).collect();
-    // Both are ready in one batch, and whichever comes first removes the other.
-    pairs.iter_mut().for_each(|(_, there)| there.write_all(b"x").unwrap());
-    let (heres, _theres): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    let (heres, _theres) = both_ready();
+    let fds: Vec<RawFd> = heres.iter().map(UnixStream::as_raw_fd).collect();
+    // Whichever comes first removes the other.
     for here in heres {
         let (note, inner, fds) = (diary.clone(), io_loop.clone(), fds.clone());
         io_loop

@@ -306,10 +306,8 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
                 }
             }
         }
-        match self.awaiter.replace(0) {
-            0 => {}
-            word => waker(word).wake(),
-        }
+        // (The word of nobody is of no loop, so this wakes nobody then.)
+        waker(self.awaiter.replace(0)).wake();
     }
 
     /// Queues the done callbacks for the next turn of its loop, and wakes who awaits it by a waker that

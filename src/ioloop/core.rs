@@ -22,7 +22,7 @@ use super::readiness::{Direction, Readiness};
 use super::ready::{Callback, Resume, Scheduler};
 use super::slots::{Full, Key};
 use super::timers::Timers;
-use super::{Builder, Deadline, unpack, waker, with_current};
+use super::{Builder, Deadline, unpack, waker, with_current, word_of};
 use crate::concurrent::Executor;
 use crate::error::{ExcInfo, LoopClosed};
 use crate::report;
@@ -180,21 +180,29 @@ impl Core {
         self.scheduler.borrow_mut().call(callback);
     }
 
-    /// Schedules a slot by its waker, if it is one of this loop.
+    /// Schedules a slot by the word of its waker, if it is one of this loop; tells whether it is.
     #[inline]
-    pub(crate) fn wake_own(&self, waker: &Waker) -> bool {
-        let key = waker::key_in(waker, self.number());
-        key.map(|key| self.schedule(key)).is_some()
+    pub(crate) fn schedule_word(&self, word: usize) -> bool {
+        let (number, key) = unpack(word);
+        let here = number == self.number();
+        if here {
+            self.schedule(key);
+        }
+        here
     }
 
-    /// Wakes a slot by the word of its waker; 0 is none.
+    /// Wakes a slot of whatever loop by the word of its waker; 0 is none.
     #[inline]
     pub(crate) fn wake_word(&self, word: usize) {
-        match unpack(word) {
-            (number, key) if number == self.number() => self.schedule(key),
-            (0, _) => {}
-            _ => waker::waker(word).wake(),
+        if !self.schedule_word(word) && word != 0 {
+            waker(word).wake();
         }
+    }
+
+    /// Schedules a slot by its waker, if it is one of this loop; tells whether it is.
+    #[inline]
+    pub(crate) fn wake_own(&self, waker: &Waker) -> bool {
+        word_of(waker).is_some_and(|word| self.schedule_word(word))
     }
 
     /// Wakes somebody who waits; without detours if it is a slot of this loop.

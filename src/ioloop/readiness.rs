@@ -132,29 +132,29 @@ impl Source {
 
     /// Puts a waker down that could not be armed, and gives back the one whose place it takes.
     fn wait(&mut self, direction: Direction, by: By, waker: Waker) -> Option<Waker> {
-        let new = word_of(&waker);
+        // One who polls takes the place of the last one.
+        let polls =
+            |other: &Other| by == By::Poll && (other.direction, other.by) == (direction, by);
+        let others = self.others.get_or_insert_default();
+        let at = others.iter().position(polls);
+        let before = at.map(|at| others.remove(at).waker);
+        let at = at.unwrap_or(others.len());
+        let other = Other { direction, by, waker };
         let (word, armed, bit) = self.word(direction, by);
         let is_free = *armed & bit == 0 || by == By::Poll;
-        if by == By::Poll {
-            *armed &= !bit;
-        }
-        if let (Some(new), true) = (new, is_free) {
-            *word = new;
-            *armed |= bit;
-        }
-        let others = self.others.get_or_insert_default();
-        // One who polls takes the place of the last one.
-        let polls = |other: &Other| (other.direction, other.by) == (direction, By::Poll);
-        let before = others.iter().position(polls).filter(|_| by == By::Poll);
-        let other = Other { direction, by, waker };
-        match before {
-            _ if new.is_some() && is_free => before.map(|at| others.remove(at).waker),
-            Some(at) => Some(std::mem::replace(&mut others[at], other).waker),
-            None => {
-                others.push(other);
-                None
+        match word_of(&other.waker) {
+            Some(new) if is_free => {
+                *word = new;
+                *armed |= bit;
+            }
+            _ => {
+                if by == By::Poll {
+                    *armed &= !bit;
+                }
+                self.others.get_or_insert_default().insert(at, other);
             }
         }
+        before
     }
 
     /// Takes a waker of a future out, if it is still to be woken.

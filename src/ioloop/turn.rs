@@ -25,7 +25,6 @@ use super::inbox::Item;
 use super::introspect::Step;
 use super::ready::{Callback, Next, Panic, Resume};
 use super::slots::Key;
-use super::unpack;
 use crate::error::ExcInfo;
 use crate::report::{self, Exception};
 use crate::resumption;
@@ -94,7 +93,12 @@ impl IoLoop {
         if core.watched {
             self.begin_watched(ready);
         }
-        Turn { ready, left: ready, is_due: self.collect_due() }
+        let now = core.clock.last();
+        let is_due = !core.timers.borrow().is_settled(now);
+        if is_due {
+            core.collect_due(now);
+        }
+        Turn { ready, left: ready, is_due }
     }
 
     #[cold]
@@ -122,18 +126,6 @@ impl IoLoop {
         core.entries.set(entries);
         let busy = core.scheduler.borrow().ready() > 0;
         busy && entries < core.interval.get() && !core.stop.get()
-    }
-
-    /// Phase 2: the timers that are due, if any are.
-    #[inline(always)]
-    fn collect_due(&self) -> bool {
-        let core = &*self.core;
-        let now = core.clock.last();
-        let is_due = !core.timers.borrow().is_settled(now);
-        if is_due {
-            core.collect_due(now);
-        }
-        is_due
     }
 
     /// Phase 3: the timers that were due when the turn began.
@@ -181,10 +173,7 @@ impl IoLoop {
                 core.current.set(key);
                 resumption::begin();
                 if !core.watched {
-                    resume.resume(self);
-                    if core.main_resumed.get() {
-                        self.resume_main(main);
-                    }
+                    self.resume(resume, main);
                 } else {
                     self.resume_watched(resume, main);
                 }
@@ -194,10 +183,14 @@ impl IoLoop {
         }
     }
 
-    /// It is on the stack of `run_sync`, so its slot could only note that it is to be resumed.
-    fn resume_main(&self, main: &mut dyn FnMut()) {
-        self.core.main_resumed.set(false);
-        main();
+    #[inline(always)]
+    fn resume(&self, slot: Rc<dyn Resume>, main: &mut dyn FnMut()) {
+        slot.resume(self);
+        // The main future is on the stack of `run_sync`, so its slot could only note this.
+        if self.core.main_resumed.get() {
+            self.core.main_resumed.set(false);
+            main();
+        }
     }
 
     /// Resumes a slot in a loop that records or times what it does.
@@ -206,12 +199,7 @@ impl IoLoop {
         let core = &*self.core;
         core.traces(Step::Resume(slot.info().map(|info| info.name)));
         let info = || slot.info().map_or("a handler".into(), |info| info.to_string());
-        self.timed(info, || {
-            slot.clone().resume(self);
-            if core.main_resumed.get() {
-                self.resume_main(main);
-            }
-        });
+        self.timed(info, || self.resume(slot.clone(), main));
     }
 
     #[cold]
@@ -326,22 +314,14 @@ impl IoLoop {
         let core = &*self.core;
         let mut later = core.woken.take();
         let mut readiness = core.readiness.borrow_mut();
-        let mut scheduler = core.scheduler.borrow_mut();
         // Most who wait are slots of this loop: no detour for them.
-        let mut wake = |word| {
-            let (number, key) = unpack(word);
-            let here = number == core.number();
-            if here {
-                scheduler.schedule(key);
-            }
-            here
-        };
+        let mut wake = |word| core.schedule_word(word);
         let mut count = 0;
         for event in events.iter().filter(|event| ![INBOX, ALARM].contains(&event.token())) {
             readiness.on_event(event, &mut wake, &mut later);
             count += 1;
         }
-        drop((readiness, scheduler));
+        drop(readiness);
         core.traces(Step::Poll(count as usize));
         core.counting.events.add(count);
         self.wake_all(later);

@@ -83,9 +83,3 @@ fn wake_from_afar(number: usize, key: Key) {
 pub(crate) fn word_of(waker: &Waker) -> Option<usize> {
     ptr::eq(waker.vtable(), &VTABLE).then(|| waker.data().addr())
 }
-
-/// The slot of a waker of ours, if it is one of loop `number`.
-pub(crate) fn key_in(waker: &Waker, number: usize) -> Option<Key> {
-    let (of, key) = unpack(word_of(waker)?);
-    (of == number).then_some(key)
-}
