@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::ioloop::{Deadline, Item, Key, LoopId, Timer, forget, on_current, with_current};
+use crate::ioloop::{Deadline, Item, Key, LoopId, forget, on_current, with_current};
 use crate::resumption;
 
 /// Waits for `duration`, counted from this call. Tornado: `gen.sleep`.
@@ -98,8 +98,8 @@ impl std::future::Future for Sleep {
             }
             match this.timer {
                 Timing::NotSet => {
-                    let timer = Timer::Wake(std::mem::replace(&mut latest, Waker::noop().clone()));
-                    this.timer = Timing::Set(core.add_timer(this.deadline, timer));
+                    let waker = std::mem::replace(&mut latest, Waker::noop().clone());
+                    this.timer = Timing::Set(core.add_timer(this.deadline, waker));
                 }
                 Timing::Set(key) if core.poll_timer(key, &mut latest) => {}
                 Timing::Set(_) | Timing::Over => this.timer = Timing::Over,
@@ -124,7 +124,7 @@ impl Drop for Sleep {
     fn drop(&mut self) {
         let Timing::Set(key) = self.timer else { return };
         let taken = with_current(|core| (core.id() == self.id).then(|| core.remove_timer(key)));
-        if taken.flatten().is_none() {
+        if taken.is_none() {
             forget(self.id, Item::ForgetTimer(key));
         }
     }

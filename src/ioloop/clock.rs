@@ -8,8 +8,6 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use super::timers::NEVER;
-
 pub(crate) struct Clock {
     base: Instant,
     now: Cell<u64>,
@@ -48,7 +46,8 @@ impl Clock {
         self.now.set(self.now.get().max(now));
     }
 
-    /// The deadline `delay` from now; [`NEVER`] if that is further than the clock can count.
+    /// The deadline `delay` from now; [`NEVER`](super::timers::NEVER) if that is further than the clock
+    /// can count.
     pub(crate) fn after(&self, delay: Duration) -> u64 {
         self.read().saturating_add(nanos(delay))
     }
@@ -64,13 +63,15 @@ impl Clock {
     }
 }
 
-/// A duration in nanoseconds; five centuries and more are [`NEVER`].
+/// A duration in nanoseconds; five centuries and more are [`NEVER`](super::timers::NEVER).
 pub(super) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(NEVER)
+    let seconds = duration.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(duration.subsec_nanos().into())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::timers::NEVER;
     use super::*;
 
     #[test]

@@ -20,9 +20,10 @@ use super::inbox::{Inbox, LoopId};
 use super::introspect::{CoroutineInfo, Counting, Step, Trace};
 use super::readiness::{Direction, Readiness};
 use super::ready::{Callback, Resume, Scheduler};
-use super::slots::{Full, Key};
+use super::slots::{Full, Key, Slots};
 use super::timers::Timers;
-use super::{Builder, Deadline, unpack, waker, with_current, word_of};
+use super::waker::NO_LOOP;
+use super::{Builder, Deadline, pack, unpack, waker, with_current, word_of};
 use crate::concurrent::Executor;
 use crate::error::{ExcInfo, LoopClosed};
 use crate::report;
@@ -45,19 +46,15 @@ pub(super) enum State {
     Closed,
 }
 
-/// What fires when a timer is due.
-pub(crate) enum Timer {
-    Wake(Waker),
-    Call(Callback),
-}
-
 /// The state of a loop; every field is borrowed for a moment only.
 pub(crate) struct Core {
     pub(super) inbox: Arc<Inbox>,
     pub(super) id: LoopId,
     pub(super) clock: Clock,
     pub(super) scheduler: RefCell<Scheduler>,
-    pub(super) timers: RefCell<Timers<Timer>>,
+    pub(super) timers: RefCell<Timers<Waker>>,
+    /// What the timers that call back call.
+    pub(super) calls: RefCell<Slots<Callback>>,
     pub(super) readiness: RefCell<Readiness>,
     pub(super) handlers: RefCell<HashMap<RawFd, Rc<dyn Handler>>>,
     pub(super) poll: RefCell<mio::Poll>,
@@ -109,6 +106,7 @@ impl Core {
             clock,
             scheduler: RefCell::new(Scheduler::new()),
             timers: RefCell::new(Timers::new()),
+            calls: RefCell::new(Slots::new()),
             readiness: RefCell::new(Readiness::new()),
             handlers: RefCell::new(HashMap::new()),
             poll: RefCell::new(poll),
@@ -236,31 +234,54 @@ impl Core {
         self.scheduler.borrow().info(self.current.get())
     }
 
+    /// A timer that wakes somebody.
     #[track_caller]
-    pub(crate) fn add_timer(&self, deadline: u64, timer: Timer) -> Key {
-        match self.timers.borrow_mut().insert(deadline, timer) {
+    pub(crate) fn add_timer(&self, deadline: u64, waker: Waker) -> Key {
+        match self.timers.borrow_mut().insert(deadline, waker) {
             Ok(key) => key,
-            Err(Full) => panic!("{} has as many timers as it can hold", self.id),
+            Err(Full) => self.too_many_timers(),
         }
     }
 
-    /// Takes a timer out; the caller drops it when it holds no borrow.
+    /// A timer that calls back: its waker is one of no loop, whose key finds the callback.
+    #[track_caller]
+    pub(crate) fn add_call(&self, deadline: u64, callback: Callback) -> Key {
+        match self.calls.borrow_mut().insert(callback) {
+            Ok(key) => self.add_timer(deadline, waker(pack(NO_LOOP, key))),
+            Err(Full) => self.too_many_timers(),
+        }
+    }
+
+    #[cold]
+    #[track_caller]
+    fn too_many_timers(&self) -> ! {
+        panic!("{} has as many timers as it can hold", self.id)
+    }
+
+    /// Takes a timer out; the caller drops the waker when it holds no borrow.
     #[must_use]
-    pub(crate) fn remove_timer(&self, key: Key) -> Option<Timer> {
+    pub(crate) fn remove_timer(&self, key: Key) -> Option<Waker> {
         self.timers.borrow_mut().remove(key)
+    }
+
+    /// Takes a timer that calls back out; the caller drops the callback when it holds no borrow.
+    #[must_use]
+    pub(crate) fn remove_call(&self, key: Key) -> Option<Callback> {
+        let call = self.remove_timer(key)?;
+        self.call_of(&call)
+    }
+
+    /// The callback of a timer that calls back.
+    pub(super) fn call_of(&self, waker: &Waker) -> Option<Callback> {
+        let (number, key) = unpack(word_of(waker)?);
+        (number == NO_LOOP).then(|| self.calls.borrow_mut().remove(key)).flatten()
     }
 
     /// Is the timer still pending? Then `waker` is the one to be woken, and becomes the one that was,
     /// for the caller to drop when it holds no borrow.
     pub(crate) fn poll_timer(&self, key: Key, waker: &mut Waker) -> bool {
-        match self.timers.borrow_mut().get_mut(key) {
-            Some(Timer::Wake(known)) => {
-                std::mem::swap(known, waker);
-                true
-            }
-            Some(Timer::Call(_)) => true,
-            None => false,
-        }
+        let mut timers = self.timers.borrow_mut();
+        timers.get_mut(key).map(|known| std::mem::swap(known, waker)).is_some()
     }
 
     pub(crate) fn deadline(&self, deadline: Deadline) -> u64 {

@@ -37,13 +37,12 @@ pub(crate) fn with_current<R>(ask: impl FnOnce(&Core) -> R) -> Option<R> {
 /// [`with_current`] that makes a loop if the thread has none.
 #[track_caller]
 pub(crate) fn on_current<R>(ask: impl FnOnce(&Core) -> R) -> R {
-    let asked = CURRENT.with(|current| match &*current.borrow() {
-        Some(io_loop) => Ok(ask(&io_loop.core)),
-        None => Err(ask),
-    });
-    match asked {
-        Ok(answer) => answer,
-        Err(ask) => ask(IoLoop::current().core()),
+    if CURRENT.with(|current| current.borrow().is_none()) {
+        drop(IoLoop::current());
+    }
+    match with_current(ask) {
+        Some(answer) => answer,
+        None => unreachable!("IoLoop::current leaves its loop as the current one, or panics"),
     }
 }
 

@@ -36,7 +36,7 @@ pub use inbox::LoopHandle;
 pub use introspect::{CoroutineInfo, Counters, Step};
 pub use periodic::PeriodicCallback;
 
-pub(crate) use self::core::{Core, Timer};
+pub(crate) use self::core::Core;
 pub(crate) use current::{on_current, with_current};
 pub(crate) use handlers::rearm;
 pub(crate) use inbox::{Item, LoopId, forget};
@@ -167,7 +167,7 @@ impl IoLoop {
             Key::NONE
         } else {
             let call = Callback::new(Location::caller(), callback);
-            core.add_timer(core.deadline(deadline.into()), Timer::Call(call))
+            core.add_call(core.deadline(deadline.into()), call)
         };
         Timeout { id: core.id, key }
     }
@@ -192,8 +192,8 @@ impl IoLoop {
         if timeout.id != self.core.id {
             return false;
         }
-        let timer = self.core.remove_timer(timeout.key);
-        timer.is_some()
+        let callback = self.core.remove_call(timeout.key);
+        callback.is_some()
     }
 
     /// The loop's time: the present, or in virtual time the loop's own. Tornado: `time`.

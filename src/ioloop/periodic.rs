@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::clock::nanos;
-use super::{Callback, IoLoop, Key, LoopId, Timer, with_current};
+use super::{Callback, IoLoop, Key, LoopId, with_current};
 
 /// Calls a callback every period, first one period after [`start`](PeriodicCallback::start).
 ///
@@ -131,10 +131,10 @@ impl PeriodicCallback {
     pub fn stop(&self) {
         if let Some(next) = self.beat.next.take() {
             // If another loop is current, the timer fires and finds the beat stopped.
-            let timer = with_current(|core| {
-                if core.id() == next.id { core.remove_timer(next.timer) } else { None }
+            let call = with_current(|core| {
+                if core.id() == next.id { core.remove_call(next.timer) } else { None }
             });
-            drop(timer);
+            drop(call);
         }
     }
 
@@ -168,14 +168,14 @@ impl Beat {
             Some(beat) if beat.starts.get() == start => beat.call(),
             _ => {}
         };
-        let timer = Timer::Call(Callback::new(self.location, call));
+        let call = Callback::new(self.location, call);
         let period = self.period(due);
         let next = with_current(|core| {
             if core.id() != id || core.is_closed() {
                 return None;
             }
             let due = next_beat(due, core.clock.read(), period);
-            Some(Next { id, due, timer: core.add_timer(due, timer) })
+            Some(Next { id, due, timer: core.add_call(due, call) })
         });
         self.next.set(next.flatten());
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::core::{Core, State, Timer};
+use super::core::{Core, State};
 use super::current::Entered;
 use super::introspect::CoroutineInfo;
 use super::readiness::Readiness;
@@ -135,7 +135,7 @@ impl IoLoop {
                 io_loop.stop();
             };
             let call = Callback::new(location, up);
-            slot.timeout = Some(core.add_timer(core.clock.after(timeout), Timer::Call(call)));
+            slot.timeout = Some(core.add_call(core.clock.after(timeout), call));
         }
 
         // `make` is called in the first poll: inside the running loop.
@@ -199,12 +199,14 @@ impl IoLoop {
         loop {
             let next = core.scheduler.borrow_mut().next();
             let timer = core.timers.borrow_mut().pop_any();
+            let call = timer.as_ref().and_then(|timer| core.call_of(timer));
             if next.is_none() && timer.is_none() {
                 break;
             }
             // Each by itself: a second panic while the first unwinds would abort the process.
             self.guarded("destructor", None, || drop(next));
             self.guarded("destructor", None, || drop(timer));
+            self.guarded("destructor", None, || drop(call));
         }
         for handler in core.handlers.take().into_values() {
             self.guarded("destructor of a handler", None, || drop(handler));
@@ -268,7 +270,7 @@ impl Drop for MainSlot<'_> {
     fn drop(&mut self) {
         drop(self.core.remove(self.key));
         if let Some(timeout) = self.timeout {
-            drop(self.core.remove_timer(timeout));
+            drop(self.core.remove_call(timeout));
         }
     }
 }

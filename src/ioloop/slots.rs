@@ -50,7 +50,7 @@ impl Key {
         Key(word & KEY_MASK)
     }
 
-    /// The slot's position, for links; see [`at`](Slots::at).
+    /// The slot's position.
     pub(crate) fn index(self) -> usize {
         self.0 & INDEX_MASK
     }
@@ -184,37 +184,11 @@ impl<T> Slots<T> {
         }
     }
 
-    /// The live entry at `index`, for lists that link entries by position: four bytes a link, and
-    /// no generation to compare, since whoever removes an entry also mends the links to it.
-    ///
-    /// # Panics
-    ///
-    /// If the slot is vacant: a link was not mended.
-    pub(crate) fn at(&self, index: u32) -> &T {
-        match &self.slots[index as usize].entry {
-            Entry::Occupied(value) => value,
-            Entry::Vacant { .. } => panic!("a link leads to the vacant slot {index}"),
-        }
-    }
-
-    /// [`at`](Slots::at), to change the entry.
-    pub(crate) fn at_mut(&mut self, index: u32) -> &mut T {
-        match &mut self.slots[index as usize].entry {
-            Entry::Occupied(value) => value,
-            Entry::Vacant { .. } => panic!("a link leads to the vacant slot {index}"),
-        }
-    }
-
-    /// The key of the live entry at `index`.
-    pub(crate) fn key_at(&self, index: u32) -> Key {
-        Key(self.slots[index as usize].key & !MARK)
-    }
-
     /// The key of the first live entry at or after `index`.
     pub(crate) fn first_from(&self, index: usize) -> Option<Key> {
-        let slots = self.slots.get(index..)?;
-        let ahead = slots.iter().position(|slot| matches!(slot.entry, Entry::Occupied(_)))?;
-        Some(self.key_at((index + ahead) as u32))
+        let slot = self.slots.get(index..)?.iter();
+        let mut live = slot.filter(|slot| matches!(slot.entry, Entry::Occupied(_)));
+        Some(Key(live.next()?.key & !MARK))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -321,25 +295,6 @@ mod tests {
         let seen: Vec<_> = slots.iter().map(|(key, n)| (key, *n)).collect();
         assert_eq!(seen, [(keys[0], 0), (keys[2], 2), (keys[3], 3)]);
         assert_eq!(slots.get(Key::NONE), None);
-    }
-
-    #[test]
-    fn a_position_leads_to_the_entry_and_to_its_present_key() {
-        let mut slots = Slots::new();
-        let old = slots.insert(1).unwrap();
-        slots.remove(old);
-        let new = slots.insert(2).unwrap();
-        *slots.at_mut(0) += 1;
-        assert_eq!((slots.at(0), slots.key_at(0)), (&3, new));
-    }
-
-    #[test]
-    #[should_panic(expected = "vacant slot 0")]
-    fn a_position_of_no_entry_panics() {
-        let mut slots = Slots::new();
-        let key = slots.insert(1).unwrap();
-        slots.remove(key);
-        slots.at(0);
     }
 
     #[test]

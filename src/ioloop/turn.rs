@@ -20,7 +20,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::IoLoop;
-use super::core::{ALARM, Core, INBOX, POLL_INTERVAL, Timer};
+use super::core::{ALARM, Core, INBOX, POLL_INTERVAL};
 use super::inbox::Item;
 use super::introspect::Step;
 use super::ready::{Callback, Next, Panic, Resume};
@@ -228,16 +228,11 @@ impl IoLoop {
     /// Phase 3: one timer that was due when the turn began, unless it was removed meanwhile.
     fn fire(&self, key: Key) {
         let core = &*self.core;
-        match core.remove_timer(key) {
-            Some(Timer::Wake(waker)) => {
-                core.counting.timers.add(1);
-                self.guarded("waker", None, || core.wake(waker));
-            }
-            Some(Timer::Call(callback)) => {
-                core.counting.timers.add(1);
-                self.run_callback(callback);
-            }
-            None => {}
+        let Some(waker) = core.remove_timer(key) else { return };
+        core.counting.timers.add(1);
+        match core.call_of(&waker) {
+            Some(callback) => self.run_callback(callback),
+            None => self.guarded("waker", None, || core.wake(waker)),
         }
     }
 

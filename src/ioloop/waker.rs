@@ -30,7 +30,9 @@ use super::with_current;
 
 const KEY_BITS: u32 = INDEX_BITS + GENERATION_BITS;
 
-/// The largest number that a loop can have. (0 is no loop.)
+/// The number that no loop has.
+pub(super) const NO_LOOP: usize = 0;
+/// The largest number that a loop can have.
 pub(crate) const MAX_LOOPS: usize = (1 << (usize::BITS - KEY_BITS)) - 1;
 
 /// A `static`, so that `Waker::will_wake` can compare its address.
