@@ -124,7 +124,7 @@ impl Drop for Sleep {
     fn drop(&mut self) {
         let Timing::Set(key) = self.timer else { return };
         let taken = with_current(|core| (core.id() == self.id).then(|| core.remove_timer(key)));
-        if taken.is_none() {
+        if taken.flatten().is_none() {
             forget(self.id, Item::ForgetTimer(key));
         }
     }

@@ -77,14 +77,18 @@ struct Slot<T> {
 #[derive(Debug)]
 pub(crate) struct Slots<T> {
     slots: Vec<Slot<T>>,
-    /// Head of the list of vacant slots; the last one vacated is the first one reused.
+    /// Head of the list of vacant slots; the last one vacated is the first one reused, as it is the one
+    /// most likely in the cache.
     free: u32,
+    /// From here on, slots are vacant and not in that list: none, except after all had gone. What comes
+    /// then lies side by side again.
+    fresh: usize,
     len: usize,
 }
 
 impl<T> Slots<T> {
     pub(crate) const fn new() -> Slots<T> {
-        Slots { slots: Vec::new(), free: NONE, len: 0 }
+        Slots { slots: Vec::new(), free: NONE, fresh: 0, len: 0 }
     }
 
     /// Puts `value` in a vacant slot.
@@ -98,10 +102,13 @@ impl<T> Slots<T> {
     #[inline(always)]
     pub(crate) fn insert_marked(&mut self, value: T, marked: bool) -> Result<Key, Full> {
         let mark = if marked { MARK } else { 0 };
-        let free = self.slots.get_mut(self.free as usize);
-        if let Some(Slot { key, entry: entry @ Entry::Vacant { .. } }) = free {
-            if let Entry::Vacant { next } = *entry {
-                self.free = next;
+        let is_listed = self.free != NONE;
+        let vacant = if is_listed { self.free as usize } else { self.fresh };
+        if let Some(Slot { key, entry: entry @ Entry::Vacant { .. } }) = self.slots.get_mut(vacant)
+        {
+            match *entry {
+                Entry::Vacant { next } if is_listed => self.free = next,
+                _ => self.fresh += 1,
             }
             let vacant = Key(*key & !MARK);
             *key = vacant.0 | mark;
@@ -114,6 +121,7 @@ impl<T> Slots<T> {
             return Err(Full);
         }
         self.slots.push(Slot { key: index | mark, entry: Entry::Occupied(value) });
+        self.fresh += 1;
         self.len += 1;
         Ok(Key(index))
     }
@@ -158,6 +166,9 @@ impl<T> Slots<T> {
         let entry = std::mem::replace(&mut slot.entry, Entry::Vacant { next: self.free });
         self.free = key.index() as u32;
         self.len -= 1;
+        if self.len == 0 {
+            (self.free, self.fresh) = (NONE, 0);
+        }
         match entry {
             Entry::Occupied(value) => Some(value),
             Entry::Vacant { .. } => None,
@@ -247,6 +258,23 @@ mod tests {
         assert_eq!(slots.insert(9).unwrap().index(), 2);
         assert_eq!(slots.insert(9).unwrap().index(), 0);
         assert_eq!(slots.insert(9).unwrap().index(), 3);
+    }
+
+    #[test]
+    fn a_table_that_was_emptied_fills_from_its_beginning() {
+        let mut slots = Slots::new();
+        let old: Vec<_> = (0..4).map(|n| slots.insert(n).unwrap()).collect();
+        for n in [2, 0, 3, 1] {
+            slots.remove(old[n]);
+        }
+        let mut new = [(); 3].map(|()| slots.insert(9).unwrap());
+        assert_eq!(new.map(Key::index), [0, 1, 2]);
+        slots.remove(new[1]);
+        new[1] = slots.insert(9).unwrap();
+        assert_eq!(new[1].index(), 1);
+        assert_eq!([(); 2].map(|()| slots.insert(9).unwrap().index()), [3, 4]);
+        assert!(old.iter().all(|key| slots.get(*key).is_none()));
+        assert!(new.iter().all(|key| slots.get(*key).is_some()));
     }
 
     #[test]
