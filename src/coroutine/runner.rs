@@ -138,7 +138,8 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         queued: bool,
         started_at: &'static Location<'static>,
     ) -> Rc<Runner<F, K>> {
-        let runner = Rc::new(Runner {
+        // Cyclic, or it would be built on the stack, before there is a place for it, and copied.
+        let runner = Rc::new_cyclic(|_| Runner {
             kind,
             word: Cell::new(pack(core.number(), Key::NONE)),
             state: Cell::new(State::Suspended),
