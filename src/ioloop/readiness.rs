@@ -104,7 +104,6 @@ impl Source {
     }
 
     /// Lets the waker be woken, if that takes no clone of it; tells whether that is so.
-    #[inline]
     fn arm(&mut self, direction: Direction, by: By, waker: &Waker) -> bool {
         let has_others = self.has_others();
         let (word, armed, bit) = self.word(direction, by);
@@ -238,14 +237,9 @@ impl Readiness {
         self.sources.len()
     }
 
-    /// Is the socket in this table and ready? The short question before [`poll`](Readiness::poll).
-    #[inline]
-    pub(crate) fn is_ready(&self, key: Key, direction: Direction, until: Until) -> bool {
-        self.sources.get(key).is_some_and(|source| source.is_ready(direction, until))
-    }
-
     /// Is the socket ready, or else: is this waker woken when it is? `None` if it is not in this
     /// table: its loop was closed.
+    #[inline]
     pub(crate) fn poll(
         &mut self,
         key: Key,

@@ -60,31 +60,36 @@ impl Token {
     /// [`poll_ready`](Token::poll_ready), or until the direction has ended.
     #[inline]
     fn poll(&self, asker: Asker<'_>, direction: Direction, until: Until) -> Poll<io::Result<()>> {
-        let usable = with_current(|core| {
-            let is_ready = core.id() == self.id
-                && core.readiness(|readiness| readiness.is_ready(self.key, direction, until));
-            if until == Until::Closed {
-                return is_ready;
-            }
-            let usable = is_ready && resumption::spend();
-            core.counting().io_calls.add(usable.into());
-            usable
-        });
-        if usable == Some(true) { Poll::Ready(Ok(())) } else { self.wait(asker, direction, until) }
-    }
-
-    /// The rest of [`poll`](Token::poll): it cannot go on now.
-    #[inline(never)]
-    fn wait(&self, asker: Asker<'_>, direction: Direction, until: Until) -> Poll<io::Result<()>> {
+        let mut spent = false;
         let wait = with_current(|core| {
             if core.id() != self.id {
                 return None;
             }
-            core.readiness(|readiness| {
-                readiness.poll(self.key, direction, until, asker.by, asker.waker)
-            })
+            let wait = core.readiness(|table| {
+                table.poll(self.key, direction, until, asker.by, asker.waker)
+            });
+            if wait == Some(Wait::Ready) && until == Until::Ready {
+                spent = !resumption::spend();
+                core.counting().io_calls.add((!spent).into());
+            }
+            wait
         });
         match wait.flatten() {
+            Some(Wait::Ready) if !spent => Poll::Ready(Ok(())),
+            Some(Wait::Known) => Poll::Pending,
+            wait => self.wait(wait, asker, direction),
+        }
+    }
+
+    /// What is rare in [`poll`](Token::poll).
+    #[cold]
+    fn wait(
+        &self,
+        wait: Option<Wait>,
+        asker: Asker<'_>,
+        direction: Direction,
+    ) -> Poll<io::Result<()>> {
+        match wait {
             Some(Wait::Known) => {}
             Some(Wait::Unknown) => {
                 // Cloning may run foreign code, and so may dropping.
