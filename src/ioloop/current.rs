@@ -74,11 +74,18 @@ impl IoLoop {
     ///
     /// If a loop has to be made and the system refuses (too many open files), or if the thread is
     /// ending and its thread-locals are gone. [`try_current`](IoLoop::try_current) does not panic.
+    #[inline]
     #[track_caller]
     pub fn current() -> IoLoop {
-        if let Some(io_loop) = IoLoop::try_current() {
-            return io_loop;
+        match IoLoop::try_current() {
+            Some(io_loop) => io_loop,
+            None => IoLoop::of_thread(),
         }
+    }
+
+    #[cold]
+    #[track_caller]
+    fn of_thread() -> IoLoop {
         let io_loop = match IoLoop::new() {
             Ok(io_loop) => io_loop,
             Err(error) => panic!("cannot make this thread's IoLoop: {error}"),
