@@ -2,7 +2,7 @@
 
 use std::panic::Location;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::ioloop::{Deadline, Item, Key, LoopId, forget, on_current, with_current};
@@ -91,15 +91,15 @@ impl std::future::Future for Sleep {
             return Poll::Ready(());
         }
         // Wakers are foreign: cloned, and the old one dropped, when no borrow is held.
-        let mut latest = cx.waker().clone();
+        let mut latest = Some(cx.waker().clone());
         let here = with_current(|core| {
             if core.id() != this.id {
                 return Some(core.id());
             }
             match this.timer {
                 Timing::NotSet => {
-                    let waker = std::mem::replace(&mut latest, Waker::noop().clone());
-                    this.timer = Timing::Set(core.add_timer(this.deadline, waker));
+                    let set = |waker| Timing::Set(core.add_timer(this.deadline, waker));
+                    this.timer = latest.take().map_or(Timing::NotSet, set);
                 }
                 Timing::Set(key) if core.poll_timer(key, &mut latest) => {}
                 Timing::Set(_) | Timing::Over => this.timer = Timing::Over,

@@ -165,6 +165,12 @@ impl Core {
         self.scheduler.borrow_mut().remove(key)
     }
 
+    /// How much is ready to run.
+    #[inline]
+    pub(super) fn ready(&self) -> usize {
+        self.scheduler.borrow().ready()
+    }
+
     #[inline]
     pub(crate) fn schedule(&self, key: Key) {
         self.scheduler.borrow_mut().schedule(key);
@@ -279,9 +285,11 @@ impl Core {
 
     /// Is the timer still pending? Then `waker` is the one to be woken, and becomes the one that was,
     /// for the caller to drop when it holds no borrow.
-    pub(crate) fn poll_timer(&self, key: Key, waker: &mut Waker) -> bool {
+    pub(crate) fn poll_timer(&self, key: Key, waker: &mut Option<Waker>) -> bool {
         let mut timers = self.timers.borrow_mut();
-        timers.get_mut(key).map(|known| std::mem::swap(known, waker)).is_some()
+        let Some(known) = timers.get_mut(key) else { return false };
+        *waker = waker.take().map(|waker| std::mem::replace(known, waker));
+        true
     }
 
     pub(crate) fn deadline(&self, deadline: Deadline) -> u64 {

@@ -58,17 +58,17 @@ impl IoLoop {
     /// `catch_unwind` for all of them, where one for each would cost as much as a resumption.
     pub(super) fn turn(&self, main: &mut dyn FnMut()) {
         let core = &*self.core;
-        let mut turn = self.begin_turn();
+        let mut turn = self.begin_turn(core.ready());
         while let Err(panic) = catch_unwind(AssertUnwindSafe(|| {
             loop {
                 while turn.left > 0 {
                     turn.left -= 1;
                     self.run_next(main);
                 }
-                if !self.end_turn(&turn) {
-                    return;
+                match self.end_turn(&turn) {
+                    Some(ready) => turn = self.begin_turn(ready),
+                    None => return,
                 }
-                turn = self.begin_turn();
             }
         })) {
             let key = core.current.replace(Key::NONE);
@@ -81,15 +81,15 @@ impl IoLoop {
         }
     }
 
-    /// Phases 1 and 2.
+    /// Phases 1 and 2, when so much is `ready`.
     #[inline(always)]
-    fn begin_turn(&self) -> Turn {
+    fn begin_turn(&self, mut ready: usize) -> Turn {
         let core = &*self.core;
         core.counting.turns.add(1);
         if core.inbox.is_pending() {
             self.take_inbox();
+            ready = core.ready();
         }
-        let ready = core.scheduler.borrow().ready();
         if core.watched {
             self.begin_watched(ready);
         }
@@ -110,9 +110,9 @@ impl IoLoop {
         }
     }
 
-    /// What is left of phase 3; tells whether the next turn begins without phase 4.
+    /// What is left of phase 3; tells how much is ready for the next turn if that begins without phase 4.
     #[inline(always)]
-    fn end_turn(&self, turn: &Turn) -> bool {
+    fn end_turn(&self, turn: &Turn) -> Option<usize> {
         let core = &*self.core;
         core.current.set(Key::NONE);
         resumption::end();
@@ -124,8 +124,8 @@ impl IoLoop {
         }
         let entries = core.entries.get() + turn.ready as u64;
         core.entries.set(entries);
-        let busy = core.scheduler.borrow().ready() > 0;
-        busy && entries < core.interval.get() && !core.stop.get()
+        let ready = core.ready();
+        (ready > 0 && entries < core.interval.get() && !core.stop.get()).then_some(ready)
     }
 
     /// Phase 3: the timers that were due when the turn began.
@@ -264,7 +264,7 @@ impl IoLoop {
     /// Runs something and warns if it took longer than the threshold, if there is one.
     fn timed(&self, what: impl FnOnce() -> String, run: impl FnOnce()) {
         let Some(threshold) = self.core.slow_callback else { return run() };
-        let waiting = self.core.scheduler.borrow().ready();
+        let waiting = self.core.ready();
         let what = what();
         let start = Instant::now();
         run();
@@ -281,7 +281,7 @@ impl IoLoop {
     #[inline(never)]
     fn poll(&self) {
         let core = &*self.core;
-        let busy = core.scheduler.borrow().ready() > 0;
+        let busy = core.ready() > 0;
         let sleep = if busy { AT_ONCE } else { core.sleep() };
         let asleep = sleep != AT_ONCE && core.inbox.fall_asleep();
         let timeout = if asleep { sleep } else { AT_ONCE };

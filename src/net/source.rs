@@ -65,9 +65,8 @@ impl Token {
             if core.id() != self.id {
                 return None;
             }
-            let wait = core.readiness(|table| {
-                table.poll(self.key, direction, until, asker.by, asker.waker)
-            });
+            let wait = core
+                .readiness(|table| table.poll(self.key, direction, until, asker.by, asker.waker));
             if wait == Some(Wait::Ready) && until == Until::Ready {
                 spent = !resumption::spend();
                 core.counting().io_calls.add((!spent).into());
