@@ -64,6 +64,9 @@ struct Other {
 pub(crate) enum Until {
     /// Something can be done, or the direction has ended.
     Ready,
+    /// The same, and what is done next is taken to drain the socket, which saves a look into the table
+    /// where it nearly always does. If it did not, there is more: [`again`](Readiness::again).
+    ReadyOnce,
     /// It has ended.
     Closed,
 }
@@ -93,9 +96,13 @@ const WORDS: [u8; 2] = [0b0101, 0b1010];
 
 impl Source {
     #[inline]
-    fn is_ready(&self, direction: Direction, until: Until) -> bool {
-        let ready = if until == Until::Ready { READY[direction as usize] } else { 0 };
-        self.bits & (ready | CLOSED[direction as usize]) != 0
+    fn is_ready(&mut self, direction: Direction, until: Until) -> bool {
+        let ready = if until == Until::Closed { 0 } else { READY[direction as usize] };
+        let is_ready = self.bits & (ready | CLOSED[direction as usize]) != 0;
+        if until == Until::ReadyOnce {
+            self.bits &= !ready;
+        }
+        is_ready
     }
 
     fn word(&mut self, direction: Direction, by: By) -> (&mut usize, &mut u8, u8) {
@@ -272,6 +279,13 @@ impl Readiness {
     /// the caller wakes it.
     pub(crate) fn leave(&mut self, key: Key, direction: Direction, waker: &Waker) -> Option<Waker> {
         self.sources.get_mut(key)?.leave(direction, waker)
+    }
+
+    /// What was done after [`ReadyOnce`](Until::ReadyOnce) has not drained the socket.
+    pub(crate) fn again(&mut self, key: Key, direction: Direction) {
+        if let Some(source) = self.sources.get_mut(key) {
+            source.bits |= READY[direction as usize];
+        }
     }
 
     /// A short read or write has drained the socket for now.

@@ -51,13 +51,7 @@ impl<'a> From<&'a mut Context<'_>> for Asker<'a> {
 
 impl Token {
     /// Is the socket ready for the direction, and may the current coroutine still do I/O in this
-    /// resumption? Otherwise the waker is woken when that is so.
-    #[inline]
-    fn poll_ready(&self, asker: Asker<'_>, direction: Direction) -> Poll<io::Result<()>> {
-        self.poll(asker, direction, Until::Ready)
-    }
-
-    /// [`poll_ready`](Token::poll_ready), or until the direction has ended.
+    /// resumption? Otherwise the waker is woken when that is so. Or: has the direction ended?
     #[inline]
     fn poll(&self, asker: Asker<'_>, direction: Direction, until: Until) -> Poll<io::Result<()>> {
         let mut spent = false;
@@ -67,7 +61,7 @@ impl Token {
             }
             let wait = core
                 .readiness(|table| table.poll(self.key, direction, until, asker.by, asker.waker));
-            if wait == Some(Wait::Ready) && until == Until::Ready {
+            if wait == Some(Wait::Ready) && until != Until::Closed {
                 spent = !resumption::spend();
                 core.counting().io_calls.add((!spent).into());
             }
@@ -76,7 +70,7 @@ impl Token {
         match wait.flatten() {
             Some(Wait::Ready) if !spent => Poll::Ready(Ok(())),
             Some(Wait::Known) => Poll::Pending,
-            wait => self.wait(wait, asker, direction),
+            wait => self.wait(wait, asker, direction, until),
         }
     }
 
@@ -87,6 +81,7 @@ impl Token {
         wait: Option<Wait>,
         asker: Asker<'_>,
         direction: Direction,
+        until: Until,
     ) -> Poll<io::Result<()>> {
         match wait {
             Some(Wait::Known) => {}
@@ -99,7 +94,12 @@ impl Token {
                 drop(before);
             }
             // It could go on, but the resumption has done enough.
-            Some(Wait::Ready) => resumption::defer(asker.waker.clone()),
+            Some(Wait::Ready) => {
+                if until == Until::ReadyOnce {
+                    self.again(direction);
+                }
+                resumption::defer(asker.waker.clone());
+            }
             None => return Poll::Ready(Err(self.misused())),
         }
         Poll::Pending
@@ -117,6 +117,11 @@ impl Token {
             None => format!("this socket belongs to {} and was used outside of any loop", self.id),
         };
         io::Error::other(message)
+    }
+
+    /// A system call, on its loop, has not drained the socket.
+    fn again(&self, direction: Direction) {
+        with_current(|core| core.readiness(|table| table.again(self.key, direction)));
     }
 
     /// A system call, on its loop, has drained the socket for now.
@@ -199,7 +204,7 @@ impl<S> Registered<S> {
         direction: Direction,
         operation: impl FnMut(&S) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        self.poll_draining(asker.into(), direction, operation, |_| false)
+        self.poll_draining(asker.into(), direction, Until::Ready, operation, |_| false)
     }
 
     /// [`poll_io`](Registered::poll_io) where some results prove that the socket is drained.
@@ -207,28 +212,37 @@ impl<S> Registered<S> {
         &self,
         asker: Asker<'_>,
         direction: Direction,
+        until: Until,
         mut operation: impl FnMut(&S) -> io::Result<R>,
         has_drained: impl Fn(&R) -> bool,
     ) -> Poll<io::Result<R>> {
         loop {
-            match self.token.poll_ready(asker, direction) {
+            match self.token.poll(asker, direction, until) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
             }
-            match operation(&self.source) {
-                Ok(result) => {
-                    if has_drained(&result) {
-                        self.token.drained(direction);
-                    }
-                    return Poll::Ready(Ok(result));
-                }
+            let result = operation(&self.source);
+            match &result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // Around again, to wait.
                     self.token.would_block(direction);
+                    continue;
                 }
+                Ok(moved) if has_drained(moved) => {
+                    if until == Until::Ready {
+                        self.token.drained(direction);
+                    }
+                }
+                _ => {
+                    if until == Until::ReadyOnce {
+                        self.token.again(direction);
+                    }
+                }
+            }
+            match result {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                result => return Poll::Ready(result),
             }
         }
     }
@@ -284,7 +298,7 @@ impl<S> Registered<S> {
         direction: Direction,
         place: &'static Location<'static>,
     ) -> impl Future<Output = io::Result<()>> {
-        self.waiting(direction, place, move |asker| self.token.poll_ready(asker, direction))
+        self.waiting(direction, place, move |asker| self.token.poll(asker, direction, Until::Ready))
     }
 
     /// A future from a poll function: it tells its coroutine where it waits, and leaves when it is
@@ -418,7 +432,12 @@ impl<S: ByteStream> Registered<S> {
         asked: usize,
         operation: impl FnMut(&S) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        self.poll_draining(asker.into(), direction, operation, |&moved| {
+        // Most reads are short, most writes are not.
+        let until = match direction {
+            Direction::Read if S::SHORT_IS_DRAINED => Until::ReadyOnce,
+            _ => Until::Ready,
+        };
+        self.poll_draining(asker.into(), direction, until, operation, |&moved| {
             // Nothing at all is the end of the stream, which stays readable.
             S::SHORT_IS_DRAINED && 0 < moved && moved < asked
         })
