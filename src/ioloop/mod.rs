@@ -49,9 +49,9 @@ pub(crate) use waker::{pack, unpack, waker, word_of};
 /// An event loop: coroutines, callbacks, timers and sockets of one thread.
 ///
 /// A value of this type is a handle: cloning it gives another handle of the same loop, and the loop
-/// is closed when [`close`](IoLoop::close) is called or the last handle is dropped. (A coroutine
-/// that holds a handle of its own loop keeps it open until `close`.) It stays on its thread; other
-/// threads talk to the loop through a [`LoopHandle`].
+/// is closed when [`close`](IoLoop::close) is called or the last handle is dropped. (What the loop
+/// itself keeps, a coroutine, callback or handler that holds a handle of it, does not let that happen:
+/// then `close` it.) It stays on its thread; other threads talk to the loop through a [`LoopHandle`].
 ///
 /// ```
 /// use waterspout::IoLoop;
