@@ -98,8 +98,9 @@ impl std::future::Future for Sleep {
             }
             match this.timer {
                 Timing::NotSet => {
-                    let set = |waker| Timing::Set(core.add_timer(this.deadline, waker));
-                    this.timer = latest.take().map_or(Timing::NotSet, set);
+                    if let Some(waker) = latest.take() {
+                        this.timer = Timing::Set(core.add_timer(this.deadline, waker));
+                    }
                 }
                 Timing::Set(key) if core.poll_timer(key, &mut latest) => {}
                 Timing::Set(_) | Timing::Over => this.timer = Timing::Over,

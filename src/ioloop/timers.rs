@@ -50,7 +50,8 @@
 //! # What it costs
 //!
 //! Inserting and removing touch the entry and the end of a queue: O(1), sweeping included, no
-//! comparison with other timers, and no allocation once queues and table have grown. A level
+//! comparison with other timers, and no allocation once queues and table have grown. (A queue that
+//! is empty gives back what a burst has made of it, and sorting a long one takes memory.) A level
 //! allocates its queues when it gets its first timer, so a loop without timers owns none. The next
 //! deadline is cached; once that is invalid, it is looked up in a bitmap a level, and at worst the
 //! timers of one tick are sorted.
