@@ -54,11 +54,11 @@ fn a_handler_that_reads_part_is_called_again() {
 fn it_is_called_once_a_turn() {
     let (io_loop, here, mut there) = connected();
     let turns = Rc::new(RefCell::new(Vec::new()));
-    let (inner, noted) = (io_loop.clone(), turns.clone());
+    let noted = turns.clone();
     io_loop
         .add_handler(here, Interest::READ, move |here, _| {
             read_some(here, 1);
-            noted.borrow_mut().push(inner.counters().turns);
+            noted.borrow_mut().push(IoLoop::current().counters().turns);
         })
         .unwrap();
     there.write_all(&[b'x'; 10]).unwrap();
@@ -196,13 +196,13 @@ fn update_handler_fires_if_data_already_waits() {
 fn update_handler_replaces_what_was_asked_for() {
     let (io_loop, here, mut there) = connected();
     let (diary, fd) = (Diary::new(), here.as_raw_fd());
-    let (note, inner) = (diary.clone(), io_loop.clone());
+    let note = diary.clone();
     io_loop
         .add_handler(here, Interest::READ, move |_, told| {
             note.write(format!("{told:?}"));
             // From within the handler, with what it was called for still there.
             let next = if told == Interest::READ { Interest::WRITE } else { Interest::NONE };
-            inner.update_handler(&fd, next).unwrap();
+            IoLoop::current().update_handler(&fd, next).unwrap();
         })
         .unwrap();
     there.write_all(b"x").unwrap();
@@ -223,13 +223,13 @@ fn update_handler_takes_back_an_event_that_was_polled_already() {
     let (heres, _theres) = both_ready();
     let fds: Vec<RawFd> = heres.iter().map(UnixStream::as_raw_fd).collect();
     for here in heres {
-        let (note, inner, fds) = (diary.clone(), io_loop.clone(), fds.clone());
+        let (note, fds) = (diary.clone(), fds.clone());
         io_loop
             .add_handler(here, Interest::READ, move |here, told| {
                 note.write(format!("{told:?}"));
                 read_some(here, 1);
                 let other = fds.iter().find(|fd| **fd != here.as_raw_fd()).unwrap();
-                inner.update_handler(other, Interest::NONE).unwrap();
+                IoLoop::current().update_handler(other, Interest::NONE).unwrap();
             })
             .unwrap();
     }
@@ -259,14 +259,14 @@ fn removing_takes_back_an_event_that_was_polled_already() {
     let fds: Vec<RawFd> = heres.iter().map(UnixStream::as_raw_fd).collect();
     // Whichever comes first removes the other.
     for here in heres {
-        let (note, inner, fds) = (diary.clone(), io_loop.clone(), fds.clone());
+        let (note, fds) = (diary.clone(), fds.clone());
         io_loop
             .add_handler(here, Interest::READ, move |here, _| {
                 note.write("called");
                 read_some(here, 1);
                 let other = fds.iter().find(|fd| **fd != here.as_raw_fd()).unwrap();
-                note.write(inner.remove_handler(other));
-                note.write(inner.remove_handler(other));
+                note.write(IoLoop::current().remove_handler(other));
+                note.write(IoLoop::current().remove_handler(other));
             })
             .unwrap();
     }

@@ -131,10 +131,9 @@ fn a_slow_handler_is_told_of() {
     let logged = Logged::install();
     let io_loop = watched();
     let (here, mut there) = std::os::unix::net::UnixStream::pair().unwrap();
-    let inner = io_loop.clone();
-    let dawdling = move |_: &_, _| {
+    let dawdling = |_: &_, _| {
         dawdle();
-        inner.stop();
+        IoLoop::current().stop();
     };
     io_loop.add_handler(here, Interest::READ, dawdling).unwrap();
     there.write_all(b"x").unwrap();

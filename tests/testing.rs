@@ -308,8 +308,7 @@ fn the_trace_has_every_step_in_order() {
 fn the_trace_tells_events_and_handlers() {
     let io_loop = traced(100);
     let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
-    let stops = io_loop.clone();
-    io_loop.add_handler(one, Interest::READ, move |_, _| stops.stop()).unwrap();
+    io_loop.add_handler(one, Interest::READ, |_, _| IoLoop::current().stop()).unwrap();
     io::Write::write_all(&mut &other, b"x").unwrap();
     io_loop.start().unwrap();
     let steps = io_loop.trace();
