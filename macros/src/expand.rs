@@ -222,7 +222,16 @@ fn blocking(
     let body = match body {
         Some(body) if !refused => {
             let run = run(future(&output, &[], body));
-            if output.is_never { quote!({ match #run {} }) } else { quote!({ #run }) }
+            if output.is_never {
+                // Some compilers call the `match` unreachable, which says that it is what they want.
+                quote!({
+                    let never = #run;
+                    #[allow(unreachable_code)]
+                    match never {};
+                })
+            } else {
+                quote!({ #run })
+            }
         }
         _ => stand_in(),
     };
