@@ -96,13 +96,9 @@ const WORDS: [u8; 2] = [0b0101, 0b1010];
 
 impl Source {
     #[inline]
-    fn is_ready(&mut self, direction: Direction, until: Until) -> bool {
+    fn is_ready(&self, direction: Direction, until: Until) -> bool {
         let ready = if until == Until::Closed { 0 } else { READY[direction as usize] };
-        let is_ready = self.bits & (ready | CLOSED[direction as usize]) != 0;
-        if until == Until::ReadyOnce {
-            self.bits &= !ready;
-        }
-        is_ready
+        self.bits & (ready | CLOSED[direction as usize]) != 0
     }
 
     fn word(&mut self, direction: Direction, by: By) -> (&mut usize, &mut u8, u8) {
@@ -257,6 +253,9 @@ impl Readiness {
     ) -> Option<Wait> {
         let source = self.sources.get_mut(key)?;
         if source.is_ready(direction, until) {
+            if until == Until::ReadyOnce {
+                source.bits &= !READY[direction as usize];
+            }
             return Some(Wait::Ready);
         }
         let known = source.arm(direction, by, waker);

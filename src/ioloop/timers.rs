@@ -125,9 +125,9 @@ impl Level {
     }
 
     /// A queue has become empty.
-    fn emptied(&mut self, slot: u8) {
+    fn emptied(&mut self, slot: usize) {
         self.occupied &= !(1 << slot);
-        let queue = &mut self.queues[usize::from(slot)];
+        let queue = &mut self.queues[slot];
         if queue.capacity() > KEPT {
             *queue = Queue::new();
         }
@@ -139,7 +139,7 @@ impl Level {
 struct Place {
     tick: u64,
     level: usize,
-    slot: u8,
+    slot: usize,
     /// When a timer there first needs attention: to be collected, or to cascade.
     turning_point: u64,
 }
@@ -220,7 +220,7 @@ impl<T> Timers<T> {
             self.next_is_exact = false;
         }
         let level = &mut self.levels[place.level];
-        let queue = &mut level.queues[usize::from(place.slot)];
+        let queue = &mut level.queues[place.slot];
         if queue.back().is_some_and(|last| last.key == item.key) {
             queue.pop_back();
             if queue.is_empty() {
@@ -241,9 +241,9 @@ impl<T> Timers<T> {
         for level in &mut self.levels {
             let mut occupied = level.occupied;
             while occupied != 0 {
-                let slot = occupied.trailing_zeros() as u8;
+                let slot = occupied.trailing_zeros() as usize;
                 occupied &= occupied - 1;
-                let queue = &mut level.queues[usize::from(slot)];
+                let queue = &mut level.queues[slot];
                 queue.retain(|item| entries.get(item.key).is_some_and(|entry| item.is(entry)));
                 queue.shrink_to(KEPT.max(2 * queue.len()));
                 if queue.is_empty() {
@@ -286,7 +286,7 @@ impl<T> Timers<T> {
         while !self.next_is_exact {
             self.next = match self.first_slot() {
                 Some((0, slot)) => match self.earliest(slot) {
-                    Some(deadline) => deadline,
+                    Some(item) => item.deadline,
                     None => continue,
                 },
                 Some((level, slot)) => self.start(level, slot) << TICK_BITS,
@@ -340,24 +340,23 @@ impl<T> Timers<T> {
     }
 
     /// Moves the timers of an outer slot that `elapsed` has come to, in their order.
-    fn cascade(&mut self, level: usize, slot: u8) {
-        let mut queue = std::mem::take(&mut self.levels[level].queues[usize::from(slot)]);
+    fn cascade(&mut self, level: usize, slot: usize) {
+        let mut queue = std::mem::take(&mut self.levels[level].queues[slot]);
         for item in queue.drain(..) {
             self.append(item);
         }
-        self.levels[level].queues[usize::from(slot)] = queue;
+        self.levels[level].queues[slot] = queue;
         self.levels[level].emptied(slot);
     }
 
     /// Collects what is due in a slot of the innermost level. Returns the earliest deadline of the
     /// rest.
-    fn collect(&mut self, slot: u8, now: u64, due: &mut Vec<Key>) -> Option<u64> {
-        while let Some(deadline) = self.earliest(slot) {
-            if deadline > now {
-                return Some(deadline);
+    fn collect(&mut self, slot: usize, now: u64, due: &mut Vec<Key>) -> Option<u64> {
+        while let Some(item) = self.earliest(slot) {
+            if item.deadline > now {
+                return Some(item.deadline);
             }
-            let first = self.levels[0].queues[usize::from(slot)].pop_front();
-            let Some(item) = first else { break };
+            self.levels[0].queues[slot].pop_front();
             if let Some(entry) = self.entries.get_mut(item.key) {
                 entry.home = Home::Due;
             }
@@ -368,19 +367,19 @@ impl<T> Timers<T> {
         None
     }
 
-    /// The first deadline in a queue of the innermost level, which is put in order if need be. What
-    /// is gone before it is thrown out.
-    fn earliest(&mut self, slot: u8) -> Option<u64> {
+    /// The first timer in a queue of the innermost level, which is put in order if need be. What is
+    /// gone before it is thrown out.
+    fn earliest(&mut self, slot: usize) -> Option<Item> {
         let tick = self.start(0, slot);
         let level = &mut self.levels[0];
-        let queue = &mut level.queues[usize::from(slot)];
+        let queue = &mut level.queues[slot];
         if self.sorted != tick {
             self.sorted = tick;
             queue.make_contiguous().sort_by_key(|item| item.deadline);
         }
         while let Some(&item) = queue.front() {
             if self.entries.get(item.key).is_some_and(|entry| item.is(entry)) {
-                return Some(item.deadline);
+                return Some(item);
             }
             queue.pop_front();
             self.gone = self.gone.saturating_sub(1);
@@ -398,7 +397,7 @@ impl<T> Timers<T> {
             level.make();
         }
         level.occupied |= 1 << slot;
-        let queue = &mut level.queues[usize::from(slot)];
+        let queue = &mut level.queues[slot];
         let is_last = || queue.back().is_none_or(|last| item.deadline >= last.deadline);
         if tick == self.sorted && !is_last() {
             self.sorted = NEVER;
@@ -416,22 +415,22 @@ impl<T> Timers<T> {
         Place {
             tick,
             level: level as usize,
-            slot: group as u8 % SLOTS as u8,
+            slot: group as usize % SLOTS,
             turning_point: if level == 0 { deadline } else { start },
         }
     }
 
     /// The occupied slot that starts first: every slot of a level comes before all further out.
-    fn first_slot(&self) -> Option<(usize, u8)> {
+    fn first_slot(&self) -> Option<(usize, usize)> {
         let level = self.levels.iter().position(|level| level.occupied != 0)?;
-        Some((level, self.levels[level].occupied.trailing_zeros() as u8))
+        Some((level, self.levels[level].occupied.trailing_zeros() as usize))
     }
 
     /// The first tick of a slot that is yet to come, or current.
-    fn start(&self, level: usize, slot: u8) -> u64 {
+    fn start(&self, level: usize, slot: usize) -> u64 {
         let shift = level as u32 * GROUP_BITS;
         let above = shift + GROUP_BITS;
-        (self.elapsed >> above << above) | u64::from(slot) << shift
+        (self.elapsed >> above << above) | (slot as u64) << shift
     }
 }
 
