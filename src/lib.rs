@@ -73,6 +73,7 @@ pub mod __private;
 pub mod concurrent;
 pub mod coroutine;
 mod error;
+mod foreign;
 mod ioloop;
 pub mod iostream;
 pub mod locks;

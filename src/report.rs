@@ -6,10 +6,14 @@
 //!
 //! This stands below the loop so that the things a loop is made of can report without knowing it.
 
-use std::cell::RefCell;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::panic::Location;
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
+
+use log::{Level, LevelFilter};
 
 use crate::error::ExcInfo;
 
@@ -42,8 +46,13 @@ impl fmt::Display for Exception {
 
 pub(crate) type Handler = Rc<dyn Fn(&Exception)>;
 
+/// The payload of a panic.
+pub(crate) type Panic = Box<dyn Any + Send>;
+
 thread_local! {
     static HANDLER: RefCell<Option<Handler>> = const { RefCell::new(None) };
+    /// A handler is at work on this thread.
+    static IS_HANDLING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Installs the handler of this thread and returns the one before it.
@@ -54,20 +63,73 @@ pub(crate) fn install(handler: Option<Handler>) -> Option<Handler> {
 /// Hands `exception` to this thread's handler, or logs it.
 pub(crate) fn report(exception: Exception) {
     let handler = HANDLER.try_with(|current| current.borrow().clone()).ok().flatten();
-    match handler {
-        Some(handler) => handler(&exception),
-        None => log(&exception),
+    hand_over(handler.as_deref(), &exception);
+}
+
+/// Hands `exception` to `handler`, or logs it where there is none.
+///
+/// A handler is foreign code, too. What fails while it runs is logged, for handing that over to it
+/// might go on for ever; and so is its own panic, with the exception that it did not deal with.
+pub(crate) fn hand_over(handler: Option<&dyn Fn(&Exception)>, exception: &Exception) {
+    let handler = handler.filter(|_| !IS_HANDLING.get());
+    let Some(handler) = handler else { return error(format_args!("{exception}")) };
+    IS_HANDLING.set(true);
+    let handled = catch_unwind(AssertUnwindSafe(|| handler(exception)));
+    IS_HANDLING.set(false);
+    if let Err(panic) = handled {
+        let info = ExcInfo::from_panic(&*panic);
+        error(format_args!("on_exception, given {exception}: {info}"));
+        discard_panic(panic);
     }
 }
 
-/// What happens by default: a line in the log. Without a logger it goes to standard error, as
-/// Python's last resort does, for failures must not vanish.
-pub(crate) fn log(exception: &Exception) {
-    if log::log_enabled!(target: "waterspout", log::Level::Error) {
-        log::error!(target: "waterspout", "{exception}");
-    } else if log::max_level() == log::LevelFilter::Off {
-        eprintln!("waterspout: {exception}");
+/// An error for the log.
+pub(crate) fn error(text: fmt::Arguments<'_>) {
+    tell(Level::Error, text);
+}
+
+/// A warning for the log.
+pub(crate) fn warn(text: fmt::Arguments<'_>) {
+    tell(Level::Warn, text);
+}
+
+/// A line in the log. Without a logger it goes to standard error, as Python's last resort does, for
+/// failures must not vanish; and so it does where the logger fails.
+fn tell(level: Level, text: fmt::Arguments<'_>) {
+    // What is formatted, and the logger, are foreign.
+    let logged = catch_unwind(AssertUnwindSafe(|| {
+        if log::log_enabled!(target: "waterspout", level) {
+            log::log!(target: "waterspout", level, "{text}");
+        }
+    }));
+    let failed = match logged {
+        Ok(()) if log::max_level() != LevelFilter::Off => return,
+        Ok(()) => String::new(),
+        Err(panic) => {
+            let failed = format!(" (the logger, or the text: {})", ExcInfo::from_panic(&*panic));
+            discard_panic(panic);
+            failed
+        }
+    };
+    let line = catch_unwind(AssertUnwindSafe(|| format!("waterspout: {text}{failed}\n")));
+    let line = line.unwrap_or_else(|panic| {
+        discard_panic(panic);
+        format!("waterspout: something failed{failed}\n")
+    });
+    // Standard error may be closed, and there is nowhere left to say so.
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// Drops the payload of a panic. Its destructor may panic, too, with a payload of its own: what does
+/// so again and again is left where it is.
+pub(crate) fn discard_panic(mut panic: Panic) {
+    for _ in 0..3 {
+        match catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            Ok(()) => return,
+            Err(next) => panic = next,
+        }
     }
+    std::mem::forget(panic);
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 use std::cell::RefCell;
 use std::task::{Context, Poll, Waker};
 
+use crate::foreign;
 use crate::ioloop::{Key, Slots};
 
 struct Waiter<T> {
@@ -133,8 +134,8 @@ impl<T> WaitQueue<T> {
         let Some(first) = taken.next() else { return };
         // Most often that was all, and an empty vector costs nothing.
         let others: Vec<Waker> = taken.collect();
-        first.wake();
-        others.into_iter().for_each(Waker::wake);
+        foreign::wake(first);
+        foreign::wake_all(others);
     }
 
     /// Whether nobody waits.
@@ -146,7 +147,7 @@ impl<T> WaitQueue<T> {
 /// Wakes who is there.
 pub(crate) fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
-        waker.wake();
+        foreign::wake(waker);
     }
 }
 

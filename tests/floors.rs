@@ -13,6 +13,7 @@ const FLOORS: &[&[&str]] = &[
         "ioloop::slots",
         "ioloop::timers",
         "error",
+        "foreign",
         "park",
         "report",
         "resumption",

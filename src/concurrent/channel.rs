@@ -16,8 +16,8 @@ use std::task::{Context, Poll, Waker};
 use futures::stream::{FusedStream, Stream};
 
 use crate::park;
-use crate::resumption;
 use crate::wait_queue::wake;
+use crate::{foreign, resumption};
 
 struct Shared<T> {
     state: Mutex<State<T>>,
@@ -322,7 +322,7 @@ impl<T> Drop for Receiver<T> {
             state.waiting.iter_mut().filter_map(|(_, waker)| waker.take()).collect();
         drop(state);
         drop(items);
-        waiting.into_iter().for_each(Waker::wake);
+        foreign::wake_all(waiting);
     }
 }
 

@@ -106,6 +106,7 @@ pub use timeout::{Timeout, with_timeout};
 pub use wait_iterator::WaitIterator;
 
 use crate::concurrent::Future as Slot;
+use crate::foreign;
 use crate::ioloop::{
     Callback, Core, CoroutineInfo, IoLoop, PeriodicCallback, on_current, with_current,
 };
@@ -468,7 +469,7 @@ impl Outcome for Infallible {
 
 impl<E: fmt::Debug> Outcome for Result<(), E> {
     fn error(&self) -> Option<String> {
-        self.as_ref().err().map(|error| format!("{error:?}"))
+        self.as_ref().err().map(|error| foreign::debug(error))
     }
 }
 

@@ -18,6 +18,7 @@ use std::task::Poll;
 use futures::future::maybe_done;
 
 use super::{Coroutine, WaitIterator};
+use crate::report;
 
 /// What [`multi`] awaits: a vector, an array, a map or a tuple of futures that give results.
 pub trait Children {
@@ -40,7 +41,7 @@ pub enum Others {
 impl Others {
     fn tell(self, error: &impl Debug) {
         if let Others::Log(location) = self {
-            log::error!(target: "waterspout", "one more error of multi at {location}: {error:?}");
+            report::error(format_args!("one more error of multi at {location}: {error:?}"));
         }
     }
 }

@@ -34,10 +34,10 @@ use std::task::{Context, Poll, Waker};
 use super::Outcome;
 use crate::error::{ExcInfo, Failure, JoinError};
 use crate::ioloop::{
-    Callback, Core, CoroutineInfo, IoLoop, Key, Panic, Resume, pack, unpack, waker, word_of,
+    Callback, Core, CoroutineInfo, IoLoop, Key, Resume, pack, unpack, waker, word_of,
 };
-use crate::report::{self, Exception};
-use crate::resumption;
+use crate::report::{self, Exception, Panic};
+use crate::{foreign, resumption};
 
 /// What a coroutine is called, and whether an output of it is an error to report.
 pub struct Kind<T> {
@@ -303,7 +303,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
                 if let Some(mut others) = self.others.take() {
                     let awaiter = others.awaiter.take();
                     self.others.set(Some(others));
-                    awaiter.into_iter().for_each(Waker::wake);
+                    foreign::wake_all(awaiter);
                 }
             }
         }

@@ -7,7 +7,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::RawFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -25,9 +24,8 @@ use super::timers::Timers;
 use super::waker::NO_LOOP;
 use super::{Builder, Deadline, pack, unpack, waker, with_current, word_of};
 use crate::concurrent::Executor;
-use crate::error::{ExcInfo, LoopClosed};
-use crate::report;
-use crate::resumption;
+use crate::error::LoopClosed;
+use crate::{foreign, report, resumption};
 
 /// The token of the inbox's eventfd; no slot packs to it.
 pub(super) const INBOX: mio::Token = mio::Token(usize::MAX);
@@ -126,7 +124,7 @@ impl Core {
             woken: Cell::new(Vec::new()),
             lent: RefCell::new(Vec::new()),
             executor: RefCell::new(None),
-            on_exception: guarding(builder.on_exception),
+            on_exception: counting(builder.on_exception),
             slow_callback: builder.slow_callback,
             watched: builder.slow_callback.is_some()
                 || builder.trace.is_some()
@@ -212,7 +210,7 @@ impl Core {
     /// Wakes somebody who waits; without detours if it is a slot of this loop.
     pub(crate) fn wake(&self, waker: Waker) {
         if !self.wake_own(&waker) {
-            waker.wake();
+            foreign::wake(waker);
         }
     }
 
@@ -342,17 +340,11 @@ impl Core {
     }
 }
 
-/// The user's handler, or the log, made safe to call: it counts, and its own panic ends there.
-fn guarding(user: Option<report::Handler>) -> report::Handler {
+/// The user's handler, or the log, with a count.
+fn counting(user: Option<report::Handler>) -> report::Handler {
     Rc::new(move |exception| {
         with_current(|core| core.counting.exceptions.add(1));
-        let Some(user) = &user else {
-            return report::log(exception);
-        };
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| user(exception))) {
-            let info = ExcInfo::from_panic(&*panic);
-            log::error!(target: "waterspout", "on_exception, given {exception}: {info}");
-        }
+        report::hand_over(user.as_deref(), exception);
     })
 }
 

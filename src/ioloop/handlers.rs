@@ -18,6 +18,7 @@ use std::rc::Rc;
 use mio::unix::SourceFd;
 
 use super::{Core, IoLoop, Key, Resume, pack, waker};
+use crate::report;
 
 /// What to watch a file descriptor for, and what a handler is told.
 ///
@@ -171,12 +172,11 @@ impl Drop for Rearm<'_> {
             return;
         }
         if let Err(error) = registration.rearm(core) {
-            log::error!(
-                target: "waterspout",
+            report::error(format_args!(
                 "the handler of fd {} is not called any more: {error}; \
                  was the fd closed before remove_handler?",
                 registration.fd
-            );
+            ));
         }
     }
 }

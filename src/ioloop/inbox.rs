@@ -22,6 +22,7 @@ use super::ready::Posted;
 use super::slots::Key;
 use super::waker::MAX_LOOPS;
 use crate::error::LoopClosed;
+use crate::report;
 
 /// What can be asked of a loop from another thread.
 pub(crate) enum Item {
@@ -169,7 +170,7 @@ impl Inbox {
             // Writing to an eventfd that is in nobody's way cannot fail; if it does, the loop
             // takes the item at its next turn.
             if let Err(error) = self.waker.wake() {
-                log::error!(target: "waterspout", "cannot wake {}: {error}", self.id);
+                report::error(format_args!("cannot wake {}: {error}", self.id));
             }
         }
         Ok(())

@@ -42,7 +42,7 @@ pub(crate) use handlers::rearm;
 pub(crate) use inbox::{Item, LoopId, forget};
 use introspect::Trace;
 pub(crate) use readiness::{By, Direction, SHORT_IS_DRAINED, Until, Wait};
-pub(crate) use ready::{Callback, Panic, Resume};
+pub(crate) use ready::{Callback, Resume};
 pub(crate) use slots::{Key, Slots};
 pub(crate) use waker::{pack, unpack, waker, word_of};
 

@@ -7,7 +7,6 @@
 //! The loop resumes slots through [`Resume`] and knows nothing else of them: coroutines, fd
 //! handlers and the main future of `run_sync` are alike to it.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::Location;
 use std::rc::Rc;
@@ -15,6 +14,7 @@ use std::rc::Rc;
 use super::IoLoop;
 use super::introspect::CoroutineInfo;
 use super::slots::{Full, Key, Slots};
+use crate::report::Panic;
 
 /// Something that a loop suspends and resumes.
 pub(crate) trait Resume {
@@ -36,9 +36,6 @@ pub(crate) trait Resume {
         None
     }
 }
-
-/// The payload of a panic.
-pub(crate) type Panic = Box<dyn Any + Send>;
 
 /// A callback with the place where it was added; behind one pointer, so that the queue is dense.
 pub(crate) struct Callback(Box<dyn Call>);

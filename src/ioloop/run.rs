@@ -15,7 +15,7 @@ use super::ready::{Callback, Resume};
 use super::slots::Key;
 use super::{IoLoop, pack, waker};
 use crate::error::{RunError, StartError};
-use crate::resumption;
+use crate::{foreign, resumption};
 
 impl IoLoop {
     /// Runs the loop until [`stop`](IoLoop::stop).
@@ -190,11 +190,11 @@ impl IoLoop {
         let _entered = self.enter();
         let mut posted = core.inbox.close();
         while let Some(item) = posted.pop_front() {
-            self.guarded("destructor", None, || drop(item));
+            foreign::discard(item);
         }
         let slots = core.scheduler.borrow().keys();
         for slot in slots.into_iter().filter_map(|key| core.remove(key)) {
-            self.guarded("destructor of a coroutine", None, || slot.close());
+            foreign::call("destructor of a coroutine", None, || slot.close());
         }
         loop {
             let next = core.scheduler.borrow_mut().next();
@@ -204,15 +204,12 @@ impl IoLoop {
                 break;
             }
             // Each by itself: a second panic while the first unwinds would abort the process.
-            self.guarded("destructor", None, || drop(next));
-            self.guarded("destructor", None, || drop(timer));
-            self.guarded("destructor", None, || drop(call));
+            foreign::discard(next);
+            foreign::discard(timer);
+            foreign::discard(call);
         }
-        for handler in core.handlers.take().into_values() {
-            self.guarded("destructor of a handler", None, || drop(handler));
-        }
-        let readiness = core.readiness.replace(Readiness::new());
-        self.guarded("destructor", None, || drop(readiness));
+        foreign::discard_all(core.handlers.take().into_values());
+        foreign::discard(core.readiness.replace(Readiness::new()));
         core.lent.borrow_mut().clear();
     }
 }

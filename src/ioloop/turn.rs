@@ -14,7 +14,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -23,11 +23,10 @@ use super::IoLoop;
 use super::core::{ALARM, Core, INBOX, POLL_INTERVAL};
 use super::inbox::Item;
 use super::introspect::Step;
-use super::ready::{Callback, Next, Panic, Resume};
+use super::ready::{Callback, Next, Resume};
 use super::slots::Key;
-use crate::error::ExcInfo;
-use crate::report::{self, Exception};
-use crate::resumption;
+use crate::report::{self, Panic};
+use crate::{foreign, resumption};
 
 /// While entries are ready, the selector is asked after about so many nanoseconds at the latest, going
 /// by how long entries took lately.
@@ -74,7 +73,7 @@ impl IoLoop {
             let key = core.current.replace(Key::NONE);
             resumption::end();
             // More can panic when it ends: what it had, who awaits it.
-            self.guarded("handler", None, || self.panicked(key, panic));
+            foreign::call("handler", None, || self.panicked(key, panic));
         }
         if !core.stop.get() {
             self.poll();
@@ -154,8 +153,7 @@ impl IoLoop {
                 Item::Call(posted) => core.call(posted.into()),
                 Item::ForgetSource(key) => self.wake_all(core.take_source(key)),
                 Item::ForgetTimer(key) => {
-                    let timer = core.remove_timer(key);
-                    self.guarded("destructor", None, || drop(timer));
+                    foreign::discard(core.remove_timer(key));
                 }
                 Item::Stop => self.stop(),
             }
@@ -210,7 +208,7 @@ impl IoLoop {
             None => Some(panic),
         };
         if let Some(panic) = panic {
-            self.report_panic("handler", None, panic);
+            foreign::report_panic("handler", None, panic);
         }
     }
 
@@ -222,7 +220,7 @@ impl IoLoop {
         let location = callback.location();
         self.core.traces(Step::Call(location));
         let what = || format!("the callback added at {location}");
-        self.guarded("callback", Some(location), || self.timed(what, || callback.call()));
+        foreign::call("callback", Some(location), || self.timed(what, || callback.call()));
     }
 
     /// Phase 3: one timer that was due when the turn began, unless it was removed meanwhile.
@@ -232,33 +230,8 @@ impl IoLoop {
         core.counting.timers.add(1);
         match core.call_of(&waker) {
             Some(callback) => self.run_callback(callback),
-            None => self.guarded("waker", None, || core.wake(waker)),
+            None => core.wake(waker),
         }
-    }
-
-    /// Runs foreign code; its panic is reported and goes no further.
-    pub(super) fn guarded(
-        &self,
-        what: &'static str,
-        location: Option<&'static Location<'static>>,
-        run: impl FnOnce(),
-    ) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-            self.report_panic(what, location, panic);
-        }
-    }
-
-    #[cold]
-    fn report_panic(
-        &self,
-        what: &'static str,
-        location: Option<&'static Location<'static>>,
-        panic: Panic,
-    ) {
-        let info = ExcInfo::from_panic(&*panic);
-        // The payload is foreign, too, and its destructor might panic.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
-        report::report(Exception { what, name: None, location, info });
     }
 
     /// Runs something and warns if it took longer than the threshold, if there is one.
@@ -270,10 +243,9 @@ impl IoLoop {
         run();
         let took = start.elapsed();
         if took > threshold {
-            log::warn!(
-                target: "waterspout",
+            report::warn(format_args!(
                 "{what} took {took:?}, more than {threshold:?}, while {waiting} others were waiting"
-            );
+            ));
         }
     }
 
@@ -322,13 +294,9 @@ impl IoLoop {
         self.wake_all(later);
     }
 
-    /// Wakes all, also those after one whose waker panics, and keeps the buffer.
+    /// Wakes all, and keeps the buffer.
     fn wake_all(&self, mut woken: Vec<Waker>) {
-        let mut wakers = woken.drain(..);
-        while wakers.len() > 0 {
-            self.guarded("waker", None, || wakers.by_ref().for_each(|waker| self.core.wake(waker)));
-        }
-        drop(wakers);
+        woken.drain(..).for_each(|waker| self.core.wake(waker));
         self.core.woken.set(woken);
     }
 }

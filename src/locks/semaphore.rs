@@ -6,8 +6,8 @@ use std::fmt;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use crate::resumption;
 use crate::wait_queue::{Left, Place, WaitQueue};
+use crate::{foreign, resumption};
 
 /// Hands out a number of permits, first come first served. Tornado: `locks.Semaphore`.
 ///
@@ -53,7 +53,7 @@ impl Inner {
 
     fn release(&self) {
         match self.waiters.take_first(|value| value) {
-            Some(next) => next.wake(),
+            Some(next) => foreign::wake(next),
             None => self.permits.set(self.permits.get().saturating_add(1)),
         }
     }

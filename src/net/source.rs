@@ -21,7 +21,7 @@ use crate::error::LoopClosed;
 use crate::ioloop::{
     By, Core, Direction, IoLoop, Item, Key, LoopId, Until, Wait, forget, with_current,
 };
-use crate::resumption;
+use crate::{foreign, resumption};
 
 /// Names a slot in the readiness table of a loop, and gives it back.
 #[derive(Debug)]
@@ -150,7 +150,7 @@ impl Token {
         });
         // Another future of the same task may have counted on it.
         if let Some(waiting) = waiting.flatten() {
-            waiting.wake();
+            foreign::wake(waiting);
         }
     }
 }
@@ -159,7 +159,7 @@ impl Drop for Token {
     fn drop(&mut self) {
         let woken = with_current(|core| (core.id() == self.id).then(|| core.take_source(self.key)));
         match woken.flatten() {
-            Some(woken) => woken.into_iter().for_each(Waker::wake),
+            Some(woken) => foreign::wake_all(woken),
             None => forget(self.id, Item::ForgetSource(self.key)),
         }
     }

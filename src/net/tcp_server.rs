@@ -316,9 +316,8 @@ impl Inner {
         let address =
             listener.local_addr().map_or("a socket".into(), |address| address.to_string());
         let connections = self.connections.len();
-        log::warn!(
-            target: "waterspout",
+        report::warn(format_args!(
             "accepting on {address} pauses: {error}; {connections} connections are served on"
-        );
+        ));
     }
 }

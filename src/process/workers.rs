@@ -22,6 +22,7 @@ use crate::concurrent::{ExcInfo, Receiver, Sender, channel};
 use crate::coroutine::{CancelToken, Outcome, sleep, start};
 use crate::error::RunError;
 use crate::ioloop::{IoLoop, LoopHandle};
+use crate::report;
 use crate::signal::{self, Signal};
 
 /// A loop that runs at all stops in a moment; on a busy machine that may last.
@@ -350,7 +351,7 @@ where
             Ok(()) => Ok(()),
             Err(Ending::NotStarted(error)) => Err(WorkersError::Start(error)),
             Err(Ending::Failed(info)) if self.stopping => {
-                log::error!(target: "waterspout", "worker {id} failed while it was to end: {info}");
+                report::error(format_args!("worker {id} failed while it was to end: {info}"));
                 Ok(())
             }
             Err(Ending::Failed(info)) => {
@@ -358,7 +359,7 @@ where
                 if self.restarts > self.workers.max_restarts {
                     return Err(WorkersError::TooManyRestarts(info));
                 }
-                log::error!(target: "waterspout", "worker {id} failed and is started again: {info}");
+                report::error(format_args!("worker {id} failed and is started again: {info}"));
                 self.start(id).map_err(WorkersError::Start)
             }
         }
@@ -439,7 +440,7 @@ fn pin_to_cpu(id: usize) {
     let mut own = CpuSet::new();
     own.set(cpu);
     if let Err(error) = sched_setaffinity(None, &own) {
-        log::warn!(target: "waterspout", "worker {id} cannot be kept on CPU {cpu}: {error}");
+        report::warn(format_args!("worker {id} cannot be kept on CPU {cpu}: {error}"));
     }
 }
 

@@ -22,8 +22,8 @@ use futures::sink::Sink;
 use futures::stream::{FusedStream, Stream};
 
 use crate::locks::Event;
-use crate::resumption;
 use crate::wait_queue::{Left, Place, WaitQueue};
+use crate::{foreign, resumption};
 pub use store::{Fifo, Lifo, Priority, Store};
 
 /// First in first out. Tornado: `queues.Queue`.
@@ -268,7 +268,7 @@ impl<S: Store> Inner<S> {
         }
         let Some(next) = self.store.borrow_mut().pop() else { return };
         if let Some(getter) = self.getters.take_first(|_| Some(next)) {
-            getter.wake();
+            foreign::wake(getter);
         }
     }
 
@@ -291,7 +291,7 @@ impl<S: Store> Inner<S> {
         }
         let (_, item) = self.store.borrow_mut().pop()?;
         if let Some(putter) = putter {
-            putter.wake();
+            foreign::wake(putter);
         }
         Some(item)
     }
