@@ -1169,6 +1169,35 @@ async fn unix_datagrams_find_their_path() {
 }
 
 #[waterspout::test]
+#[cfg(target_os = "linux")]
+async fn unix_sockets_find_each_other_by_abstract_names() {
+    use std::os::linux::net::SocketAddrExt;
+
+    let name = |kind| format!("\0waterspout-net-{}-{kind}", std::process::id());
+    let listener = UnixListener::bind(name("stream")).unwrap();
+    let bound = listener.local_addr().unwrap();
+    assert_eq!(bound.as_abstract_name(), Some(&name("stream").as_bytes()[1..]));
+    assert_eq!(kind(UnixListener::bind(name("stream"))), io::ErrorKind::AddrInUse);
+    let connecting = coroutine::start(UnixStream::connect(name("stream")));
+    let (server, _) = listener.accept().await.unwrap();
+    connecting.await.unwrap().write_all(b"abc").await.unwrap();
+    assert_eq!(&*server.read_lent().await.unwrap(), b"abc");
+    drop(listener);
+    assert_eq!(kind(UnixStream::connect(name("stream")).await), io::ErrorKind::ConnectionRefused);
+
+    let (one, other) = (name("one"), name("other"));
+    let (here, there) = (UnixDatagram::bind(&one).unwrap(), UnixDatagram::bind(&other).unwrap());
+    here.send_to(b"x", &other).await.unwrap();
+    assert_eq!(here.try_send_to(b"x", &other).unwrap(), 1);
+    here.connect(&other).unwrap();
+    here.send(b"x").await.unwrap();
+    for _ in 0..3 {
+        let (_, from) = there.recv_from(&mut [0; 8]).await.unwrap();
+        assert_eq!(from.as_abstract_name(), Some(&one.as_bytes()[1..]));
+    }
+}
+
+#[waterspout::test]
 async fn a_unix_datagram_waits_for_room_in_either_way_of_sending() {
     // Connected: the selector tells.
     let (here, there) = UnixDatagram::pair().unwrap();

@@ -7,7 +7,9 @@ use std::collections::HashSet;
 use std::fs;
 use std::future::pending;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{self, IpAddr, SocketAddr};
+use std::net::{self, IpAddr, SocketAddr, SocketAddrV6};
+#[cfg(target_os = "linux")]
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::os::unix::net as unix;
 use std::path::PathBuf;
@@ -16,13 +18,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use common::{LOOPBACK, kind, open};
+use common::{LOOPBACK, kind, link_local, open};
 use waterspout::IoLoop;
 use waterspout::concurrent::Executor;
 use waterspout::coroutine::{self, moment, sleep, with_timeout};
 use waterspout::net::{
     BindOptions, CachingResolver, OverrideResolver, Resolver, Resolving, TcpClient, TcpStream,
-    ThreadedResolver, UnixListener, UnixStream, bind_sockets, bind_unix_socket, is_valid_ip,
+    ThreadedResolver, UdpSocket, UnixListener, UnixStream, bind_sockets, bind_unix_socket,
+    is_valid_ip,
 };
 
 fn on(address: &str) -> BindOptions {
@@ -112,6 +115,65 @@ fn addresses_that_cannot_be_bound_are_an_error() {
     assert_eq!(kind(bind_sockets(0, &on("192.0.2.1"))), ErrorKind::AddrNotAvailable);
     assert_eq!(kind(bind_sockets(0, &on("2001:db8::1"))), ErrorKind::AddrNotAvailable);
     assert!(bind_sockets(0, &on("no such name")).is_err());
+}
+
+#[test]
+fn no_address_or_an_empty_one_is_all_of_the_machine() {
+    for options in [BindOptions::default(), on("")] {
+        let bound = addresses(&bind_sockets(0, &options).unwrap());
+        assert!(bound.iter().all(|address| address.ip().is_unspecified()), "{bound:?}");
+        assert!(bound[0].is_ipv4(), "{bound:?}");
+    }
+}
+
+#[test]
+fn sockets_are_bound_with_the_scope_of_their_address_however_it_is_written() {
+    let Some((ip, scope, interface)) = link_local() else { return };
+    for host in [format!("{ip}%{scope}"), format!("{ip}%{interface}"), format!("[{ip}%{scope}]")] {
+        let bound = addresses(&bind_sockets(0, &on(&host)).unwrap());
+        let [SocketAddr::V6(bound)] = bound[..] else { panic!("{host}: {bound:?}") };
+        assert_eq!((*bound.ip(), bound.scope_id()), (ip, scope), "{host}");
+    }
+    let error = bind_sockets(0, &on(&format!("{ip}%no such"))).unwrap_err();
+    assert!(error.to_string().contains("interface \"no such\""), "{error}");
+}
+
+#[waterspout::test]
+async fn link_local_addresses_are_connected_to_with_their_scope() {
+    let Some((ip, scope, interface)) = link_local() else { return };
+    let bound = bind_sockets(0, &on(&format!("{ip}%{interface}"))).unwrap();
+    let address = bound[0].local_addr().unwrap();
+    let port = address.port();
+    for host in [format!("{ip}%{scope}"), format!("[{ip}%{interface}]")] {
+        let stream = TcpStream::connect(format!("{host}:{port}")).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), address);
+        let stream = TcpStream::connect((host.as_str(), port)).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), address);
+        // Nobody is asked, and a name may be taken to stand for one.
+        let resolver = OverrideResolver::new(Silent).with_host("neighbour", &host);
+        let client = TcpClient::new().resolver(resolver).source(SocketAddr::from((ip, 0)));
+        assert!(client.connect(&host, port).await.is_err(), "its source lacks the scope");
+        let source = SocketAddrV6::new(ip, 0, 0, scope).into();
+        for host in [&host, "neighbour"] {
+            let stream = client.clone().source(source).connect(host, port).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), address);
+        }
+    }
+}
+
+#[waterspout::test]
+async fn datagrams_are_sent_with_the_scope_of_their_address() {
+    let Some((ip, scope, interface)) = link_local() else { return };
+    let socket = UdpSocket::bind(format!("[{ip}%{interface}]:0")).await.unwrap();
+    let port = socket.local_addr().unwrap().port();
+    for host in [format!("{ip}%{scope}"), format!("[{ip}%{interface}]")] {
+        socket.send_to(b"x", (host.as_str(), port)).await.unwrap();
+        socket.send_to(b"x", format!("{host}:{port}")).await.unwrap();
+    }
+    for _ in 0..4 {
+        let (_, from) = socket.recv_from(&mut [0; 8]).await.unwrap();
+        assert_eq!(from, SocketAddrV6::new(ip, port, 0, scope).into());
+    }
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -253,6 +315,25 @@ fn what_is_no_socket_is_left_alone() {
         assert!(fs::symlink_metadata(path).is_ok());
     }
     assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_abstract_name_needs_no_file_and_is_free_when_its_socket_is_dropped() {
+    let name = format!("\0waterspout-netutil-{}", std::process::id());
+    for _ in 0..2 {
+        let socket = bind_unix_socket(&name, 0o600).unwrap();
+        assert_eq!(kind(bind_unix_socket(&name, 0o600)), ErrorKind::AddrInUse);
+        let bound = socket.local_addr().unwrap();
+        assert_eq!(bound.as_abstract_name(), Some(&name.as_bytes()[1..]));
+        let _client = unix::UnixStream::connect_addr(&bound).unwrap();
+        socket.accept().unwrap();
+    }
+    assert_eq!(
+        kind(bind_unix_socket(format!("\0{}", "x".repeat(200)), 0)),
+        ErrorKind::InvalidInput
+    );
+    assert_eq!(kind(bind_unix_socket("a\0b", 0o600)), ErrorKind::InvalidInput);
 }
 
 #[test]

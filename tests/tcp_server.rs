@@ -5,12 +5,12 @@ mod common;
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Read};
-use std::net::{self, SocketAddr};
+use std::net::{self, SocketAddr, SocketAddrV6};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{turns, until};
+use common::{link_local, turns, until};
 use futures::future::join_all;
 use waterspout::coroutine::{self, moment, sleep, with_timeout};
 use waterspout::iostream::{IoStream, Options};
@@ -91,6 +91,17 @@ async fn several_ports_and_families_are_served() {
         assert_eq!(ask(&client, &n.to_string()).await, n.to_string());
     }
     assert_eq!(server.accepted(), addresses.len() as u64);
+}
+
+#[waterspout::test]
+async fn a_server_listens_on_an_address_with_its_scope() {
+    let Some((ip, scope, interface)) = link_local() else { return };
+    for host in [format!("{ip}%{scope}"), format!("{ip}%{interface}"), format!("[{ip}%{scope}]")] {
+        let server = TcpServer::new(echo);
+        let port = server.listen_on(&host, 0).unwrap();
+        let client = connect(SocketAddrV6::new(ip, port, 0, scope).into()).await;
+        assert_eq!(ask(&client, &host).await, host);
+    }
 }
 
 #[waterspout::test]

@@ -1,8 +1,14 @@
 //! Addresses: what can be connected and bound to.
+//!
+//! Names of addresses are read here and nowhere else, and what they name stays a [`SocketAddr`]: an
+//! IPv6 address by itself has lost its scope, without which a link-local one leads nowhere.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net as unix;
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 
 use futures::FutureExt;
 
@@ -11,13 +17,14 @@ use crate::ioloop::IoLoop;
 
 /// Something that names one or more socket addresses.
 ///
-/// Numeric addresses are used as they are. A name is looked up (`getaddrinfo`) on a thread of the
-/// loop's executor, so that the loop does not stand still. The counterpart of
-/// [`std::net::ToSocketAddrs`]; it cannot be implemented outside of this crate.
+/// Numeric addresses are used as they are; one of IPv6 may be in brackets, and may name the
+/// interface that it is reached by, as in `fe80::1%eth0` or `[fe80::1%eth0]:80`. A name is looked up
+/// (`getaddrinfo`) on a thread of the loop's executor, so that the loop does not stand still. The
+/// counterpart of [`std::net::ToSocketAddrs`]; it cannot be implemented outside of this crate.
 pub trait ToSocketAddrs: sealed::Sealed {}
 
 mod sealed {
-    use super::SocketAddr;
+    use super::{SocketAddr, io};
 
     pub trait Sealed {
         fn target(&self) -> Target;
@@ -30,12 +37,13 @@ mod sealed {
         Address(SocketAddr),
         Addresses(Vec<SocketAddr>),
         Name(String, u16),
-        /// `host:port` that cannot be taken apart.
-        Invalid(&'static str),
+        /// Neither an address nor a name.
+        Invalid(io::Error),
     }
 }
 
-use sealed::{Sealed, Target};
+use sealed::Sealed;
+pub(super) use sealed::Target;
 
 /// Asks the system for the addresses of `host`, on a thread of the loop's executor.
 ///
@@ -56,9 +64,7 @@ async fn resolve(target: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
         Target::Address(address) => vec![address],
         Target::Addresses(addresses) => addresses,
         Target::Name(host, port) => look_up(host, port).await?,
-        Target::Invalid(message) => {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
+        Target::Invalid(error) => return Err(error),
     };
     if addresses.is_empty() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no address to use"));
@@ -90,23 +96,66 @@ pub(crate) async fn first_that_works<T>(
     Err(last)
 }
 
-fn host_and_port(host: &str, port: u16) -> Target {
-    match host.parse::<IpAddr>() {
-        Ok(ip) => Target::Address((ip, port).into()),
-        Err(_) => Target::Name(host.to_owned(), port),
+/// What `host` names: a numeric address, with its scope, or a name to look up.
+pub(super) fn host_and_port(host: &str, port: u16) -> Target {
+    // Brackets are of IPv6 only, as they are in URLs.
+    let (text, bracketed) = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(text) => (text, true),
+        None => (host, false),
+    };
+    let (ip, zone) = text.split_once('%').map_or((text, None), |(ip, zone)| (ip, Some(zone)));
+    match (ip.parse(), zone) {
+        (Ok(IpAddr::V6(ip)), zone) => match zone.map_or(Ok(0), |zone| scope(ip, zone)) {
+            Ok(scope) => Target::Address(SocketAddrV6::new(ip, port, 0, scope).into()),
+            Err(error) => Target::Invalid(error),
+        },
+        (Ok(ip), None) if !bracketed => Target::Address((ip, port).into()),
+        _ => Target::Name(host.to_owned(), port),
     }
 }
 
-fn host_colon_port(text: &str) -> Target {
-    if let Ok(address) = text.parse() {
-        return Target::Address(address);
+/// The number of the interface that `zone` names, or is.
+fn scope(ip: Ipv6Addr, zone: &str) -> io::Result<u32> {
+    if let Ok(number) = zone.parse() {
+        return Ok(number);
     }
+    // Nobody else is asked for a numeric address; by name, only a link-local one may have a scope.
+    let found = (format!("fe80::%{zone}").as_str(), 0).to_socket_addrs();
+    let scope = found.ok().and_then(|mut found| match found.next() {
+        Some(SocketAddr::V6(address)) => Some(address.scope_id()),
+        _ => None,
+    });
+    scope.filter(|scope| *scope != 0).ok_or_else(|| {
+        let message = format!("{ip} cannot be reached by an interface {zone:?}");
+        io::Error::new(io::ErrorKind::AddrNotAvailable, message)
+    })
+}
+
+fn host_colon_port(text: &str) -> Target {
     let Some((host, port)) = text.rsplit_once(':') else {
-        return Target::Invalid("an address has the form host:port");
+        return invalid("an address has the form host:port");
     };
     match port.parse() {
         Ok(port) => host_and_port(host, port),
-        Err(_) => Target::Invalid("the port of an address is a number up to 65535"),
+        Err(_) => invalid("the port of an address is a number up to 65535"),
+    }
+}
+
+fn invalid(message: &str) -> Target {
+    Target::Invalid(io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
+/// The address of a Unix socket: a path, or, on Linux, an abstract name after a NUL.
+pub(super) fn unix_address(path: &Path) -> io::Result<unix::SocketAddr> {
+    #[cfg(target_os = "android")]
+    use std::os::android::net::SocketAddrExt as _;
+    #[cfg(target_os = "linux")]
+    use std::os::linux::net::SocketAddrExt as _;
+
+    match path.as_os_str().as_bytes() {
+        #[cfg(any(target_os = "android", target_os = "linux"))]
+        [0, name @ ..] => unix::SocketAddr::from_abstract_name(name),
+        _ => unix::SocketAddr::from_pathname(path),
     }
 }
 
@@ -193,7 +242,7 @@ mod tests {
             Target::Address(address) => address.to_string(),
             Target::Addresses(addresses) => format!("{addresses:?}"),
             Target::Name(host, port) => format!("look up {host} for {port}"),
-            Target::Invalid(message) => message.to_owned(),
+            Target::Invalid(error) => error.to_string(),
         }
     }
 
@@ -213,5 +262,46 @@ mod tests {
         assert_eq!(shown("localhost"), "an address has the form host:port");
         assert_eq!(shown("localhost:http"), "the port of an address is a number up to 65535");
         assert_eq!(shown("localhost:65536"), "the port of an address is a number up to 65535");
+    }
+
+    #[test]
+    fn an_ipv6_address_keeps_its_scope_however_it_is_written() {
+        for text in ["[fe80::1%7]:80", "fe80::1%7:80"] {
+            assert_eq!(shown(text), "[fe80::1%7]:80");
+        }
+        for host in ["fe80::1%7", "[fe80::1%7]"] {
+            assert_eq!(shown((host, 80)), "[fe80::1%7]:80");
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")] // There the loopback is the first interface, and called `lo`.
+    fn an_interface_may_be_named_for_any_ipv6_address() {
+        for host in ["fe80::1", "ff02::1", "fd00::1", "::1"] {
+            let expected = format!("[{host}%1]:80");
+            assert_eq!(shown(format!("[{host}%lo]:80")), expected);
+            assert_eq!(shown((format!("{host}%lo"), 80)), expected);
+        }
+    }
+
+    #[test]
+    fn brackets_around_an_ipv6_address_are_no_part_of_it() {
+        assert_eq!(shown(("[::1]", 80)), "[::1]:80");
+        assert_eq!(shown("[::1]:80"), "[::1]:80");
+        for host in ["[localhost]", "[127.0.0.1]", "127.0.0.1%1", "[::1", "::1]", "[[::1]]", "[]"] {
+            let expected = format!("look up {host} for 80");
+            assert_eq!(
+                (shown((host, 80)), shown(format!("{host}:80"))),
+                (expected.clone(), expected)
+            );
+        }
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_is_an_error() {
+        for zone in ["no such", "", "4294967296", "-1", "lo\0", "lo%lo", "lo]"] {
+            let error = format!("fe80::1 cannot be reached by an interface {zone:?}");
+            assert_eq!(shown((format!("fe80::1%{zone}"), 80)), error);
+        }
     }
 }

@@ -6,12 +6,14 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::net::{self, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{self, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net as unix;
 use std::path::Path;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::address::{Target, host_and_port, unix_address};
 
 /// How many connections may wait to be accepted. Tornado's is 128; more costs nothing until used.
 pub(super) const BACKLOG: i32 = 1024;
@@ -22,7 +24,8 @@ const FREE_PORT_TRIES: u32 = 16;
 /// How [`bind_sockets`] binds.
 #[derive(Clone, Debug)]
 pub struct BindOptions {
-    /// A name or a numeric address; all addresses of the machine unless told.
+    /// A name or a numeric address, with its interface if need be (`fe80::1%eth0`); all addresses of
+    /// the machine unless told, or if it is empty.
     pub address: Option<String>,
     /// How many connections may wait to be accepted: 1,024 unless told.
     pub backlog: i32,
@@ -57,28 +60,31 @@ impl Default for BindOptions {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn bind_sockets(port: u16, options: &BindOptions) -> io::Result<Vec<net::TcpListener>> {
-    let mut addresses: Vec<IpAddr> = match &options.address {
-        None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
-        Some(name) => {
-            (name.as_str(), port).to_socket_addrs()?.map(|address| address.ip()).collect()
-        }
+    let mut addresses: Vec<SocketAddr> = match options.address.as_deref().unwrap_or_default() {
+        "" => vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()],
+        host => match host_and_port(host, port) {
+            Target::Address(address) => vec![address],
+            Target::Addresses(addresses) => addresses,
+            Target::Name(name, port) => (name, port).to_socket_addrs()?.collect(),
+            Target::Invalid(error) => return Err(error),
+        },
     };
-    addresses.sort_by_key(IpAddr::is_ipv6);
+    addresses.sort_by_key(SocketAddr::is_ipv6);
     let mut seen = HashSet::new();
-    addresses.retain(|ip| seen.insert(*ip));
-    bind_all(port, &addresses, |address| listen(address, options, address.is_ipv6()))
+    addresses.retain(|address| seen.insert(*address));
+    bind_all(&addresses, |address| listen(address, options, address.is_ipv6()))
 }
 
 /// A socket for each address, all on one port.
 fn bind_all(
-    port: u16,
-    addresses: &[IpAddr],
+    addresses: &[SocketAddr],
     mut bind: impl FnMut(SocketAddr) -> io::Result<net::TcpListener>,
 ) -> io::Result<Vec<net::TcpListener>> {
-    let mut tries = if port == 0 { FREE_PORT_TRIES } else { 1 };
+    let free_port = addresses.iter().all(|address| address.port() == 0);
+    let mut tries = if free_port { FREE_PORT_TRIES } else { 1 };
     loop {
         tries -= 1;
-        match try_bind_all(port, addresses, &mut bind) {
+        match try_bind_all(addresses, &mut bind) {
             // The port was free at the first address only.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
             result => return result,
@@ -87,21 +93,21 @@ fn bind_all(
 }
 
 fn try_bind_all(
-    port: u16,
-    addresses: &[IpAddr],
+    addresses: &[SocketAddr],
     bind: &mut impl FnMut(SocketAddr) -> io::Result<net::TcpListener>,
 ) -> io::Result<Vec<net::TcpListener>> {
     let several = addresses.len() > 1;
     let mut sockets: Vec<net::TcpListener> = Vec::new();
     let mut skipped = None;
-    for &ip in addresses {
-        let port = match sockets.first() {
-            Some(first) => first.local_addr()?.port(),
-            None => port,
-        };
-        match bind((ip, port).into()) {
+    for mut address in addresses.iter().copied() {
+        if let Some(first) = sockets.first() {
+            address.set_port(first.local_addr()?.port());
+        }
+        match bind(address) {
             Ok(socket) => sockets.push(socket),
-            Err(error) if several && ip.is_ipv6() && is_lacking(&error) => skipped = Some(error),
+            Err(error) if several && address.is_ipv6() && is_lacking(&error) => {
+                skipped = Some(error);
+            }
             Err(error) => return Err(error),
         }
     }
@@ -142,7 +148,8 @@ pub(super) fn listen(
 
 /// Binds a Unix socket with the permissions `mode`, 0o600 in Tornado. Tornado: `bind_unix_socket`.
 ///
-/// A socket file that nobody listens on any more is replaced. It does not wait.
+/// A socket file that nobody listens on any more is replaced. An abstract name (`"\0name"`, on Linux)
+/// has no file, and so no permissions either. It does not wait.
 ///
 /// # Errors
 ///
@@ -150,31 +157,44 @@ pub(super) fn listen(
 /// symbolic link; what the system says.
 pub fn bind_unix_socket(path: impl AsRef<Path>, mode: u32) -> io::Result<unix::UnixListener> {
     let path = path.as_ref();
+    let has_file = unix_address(path)?.as_pathname().is_some();
     let address = SockAddr::unix(path)?;
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-        Ok(file) if !file.file_type().is_socket() => {
-            let message = format!("{} exists and is no socket", path.display());
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
-        }
-        Ok(_) if is_stale(&address)? => fs::remove_file(path)?,
-        Ok(_) => {
-            let message = format!("{} is somebody's socket", path.display());
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
-        }
+    if has_file {
+        make_room(path, &address)?;
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address)?;
     // Before anybody can connect.
-    let listens = fs::set_permissions(path, fs::Permissions::from_mode(mode))
-        .and_then(|()| socket.listen(BACKLOG));
+    let permitted = match has_file {
+        true => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
+        false => Ok(()),
+    };
+    let listens = permitted.and_then(|()| socket.listen(BACKLOG));
     if let Err(error) = listens {
-        let _ = fs::remove_file(path);
+        if has_file {
+            let _ = fs::remove_file(path);
+        }
         return Err(error);
     }
     Ok(socket.into())
+}
+
+/// Removes a socket file that nobody listens on any more; anything else is in the way.
+fn make_room(path: &Path, address: &SockAddr) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(file) if !file.file_type().is_socket() => {
+            let message = format!("{} exists and is no socket", path.display());
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, message))
+        }
+        Ok(_) if is_stale(address)? => fs::remove_file(path),
+        Ok(_) => {
+            let message = format!("{} is somebody's socket", path.display());
+            Err(io::Error::new(io::ErrorKind::AddrInUse, message))
+        }
+    }
 }
 
 /// Whether the socket file is nobody's. Only a refusal says so: a full backlog, a socket of another
@@ -192,8 +212,12 @@ fn is_stale(address: &SockAddr) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
 
-    const BOTH: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    const BOTH: [SocketAddr; 2] = [
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+        SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0),
+    ];
 
     /// Binds on IPv4 only: of the others, only as many as `free` tells.
     fn bind(address: SocketAddr, free: &mut Vec<io::ErrorKind>) -> io::Result<net::TcpListener> {
@@ -210,11 +234,11 @@ mod tests {
     #[test]
     fn another_free_port_is_taken_if_it_is_in_use_at_the_second_address() {
         let mut errors = vec![io::ErrorKind::AddrInUse; 2];
-        let sockets = bind_all(0, &BOTH, |address| bind(address, &mut errors)).unwrap();
+        let sockets = bind_all(&BOTH, |address| bind(address, &mut errors)).unwrap();
         assert_eq!((sockets.len(), errors.len()), (2, 0));
         // Not for ever.
         let mut errors = vec![io::ErrorKind::AddrInUse; 1000];
-        let error = bind_all(0, &BOTH, |address| bind(address, &mut errors)).unwrap_err();
+        let error = bind_all(&BOTH, |address| bind(address, &mut errors)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert!(errors.len() > 900);
     }
@@ -223,10 +247,10 @@ mod tests {
     fn a_missing_family_is_skipped_if_there_is_another() {
         for lacking in [io::ErrorKind::AddrNotAvailable, io::ErrorKind::Unsupported] {
             let mut errors = vec![lacking];
-            let sockets = bind_all(0, &BOTH, |address| bind(address, &mut errors)).unwrap();
+            let sockets = bind_all(&BOTH, |address| bind(address, &mut errors)).unwrap();
             assert_eq!(sockets.len(), 1);
             let mut errors = vec![lacking];
-            let error = bind_all(0, &BOTH[1..], |address| bind(address, &mut errors)).unwrap_err();
+            let error = bind_all(&BOTH[1..], |address| bind(address, &mut errors)).unwrap_err();
             assert_eq!(error.kind(), lacking);
         }
         let no_family = || io::Error::from(rustix::io::Errno::AFNOSUPPORT);
@@ -234,6 +258,6 @@ mod tests {
             SocketAddr::V6(_) => Err(no_family()),
             SocketAddr::V4(_) => net::TcpListener::bind(address),
         };
-        assert_eq!(bind_all(0, &BOTH, refuse_six).unwrap().len(), 1);
+        assert_eq!(bind_all(&BOTH, refuse_six).unwrap().len(), 1);
     }
 }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::address::look_up;
+use super::address::{Target, host_and_port, look_up};
 use crate::ioloop::IoLoop;
 
 /// Addresses that come later.
@@ -53,13 +53,11 @@ pub(super) async fn resolve_with(
     host: &str,
     port: u16,
 ) -> io::Result<Vec<SocketAddr>> {
-    // A numeric IPv6 address may be in brackets, as it is in URLs.
-    let ip = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(host) => host.parse().map(IpAddr::V6),
-        None => host.parse(),
-    };
-    if let Ok(ip) = ip {
-        return Ok(vec![(ip, port).into()]);
+    match host_and_port(host, port) {
+        Target::Address(address) => return Ok(vec![address]),
+        Target::Addresses(addresses) => return Ok(addresses),
+        Target::Invalid(error) => return Err(error),
+        Target::Name(..) => {}
     }
     let addresses = resolver.resolve(host, port).await?;
     if addresses.is_empty() {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::stream::Stream;
 
+use super::address::unix_address;
 use super::lent::Lent;
 use super::source::{Asker, ByteStream, Registered, established};
 use super::split::{HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split};
@@ -53,11 +54,14 @@ pub struct UnixListener {
 impl UnixListener {
     /// Listens on a path, which must not exist yet. Belongs to the current loop.
     ///
+    /// On Linux, a path that begins with a NUL (`"\0name"`) is an abstract name: it has no file, and is
+    /// free again when the listener is dropped.
+    ///
     /// # Errors
     ///
     /// `AddrInUse` if the path exists, be it of a listener long gone; what the system says.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
-        UnixListener::registered(mio::net::UnixListener::bind(path)?)
+        UnixListener::registered(mio::net::UnixListener::bind_addr(&unix_address(path.as_ref())?)?)
     }
 
     fn registered(listener: mio::net::UnixListener) -> io::Result<UnixListener> {
@@ -190,7 +194,8 @@ pub struct UnixStream {
 }
 
 impl UnixStream {
-    /// Connects to the listener on a path, waiting while its queue is full.
+    /// Connects to the listener on a path, or on an abstract name (see [`UnixListener::bind`]), waiting
+    /// while its queue is full.
     ///
     /// Cancel safe: dropping it closes the attempt.
     ///
@@ -199,9 +204,10 @@ impl UnixStream {
     /// `NotFound` if there is no such path, `ConnectionRefused` if nobody listens there any more;
     /// what the system says.
     pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
+        let address = unix_address(path.as_ref())?;
         let mut patience = PATIENCE[0];
         let stream = loop {
-            match mio::net::UnixStream::connect(&path) {
+            match mio::net::UnixStream::connect_addr(&address) {
                 // Linux does not queue for the queue, and does not tell when there is room.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     sleep(patience).await;

@@ -11,6 +11,7 @@ use std::pin::pin;
 
 use futures::future::{Either, select};
 
+use super::address::unix_address;
 use super::fd::Fd;
 use super::source::Registered;
 use super::unix::PATIENCE;
@@ -45,11 +46,14 @@ pub struct UnixDatagram {
 impl UnixDatagram {
     /// Binds to a path, which must not exist yet. Belongs to the current loop.
     ///
+    /// Here and wherever a path is asked for, it may be an abstract name; see
+    /// [`UnixListener::bind`](super::UnixListener::bind).
+    ///
     /// # Errors
     ///
     /// `AddrInUse` if the path exists; what the system says.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
-        UnixDatagram::from_std(net::UnixDatagram::bind(path)?)
+        UnixDatagram::from_std(net::UnixDatagram::bind_addr(&unix_address(path.as_ref())?)?)
     }
 
     /// A socket without a path: it can send, and receive only if it is
@@ -102,7 +106,7 @@ impl UnixDatagram {
     /// `NotFound` if there is no such path, `ConnectionRefused` if nobody is there any more; what
     /// the system says.
     pub fn connect(&self, path: impl AsRef<Path>) -> io::Result<()> {
-        self.socket().connect(path)
+        self.socket().connect_addr(&unix_address(path.as_ref())?)
     }
 
     /// Sends a datagram to where the socket is connected, and gives its length.
@@ -148,17 +152,17 @@ impl UnixDatagram {
     ) -> impl Future<Output = io::Result<usize>> {
         let place = Location::caller();
         async move {
-            let path = path.as_ref();
+            let address = unix_address(path.as_ref())?;
             let mut patience = PATIENCE[0];
             loop {
                 // This socket may be full, too, and of that the selector does tell.
                 let send = self
                     .registered
-                    .fd_io(Direction::Write, place, |socket| socket.send_to(buf, path));
+                    .fd_io(Direction::Write, place, |socket| socket.send_to_addr(buf, &address));
                 if let Either::Left((sent, _)) = select(pin!(send), sleep(patience)).await {
                     return sent;
                 }
-                match self.try_send_to(buf, path) {
+                match self.try_send_to_address(buf, &address) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         patience = PATIENCE[1].min(2 * patience);
                     }
@@ -208,7 +212,11 @@ impl UnixDatagram {
     ///
     /// `WouldBlock` if there is none; as [`send_to`](UnixDatagram::send_to).
     pub fn try_send_to(&self, buf: &[u8], path: impl AsRef<Path>) -> io::Result<usize> {
-        self.registered.try_fd_io(Direction::Write, |socket| socket.send_to(buf, path))
+        self.try_send_to_address(buf, &unix_address(path.as_ref())?)
+    }
+
+    fn try_send_to_address(&self, buf: &[u8], address: &SocketAddr) -> io::Result<usize> {
+        self.registered.try_fd_io(Direction::Write, |socket| socket.send_to_addr(buf, address))
     }
 
     /// Receives a datagram if one is there, and tells where it came from.

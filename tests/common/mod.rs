@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -28,6 +28,16 @@ use waterspout::{Builder, IoLoop};
 
 /// A free port of the loopback, to bind to.
 pub const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A link-local address of this machine, if it has one, and its interface's number and name.
+pub fn link_local() -> Option<(Ipv6Addr, u32, String)> {
+    let known = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    let line = known.lines().find(|line| line.starts_with("fe80"))?;
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let ip = u128::from_str_radix(fields[0], 16).ok()?;
+    let scope = u32::from_str_radix(fields[1], 16).ok()?;
+    Some((ip.into(), scope, fields[5].to_owned()))
+}
 
 /// Words in the order in which they were written.
 #[derive(Clone, Default)]
