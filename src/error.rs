@@ -322,8 +322,14 @@ impl JoinError {
     }
 
     /// The name of the coroutine that failed.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// The panic, if it was one.
+    pub(crate) fn exc_info(&self) -> Option<ExcInfo> {
+        let payload = self.panic.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(ExcInfo::from_panic(&**payload))
     }
 
     /// The payload of the panic, for [`std::panic::resume_unwind`]; the error itself if it was no

@@ -6,6 +6,7 @@ use std::panic::Location;
 
 pub use crate::coroutine::Kind;
 use crate::coroutine::{self, Coroutine, Outcome};
+use crate::foreign;
 use crate::ioloop::IoLoop;
 pub use crate::testing::{TestOptions, run_test};
 
@@ -32,7 +33,7 @@ pub struct Probe<T>(PhantomData<fn(&T)>);
 impl<T, E: Debug> Probe<Result<T, E>> {
     /// The function that writes an `Err` down. Where it exists, it goes before that of the trait.
     pub const REPORT: fn(&Result<T, E>) -> Option<String> =
-        |result| result.as_ref().err().map(|error| format!("{error:?}"));
+        |result| result.as_ref().err().map(|error| foreign::debug(error));
 }
 
 /// The answer for everything else.

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use log::{Level, LevelFilter};
 
 use crate::error::ExcInfo;
+use crate::foreign;
 
 /// A failure that nobody awaited; what [`Builder::on_exception`](crate::Builder::on_exception) gets.
 #[derive(Clone, Debug)]
@@ -60,26 +61,73 @@ pub(crate) fn install(handler: Option<Handler>) -> Option<Handler> {
     HANDLER.try_with(|current| current.replace(handler)).ok().flatten()
 }
 
-/// Hands `exception` to this thread's handler, or logs it.
+/// Hands `exception` to this thread's handler, which is the loop's and [hands it over](hand_over) to the
+/// user's; or logs it.
 pub(crate) fn report(exception: Exception) {
     let handler = HANDLER.try_with(|current| current.borrow().clone()).ok().flatten();
-    hand_over(handler.as_deref(), &exception);
+    match handler {
+        Some(handler) => handler(&exception),
+        None => hand_over(None, &exception),
+    }
 }
 
 /// Hands `exception` to `handler`, or logs it where there is none.
 ///
 /// A handler is foreign code, too. What fails while it runs is logged, for handing that over to it
-/// might go on for ever; and so is its own panic, with the exception that it did not deal with.
+/// might go on for ever (also what fails later of the callbacks and coroutines that it starts); and so is its own panic, with the exception that it did not deal with.
 pub(crate) fn hand_over(handler: Option<&dyn Fn(&Exception)>, exception: &Exception) {
-    let handler = handler.filter(|_| !IS_HANDLING.get());
+    let handler = handler.filter(|_| !is_handling());
     let Some(handler) = handler else { return error(format_args!("{exception}")) };
-    IS_HANDLING.set(true);
-    let handled = catch_unwind(AssertUnwindSafe(|| handler(exception)));
-    IS_HANDLING.set(false);
+    let handled = catch_unwind(AssertUnwindSafe(|| handling(|| handler(exception))));
     if let Err(panic) = handled {
         let info = ExcInfo::from_panic(&*panic);
         error(format_args!("on_exception, given {exception}: {info}"));
         discard_panic(panic);
+    }
+}
+
+/// Whether this is a handler's doing.
+pub(crate) fn is_handling() -> bool {
+    IS_HANDLING.get()
+}
+
+/// Runs something that is a handler's doing: the handler, or what it has started.
+pub(crate) fn handling<R>(run: impl FnOnce() -> R) -> R {
+    struct Handling(bool);
+    impl Drop for Handling {
+        fn drop(&mut self) {
+            IS_HANDLING.set(self.0);
+        }
+    }
+    let _handling = Handling(IS_HANDLING.replace(true));
+    run()
+}
+
+/// A result that waits for somebody to take it. If nobody does, and it is a failure, it is reported.
+#[derive(Debug)]
+pub(crate) struct Kept<T> {
+    value: Option<T>,
+    failure: fn(&T) -> Option<Exception>,
+}
+
+impl<T> Kept<T> {
+    /// `failure` tells what is to be reported of the value, if nobody takes it.
+    pub(crate) fn new(value: T, failure: fn(&T) -> Option<Exception>) -> Kept<T> {
+        Kept { value: Some(value), failure }
+    }
+
+    pub(crate) fn take(mut self) -> Option<T> {
+        self.value.take()
+    }
+}
+
+impl<T> Drop for Kept<T> {
+    fn drop(&mut self) {
+        let Some(value) = self.value.take() else { return };
+        if let Some(exception) = (self.failure)(&value) {
+            report(exception);
+        }
+        foreign::discard(value);
     }
 }
 

@@ -58,9 +58,8 @@ pub(crate) fn nested() -> Nested {
 impl Drop for Nested {
     #[inline]
     fn drop(&mut self) {
-        if self.left == UNLIMITED {
-            LEFT.set(UNLIMITED);
-        }
+        // A loop that has run within has given out other budgets: none of that was for this one.
+        LEFT.set(if self.left == UNLIMITED { UNLIMITED } else { self.left.min(LEFT.get()) });
         WAITS_AT.set(self.waits_at);
     }
 }

@@ -79,16 +79,93 @@ fn a_loop_that_current_made_is_closed_with_its_thread() {
 }
 
 #[test]
-fn a_new_loop_is_not_current_until_asked() {
+fn the_first_loop_of_a_thread_is_its_current_one_and_others_are_when_they_are_asked_to_be() {
+    on_a_thread(|| {
+        let (first, second) = (IoLoop::new().unwrap(), IoLoop::new().unwrap());
+        assert_eq!(IoLoop::try_current(), Some(first.clone()));
+        second.make_current();
+        assert_eq!(IoLoop::try_current(), Some(second));
+        IoLoop::clear_current();
+        assert_eq!(IoLoop::try_current(), None);
+        IoLoop::clear_current();
+        assert_eq!(IoLoop::try_current(), None);
+        let third = IoLoop::new().unwrap();
+        assert_eq!(IoLoop::try_current(), Some(third));
+    });
+}
+
+#[test]
+fn a_closed_loop_is_nobodys_current_one() {
+    on_a_thread(|| {
+        let closed = IoLoop::new().unwrap();
+        closed.close();
+        assert_eq!(IoLoop::try_current(), None);
+        closed.make_current();
+        assert_ne!(IoLoop::current(), closed);
+        IoLoop::current().close();
+        let outer = IoLoop::new().unwrap();
+        let within = outer.clone();
+        // It was current before one that is closed while it is not: it does not come back.
+        let other = IoLoop::new().unwrap();
+        other.run_sync(|| async move { within.close() }).unwrap();
+        assert_eq!(IoLoop::try_current(), None);
+        assert_eq!(IoLoop::current().run_sync(|| async { 1 }).unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_loop_is_closed_with_its_last_owner_whoever_has_been_handed_it_as_the_current_one() {
+    on_a_thread(|| {
+        let diary = Diary::new();
+        let (io_loop, end) = (IoLoop::new().unwrap(), diary.at_end("dropped"));
+        let handle = io_loop.handle();
+        io_loop
+            .run_sync(|| async {
+                drop(coroutine::start(async move {
+                    let _end = end;
+                    let io_loop = IoLoop::current();
+                    std::future::pending::<()>().await;
+                    drop(io_loop);
+                }));
+            })
+            .unwrap();
+        let (owner, guest) = (io_loop.clone(), IoLoop::current());
+        drop(io_loop);
+        assert!(!handle.is_closed());
+        drop(owner);
+        assert!(handle.is_closed());
+        assert_eq!(diary.read(), ["dropped"]);
+        assert_eq!(guest.start(), Err(StartError::Closed));
+        assert_eq!(IoLoop::try_current(), None);
+    });
+}
+
+#[test]
+fn a_loop_whose_last_owner_goes_while_it_runs_is_closed_when_it_has_stopped() {
     on_a_thread(|| {
         let io_loop = IoLoop::new().unwrap();
-        assert_eq!(IoLoop::try_current(), None);
+        let (guest, handle) = (IoLoop::current(), io_loop.handle());
+        let still_open = guest.run_sync(|| async move {
+            drop(io_loop);
+            moment().await;
+            !IoLoop::current().handle().is_closed()
+        });
+        assert!(still_open.unwrap() && handle.is_closed());
+    });
+}
+
+#[test]
+fn a_thread_keeps_the_loop_that_was_made_current_until_it_has_another() {
+    on_a_thread(|| {
+        let io_loop = IoLoop::new().unwrap();
+        let handle = io_loop.handle();
         io_loop.make_current();
-        assert_eq!(IoLoop::try_current(), Some(io_loop));
+        drop(io_loop);
+        assert!(!handle.is_closed());
+        assert_eq!(IoLoop::current().run_sync(|| async { 1 }).unwrap(), 1);
+        assert!(!handle.is_closed());
         IoLoop::clear_current();
-        assert_eq!(IoLoop::try_current(), None);
-        IoLoop::clear_current();
-        assert_eq!(IoLoop::try_current(), None);
+        assert!(handle.is_closed());
     });
 }
 
@@ -107,6 +184,7 @@ fn a_running_loop_is_current_and_the_one_before_comes_back() {
 fn no_loop_before_means_no_loop_after() {
     on_a_thread(|| {
         let io_loop = IoLoop::new().unwrap();
+        IoLoop::clear_current();
         for _ in 0..3 {
             one_turn(&io_loop);
             assert_eq!(IoLoop::try_current(), None);
@@ -316,7 +394,6 @@ fn a_panic_goes_through_run_sync_wherever_it_is_and_the_loop_goes_on() {
             };
             let message = panic_of(|| io_loop.run_sync(panicking));
             assert!(message.contains(place), "{message}");
-            assert_eq!(IoLoop::try_current(), None);
             assert_eq!(io_loop.counters().live, 0);
             assert_eq!(io_loop.run_sync(|| async { "goes on" }).unwrap(), "goes on");
         }

@@ -7,8 +7,9 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
+use super::ending;
 use crate::locks::Event;
 
 /// A request to end, which is made once and stays made. A clone is the same token.
@@ -56,14 +57,21 @@ impl CancelToken {
         self.event.wait()
     }
 
-    /// Awaits `future` until the token is cancelled: then `future` is dropped, and this gives `None`.
-    /// A future that is ready wins.
+    /// Awaits `future` until the token is cancelled: then `future` is dropped, the coroutines that it
+    /// awaits are cancelled, and this gives `None`. A future that is ready wins.
     pub async fn run<F: Future>(&self, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
+        let mut future = pin!(Some(future));
         let mut cancelled = pin!(self.cancelled());
-        poll_fn(|cx| match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending => cancelled.as_mut().poll(cx).map(|()| None),
+        poll_fn(|cx| {
+            let running = future.as_mut().as_pin_mut();
+            match running.map_or(Poll::Pending, |running| running.poll(cx)) {
+                Poll::Ready(output) => Poll::Ready(Some(output)),
+                Poll::Pending => {
+                    ready!(cancelled.as_mut().poll(cx));
+                    ending::cancelling(|| future.set(None));
+                    Poll::Ready(None)
+                }
+            }
         })
         .await
     }

@@ -5,21 +5,26 @@
 //! unless they are independent. What has finished is gone: a server's group holds its live
 //! connections and nothing of the millions before.
 
-use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, resume_unwind};
 use std::rc::Rc;
 
 use futures::FutureExt;
 
-use super::{Coroutine, start, with_timeout};
+use super::{Coroutine, Kind, ending, start_on, with_timeout};
 use crate::error::ExcInfo;
-use crate::ioloop::{Deadline, Key, Slots};
+use crate::foreign;
+use crate::ioloop::{Deadline, IoLoop, Key, Slots};
 use crate::locks::Event;
-use crate::report::{self, Exception};
+use crate::report::{Exception, Kept, Panic};
 
-/// Owns coroutines and cancels them when it is dropped; see the [module](super).
+/// Owns coroutines and cancels them when it is dropped. Each may await others, which end with it.
+///
+/// A child that fails, by an `Err` or a panic, has the others cancelled, unless the group is
+/// [independent](TaskGroup::independent). The failure is for [`join`](TaskGroup::join); one that nobody
+/// joins for is reported. Children that have finished are gone: a server's group holds its live
+/// connections and nothing of the millions before.
 ///
 /// ```
 /// use std::time::Duration;
@@ -44,17 +49,36 @@ pub struct TaskGroup<E = std::convert::Infallible> {
 }
 
 struct Inner<E> {
-    /// `None` while a child runs its eager part and its handle is still to come.
+    /// The handle is `None` while the child runs its eager part and its handle is still to come, and
+    /// when it was cancelled and has not ended yet.
     children: RefCell<Slots<Option<Coroutine<()>>>>,
-    failure: RefCell<Option<Failure<E>>>,
+    failure: RefCell<Option<Kept<Failure<E>>>>,
     /// Set while there are no children.
     empty: Event,
+    state: Cell<State>,
     independent: bool,
 }
 
-enum Failure<E> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Its children were cancelled; new ones are refused until they have ended and a failure, if
+    /// there is one, was taken.
+    Ending,
+    /// New children are refused for good.
+    Closed,
+}
+
+/// Why a child failed, and which.
+struct Failure<E> {
+    cause: Cause<E>,
+    name: &'static str,
+    started_at: &'static Location<'static>,
+}
+
+enum Cause<E> {
     Error(E),
-    Panic(Box<dyn Any + Send>),
+    Panic(Panic),
 }
 
 impl<E: fmt::Debug + 'static> TaskGroup<E> {
@@ -76,6 +100,7 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
             children: RefCell::new(Slots::new()),
             failure: RefCell::new(None),
             empty,
+            state: Cell::new(State::Open),
             independent,
         };
         TaskGroup { inner: Rc::new(inner) }
@@ -83,25 +108,47 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
 
     /// Starts a child, now, as [`start`](super::start()) does.
     ///
+    /// It is refused, which drops `future` without running it, while the group is ending: from a
+    /// failure until [`join`](TaskGroup::join) has given that, from [`cancel`](TaskGroup::cancel) until
+    /// the children have ended, and for good after [`shutdown`](TaskGroup::shutdown).
+    ///
     /// # Panics
     ///
     /// As [`start`](super::start()).
     #[track_caller]
-    pub fn start(&self, future: impl Future<Output = Result<(), E>> + 'static) {
-        let inner = self.inner.clone();
-        let Ok(key) = inner.children.borrow_mut().insert(None) else {
+    pub fn start<F>(&self, future: F)
+    where
+        F: Future<Output = Result<(), E>> + 'static,
+    {
+        if self.inner.state.get() != State::Open {
+            return ending::discard(future);
+        }
+        let started_at = Location::caller();
+        let Ok(key) = self.inner.children.borrow_mut().insert(None) else {
             panic!("a task group has as many children as it can hold");
         };
-        inner.empty.clear();
-        let child = start(async move {
+        self.inner.empty.clear();
+        let member = Member { inner: self.inner.clone(), key };
+        let child = async move {
+            // Whatever way the child ends, it leaves the group last.
+            let member = member;
             let result = AssertUnwindSafe(future).catch_unwind().await;
-            inner.finished(key, result);
-        });
+            let cause = match result {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => Cause::Error(error),
+                Err(panic) => Cause::Panic(panic),
+            };
+            let name = std::any::type_name::<F>();
+            member.inner.failed(Failure { cause, name, started_at });
+        };
+        let child = start_on(&IoLoop::current(), Kind::of::<F>, child, started_at);
         let mut child = Some(child);
         if let Some(place) = self.inner.children.borrow_mut().get_mut(key) {
-            *place = child.take();
+            // It was cancelled with the group while its eager part ran, if the group is not open.
+            if self.inner.state.get() == State::Open {
+                *place = child.take();
+            }
         }
-        // It is done, or the group was cancelled while its eager part ran.
         if let Some(child) = child {
             child.cancel();
         }
@@ -117,7 +164,7 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
         self.len() == 0
     }
 
-    /// Cancels all children.
+    /// Cancels all children, and the coroutines that they await.
     pub fn cancel(&self) {
         self.inner.cancel();
     }
@@ -128,24 +175,29 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
     ///
     /// # Errors
     ///
-    /// The first error of a child, once; never in an independent group.
+    /// The first error of a child, once; never in an independent group. Errors that come after it are
+    /// reported to [`Builder::on_exception`](crate::Builder::on_exception), and so is one that nobody
+    /// joins for.
     ///
     /// # Panics
     ///
     /// With the panic of a child, if that came first.
     pub async fn join(&self) -> Result<(), E> {
         self.inner.empty.wait().await;
-        match self.inner.failure.take() {
+        let failure = self.inner.failure.take();
+        self.inner.reopen();
+        match failure.and_then(Kept::take).map(|failure| failure.cause) {
             None => Ok(()),
-            Some(Failure::Error(error)) => Err(error),
-            Some(Failure::Panic(panic)) => resume_unwind(panic),
+            Some(Cause::Error(error)) => Err(error),
+            Some(Cause::Panic(panic)) => resume_unwind(panic),
         }
     }
 
     /// Waits until no child is alive, but no longer than until `deadline`; then cancels those that
-    /// are, and tells how many that were.
+    /// are, and tells how many that were. The group takes no more children then.
     pub async fn shutdown(&self, deadline: impl Into<Deadline>) -> usize {
         let _ = with_timeout(deadline, self.inner.empty.wait()).await;
+        self.inner.state.set(State::Closed);
         let left = self.len();
         self.cancel();
         left
@@ -153,57 +205,66 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
 }
 
 impl<E: fmt::Debug + 'static> Inner<E> {
-    fn finished(&self, key: Key, result: Result<Result<(), E>, Box<dyn Any + Send>>) {
-        let child = self.children.borrow_mut().remove(key);
-        drop(child);
-        let failure = match result {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(Failure::Error(error)),
-            Err(panic) => Some(Failure::Panic(panic)),
-        };
-        match failure {
-            None => {}
-            Some(failure) if self.independent => failure.report(),
-            Some(failure) => {
-                // Later ones are consequences, or too late.
-                self.failure.borrow_mut().get_or_insert(failure);
-                self.cancel();
-            }
+    fn failed(&self, failure: Failure<E>) {
+        let failure = Kept::new(failure, Failure::exception);
+        if self.independent || self.failure.borrow().is_some() {
+            // Which reports it: nobody will ask for it.
+            return drop(failure);
         }
-        self.tell_if_empty();
+        *self.failure.borrow_mut() = Some(failure);
+        self.cancel();
     }
 }
 
 impl<E> Inner<E> {
     fn cancel(&self) {
-        let keys: Vec<Key> = self.children.borrow().iter().map(|(key, _)| key).collect();
-        for key in keys {
-            let child = self.children.borrow_mut().remove(key);
-            if let Some(Some(child)) = child {
-                child.cancel();
-            }
+        let mut children = self.children.borrow_mut();
+        let keys: Vec<Key> = children.iter().map(|(key, _)| key).collect();
+        if !keys.is_empty() && self.state.get() == State::Open {
+            self.state.set(State::Ending);
         }
-        self.tell_if_empty();
+        let handles = keys.into_iter().filter_map(|key| children.get_mut(key)?.take());
+        let handles: Vec<_> = handles.collect();
+        drop(children);
+        for child in handles {
+            child.cancel();
+        }
     }
 
-    fn tell_if_empty(&self) {
-        if self.children.borrow().len() == 0 {
-            self.empty.set();
+    fn reopen(&self) {
+        let is_over = self.children.borrow().len() == 0 && self.failure.borrow().is_none();
+        if is_over && self.state.get() == State::Ending {
+            self.state.set(State::Open);
+        }
+    }
+}
+
+/// A child's place in its group, held by the child itself. So it leaves however it ends: also with
+/// its loop.
+struct Member<E> {
+    inner: Rc<Inner<E>>,
+    key: Key,
+}
+
+impl<E> Drop for Member<E> {
+    fn drop(&mut self) {
+        let child = self.inner.children.borrow_mut().remove(self.key);
+        drop(child);
+        if self.inner.children.borrow().len() == 0 {
+            self.inner.reopen();
+            self.inner.empty.set();
         }
     }
 }
 
 impl<E: fmt::Debug> Failure<E> {
-    fn report(self) {
-        let info = match self {
-            Failure::Error(error) => ExcInfo::error(format!("{error:?}")),
-            Failure::Panic(panic) => ExcInfo::from_panic(&*panic),
+    fn exception(&self) -> Option<Exception> {
+        let info = match &self.cause {
+            Cause::Error(error) => ExcInfo::error(foreign::debug(error)),
+            Cause::Panic(panic) => ExcInfo::from_panic(&**panic),
         };
-        // It is the child that finishes here.
-        let child = super::current();
-        let name = child.as_ref().map(|child| child.name);
-        let location = child.as_ref().map(|child| child.started_at);
-        report::report(Exception { what: "coroutine of a task group", name, location, info });
+        let (name, location) = (Some(self.name), Some(self.started_at));
+        Some(Exception { what: "coroutine of a task group", name, location, info })
     }
 }
 
@@ -215,6 +276,7 @@ impl<E: fmt::Debug + 'static> Default for TaskGroup<E> {
 
 impl<E> Drop for TaskGroup<E> {
     fn drop(&mut self) {
+        self.inner.state.set(State::Closed);
         self.inner.cancel();
     }
 }

@@ -49,7 +49,10 @@
 //! Coroutines are started, and then awaited one after the other or by [`multi`]. Plain futures are
 //! awaited together by the macros of the `futures` crate: all of them by `join!`, the first of them by
 //! `select!`. Which futures may be dropped halfway, as `select!` does, their documentation says: *cancel
-//! safe*. Dropping the handle of a coroutine does not end it, unless it is asked to:
+//! safe*. Dropping the handle of a coroutine does not end it, unless it is asked to by
+//! [`cancel_on_drop`](Coroutine::cancel_on_drop). (Not even if it is dropped deep inside of a future
+//! that `select!` or a time limit gives up: to end all that such a future awaits, [`spawn`] it and tie it
+//! so.)
 //!
 //! ```
 //! # use std::time::Duration;
@@ -79,6 +82,7 @@
 //! operations; a computation does so with [`moment`].
 
 mod cancel_token;
+mod ending;
 mod group;
 mod in_executor;
 mod multi;
@@ -98,6 +102,7 @@ use std::time::Duration;
 
 pub use crate::error::{JoinError, TimedOut};
 pub use cancel_token::CancelToken;
+pub use ending::{Shield, shield};
 pub use group::TaskGroup;
 pub use multi::{Children, multi, multi_quiet, try_multi};
 pub use remote::Answer;
@@ -124,7 +129,8 @@ use runner::{Join, Runner};
 /// nobody awaits is reported to [`Builder::on_exception`](crate::Builder::on_exception). Tornado:
 /// the `Future` that a coroutine returns.
 ///
-/// Cancel safe: dropping it while awaiting detaches the coroutine, which goes on.
+/// Cancel safe: dropping it while awaiting detaches the coroutine, which goes on. Only where a coroutine
+/// is dropped because it was [cancelled](Coroutine::cancel), what it awaited is cancelled with it.
 ///
 /// ```
 /// use waterspout::{IoLoop, coroutine};
@@ -163,8 +169,12 @@ impl<T> Coroutine<T> {
     /// Ends it where it is suspended, dropping its state there; if it is running (it cancels
     /// itself), at its next suspension. Nothing happens if it is done.
     ///
+    /// The coroutines that it awaits are cancelled, too, and what those await, and so on, unless it
+    /// awaits them by [`shield`]. However long that chain is, it takes no more stack: what is nested deeply
+    /// in destructors is dropped when those are through.
+    ///
     /// Who awaits it gets a panic, who joins it a [`JoinError`]. Tornado's coroutines cannot be
-    /// cancelled.
+    /// cancelled; this is asyncio's rule.
     pub fn cancel(&self) {
         self.runner.clone().cancel();
     }
@@ -235,7 +245,9 @@ impl<T> std::future::Future for Coroutine<T> {
 
 impl<T> Drop for Coroutine<T> {
     fn drop(&mut self) {
-        self.runner.detach();
+        if self.runner.detach() {
+            self.cancel();
+        }
     }
 }
 

@@ -18,7 +18,9 @@ use std::task::Poll;
 use futures::future::maybe_done;
 
 use super::{Coroutine, WaitIterator};
-use crate::report;
+use crate::error::ExcInfo;
+use crate::foreign;
+use crate::report::{self, Exception, Kept};
 
 /// What [`multi`] awaits: a vector, an array, a map or a tuple of futures that give results.
 pub trait Children {
@@ -41,9 +43,30 @@ pub enum Others {
 impl Others {
     fn tell(self, error: &impl Debug) {
         if let Others::Log(location) = self {
-            report::error(format_args!("one more error of multi at {location}: {error:?}"));
+            let error = foreign::debug(error);
+            report::error(format_args!("one more error of multi at {location}: {error}"));
         }
     }
+
+    /// Keeps what a child has given until all have: the others may never.
+    fn keep<T, E: Debug>(self, result: Result<T, E>) -> Kept<Held<T, E>> {
+        let failure = |held: &Held<T, E>| match (&held.result, held.others) {
+            (Err(error), Others::Log(location)) => Some(Exception {
+                what: "multi, which was dropped",
+                name: None,
+                location: Some(location),
+                info: ExcInfo::error(foreign::debug(error)),
+            }),
+            _ => None,
+        };
+        Kept::new(Held { result, others: self }, failure)
+    }
+}
+
+/// What a child has given, and what is to be said of it if it is an error.
+struct Held<T, E> {
+    result: Result<T, E>,
+    others: Others,
 }
 
 /// Awaits all children at once and gives their values in the same shape and order. Tornado:
@@ -126,14 +149,14 @@ where
     E: Debug,
 {
     let mut running = WaitIterator::new(futures);
-    let mut results: Vec<Option<Result<T, E>>> = running.places().collect();
+    let mut results: Vec<Option<Kept<Held<T, E>>>> = running.places().collect();
     while let Some(result) = running.next().await {
-        put(&mut results, &running, result);
+        put(&mut results, &running, others.keep(result));
     }
     let mut values = Vec::with_capacity(results.len());
     let mut first = None;
-    for result in results.into_iter().flatten() {
-        match result {
+    for held in results.into_iter().flatten().filter_map(Kept::take) {
+        match held.result {
             Ok(value) => values.push(value),
             Err(error) if first.is_none() => first = Some(error),
             Err(error) => others.tell(&error),
@@ -209,7 +232,7 @@ macro_rules! tuple {
 
             async fn settle(self, others: Others) -> Self::Output {
                 let ($($f,)*) = self;
-                $(let mut $f = pin!(maybe_done($f));)*
+                $(let mut $f = pin!(maybe_done(async move { others.keep($f.await) }));)*
                 poll_fn(|cx| {
                     let mut is_pending = false;
                     $(is_pending |= $f.as_mut().poll(cx).is_pending();)*
@@ -218,7 +241,8 @@ macro_rules! tuple {
                 .await;
                 let mut first = None;
                 $(
-                    let $f = match $f.as_mut().take_output() {
+                    let kept = $f.as_mut().take_output();
+                    let $f = match kept.and_then(Kept::take).map(|held| held.result) {
                         Some(Ok(value)) => Some(value),
                         Some(Err(error)) => {
                             match &first {

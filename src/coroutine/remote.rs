@@ -13,6 +13,7 @@ use super::{Coroutine, Kind, queue};
 use crate::error::{Failure, JoinError, LoopClosed};
 use crate::ioloop::{IoLoop, LoopHandle};
 use crate::park;
+use crate::report::{Exception, Kept};
 
 impl LoopHandle {
     /// Starts a coroutine on the loop from any thread.
@@ -58,7 +59,9 @@ impl LoopHandle {
             let made = Coroutine::of(queue(core, Kind::of::<F>, make, location));
             let kind = || Kind::named("the answer of a LoopHandle");
             let answering = async move {
-                let _ = sender.send(made.join().await);
+                let result = made.join().await;
+                // If nobody takes it there, it is reported here: it comes back, and is dropped.
+                drop(sender.send(Kept::new(Done { result, location }, Done::failure)));
             };
             drop(Coroutine::of(queue(core, kind, answering, location)));
         })?;
@@ -114,14 +117,30 @@ impl LoopHandle {
     }
 }
 
+/// How a coroutine ended, on its way to another thread.
+#[derive(Debug)]
+struct Done<T> {
+    result: Result<T, JoinError>,
+    location: &'static Location<'static>,
+}
+
+impl<T> Done<T> {
+    /// A panic that nobody heard of; that it was cancelled is no failure.
+    fn failure(&self) -> Option<Exception> {
+        let error = self.result.as_ref().err()?;
+        let (info, name, location) = (error.exc_info()?, Some(error.name()), Some(self.location));
+        Some(Exception { what: "coroutine", name, location, info })
+    }
+}
+
 /// The result of a coroutine on another loop's thread: a future for any runtime.
 ///
 /// Gives [`JoinError`] if the coroutine panicked or was cancelled. Dropping it detaches the
-/// coroutine. Cancel safe.
+/// coroutine, whose panic is reported then. Cancel safe.
 #[must_use = "the coroutine runs anyway; await the answer, or drop it explicitly"]
 #[derive(Debug)]
 pub struct Answer<T> {
-    receiver: oneshot::Receiver<Result<T, JoinError>>,
+    receiver: oneshot::Receiver<Kept<Done<T>>>,
     name: &'static str,
 }
 
@@ -130,8 +149,9 @@ impl<T> Future for Answer<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let name = self.name;
-        Pin::new(&mut self.receiver)
-            .poll(cx)
-            .map(|answer| answer.unwrap_or_else(|_| Err(JoinError::new(name, Failure::Cancelled))))
+        Pin::new(&mut self.receiver).poll(cx).map(|answer| match answer.ok().and_then(Kept::take) {
+            Some(done) => done.result,
+            None => Err(JoinError::new(name, Failure::Cancelled)),
+        })
     }
 }

@@ -17,7 +17,9 @@
 //! ```
 //!
 //! `Running` excludes everything else: a runner that is being polled, or whose state machine is
-//! being dropped, cannot be resumed or dropped again from within.
+//! being dropped, cannot be resumed or dropped again from within. What is asked of it meanwhile is
+//! noted, and done when its step is over: it may be cancelled, and a loop that runs within its eager
+//! part may find it in the run queue.
 
 #![expect(
     unsafe_code,
@@ -32,6 +34,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::Outcome;
+use super::ending::{self, End};
 use crate::error::{ExcInfo, Failure, JoinError};
 use crate::ioloop::{
     Callback, Core, CoroutineInfo, IoLoop, Key, Resume, pack, unpack, waker, word_of,
@@ -80,8 +83,8 @@ pub(crate) trait Join<T> {
     fn poll_output(&self, cx: &mut Context<'_>) -> Poll<T>;
     fn is_done(&self) -> bool;
     fn cancel(self: Rc<Self>);
-    /// Nobody will await it.
-    fn detach(&self);
+    /// Nobody will await it. Tells whether it is to be cancelled with who awaited it.
+    fn detach(&self) -> bool;
     /// Calls back when it is done, or at once if it is.
     fn when_done(&self, callback: Callback);
     fn info(&self) -> CoroutineInfo;
@@ -95,6 +98,11 @@ enum State {
     /// Done, and somebody has the output.
     Taken,
 }
+
+/// Asked of a coroutine while it is running: to go no further than its next suspension...
+const CANCEL: u8 = 1;
+/// ...or to be resumed after it.
+const RESUME: u8 = 2;
 
 /// Who else waits for a coroutine's end. Hardly any has such, so a pointer is all that they cost.
 #[derive(Default)]
@@ -117,8 +125,10 @@ pub(crate) struct Runner<F: Future + 'static, K> {
     word: Cell<usize>,
     state: Cell<State>,
     detached: Cell<bool>,
-    /// Cancelled while running: goes no further than its next suspension.
-    cancelled: Cell<bool>,
+    /// What has been asked of it while it is running: `CANCEL`, `RESUME`.
+    asked: Cell<u8>,
+    /// An exception handler has started it, so its own failure is not for that handler.
+    of_handler: bool,
     /// The word of the slot that awaits it; 0 if none does.
     awaiter: Cell<usize>,
     others: Cell<Option<Box<Others>>>,
@@ -144,7 +154,8 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
             word: Cell::new(pack(core.number(), Key::NONE)),
             state: Cell::new(State::Suspended),
             detached: Cell::new(false),
-            cancelled: Cell::new(false),
+            asked: Cell::new(0),
+            of_handler: report::is_handling(),
             awaiter: Cell::new(0),
             others: Cell::new(None),
             started_at,
@@ -175,9 +186,10 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
     ///
     /// # Safety
     ///
-    /// The caller has set `state` to `Running` (and was the one to do so), or the body holds no
-    /// state machine any more and nothing foreign runs while the reference lives. A state machine
-    /// in it is pinned: it may be polled and dropped in place, and not be moved.
+    /// The caller has set `state` to `Running`, and was the one to do so: it found another state
+    /// before. Or the body holds no state machine any more, and nothing foreign runs while the
+    /// reference lives. A state machine in it is pinned: it may be polled and dropped in place, and not
+    /// be moved.
     #[expect(clippy::mut_from_ref, reason = "that is what the contract is for")]
     unsafe fn body(&self) -> &mut Body<F> {
         // SAFETY: a runner stays on its thread (it is in an `Rc`), and by the contract above no
@@ -213,38 +225,63 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
     fn go_on(&self, core: &Core) {
         match self.state.get() {
             State::Suspended => self.state.set(State::Running),
-            // It would resume itself from within, which the loop never does.
-            State::Running => return,
-            // Settled while another loop was current.
-            State::Done | State::Taken => {
-                drop(core.remove(self.key()));
-                return self.tell_others(core);
+            // Its loop runs within its eager part, or within one of its destructors.
+            State::Running => {
+                core.refuse();
+                return self.ask(RESUME);
             }
+            State::Done | State::Taken => return,
         }
-        let is_done = self.step();
-        if !is_done && !self.cancelled.get() {
-            self.waiting_at.set(resumption::place());
-            self.state.set(State::Suspended);
-            return;
+        let is_done = if self.of_handler { self.step_of_handler() } else { self.step() };
+        if is_done {
+            return self.done(Some(core));
         }
-        if !is_done {
-            self.settle(Failure::Cancelled);
+        self.waiting_at.set(resumption::place());
+        match self.asked.get() {
+            0 => self.state.set(State::Suspended),
+            asked => self.do_what_was_asked(asked, core),
         }
-        self.done(Some(core));
     }
 
-    /// A step has panicked: in the state machine, in its destructor when it had given its output, or
-    /// in the waker of who awaits it.
+    /// It has come to a suspension, and something was asked of it on the way.
+    #[cold]
+    fn do_what_was_asked(&self, asked: u8, core: &Core) {
+        if asked & CANCEL != 0 {
+            self.drop_machine(Failure::Cancelled);
+            return self.done(Some(core));
+        }
+        self.asked.set(0);
+        self.state.set(State::Suspended);
+        core.schedule(self.key());
+    }
+
+    #[cold]
+    fn ask(&self, what: u8) {
+        self.asked.set(self.asked.get() | what);
+    }
+
+    #[cold]
+    fn step_of_handler(&self) -> bool {
+        report::handling(|| self.step())
+    }
+
+    /// Its own step has panicked, which `go_on` has begun by setting `state` to `Running`: in the state
+    /// machine, or in its destructor when it had given its output.
+    ///
+    /// Nobody else's panic comes here. A loop that finds the coroutine running already, because it runs
+    /// within the coroutine's eager part, does not call this ([`Core::refuse`]); and nothing foreign runs
+    /// in `go_on` after the step but what contains its own panics.
     #[cold]
     fn fail(&self, panic: Panic, core: &Core) {
         if self.state.get() != State::Running {
-            return self.report("whoever awaits coroutine", ExcInfo::from_panic(&*panic));
+            return self.report_panic("whoever awaits coroutine", panic);
         }
-        // SAFETY: `state` is `Running`, and nothing foreign runs while this looks.
+        // SAFETY: `go_on` has set `state` to `Running` and its step is over, by unwinding; nothing
+        // foreign runs while this looks.
         match unsafe { self.body() } {
-            Body::Machine(_) => self.settle(Failure::Panicked(panic)),
+            Body::Machine(_) => self.drop_machine(Failure::Panicked(panic)),
             Body::Output(_) | Body::Taken => {
-                self.report("the destructors of coroutine", ExcInfo::from_panic(&*panic));
+                self.report_panic("the destructors of coroutine", panic);
             }
         }
         self.done(Some(core));
@@ -258,17 +295,22 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         }
     }
 
-    /// Drops the state machine without an output. `state` is `Running`.
-    fn settle(&self, failure: Failure) {
+    /// Drops the state machine without an output. `state` is `Running`, and no step is under way.
+    fn drop_machine(&self, failure: Failure) {
         debug_assert_eq!(self.state.get(), State::Running);
-        let dropped = catch_unwind(AssertUnwindSafe(|| {
+        let is_cancelled = matches!(failure, Failure::Cancelled);
+        let drop_it = || {
             // SAFETY: `state` is `Running`, set by the caller, so nothing else gets at the body
             // while the machine's destructor runs. Assigning drops the machine in place, and
             // leaves the new value there also if the destructor panics.
             unsafe { *self.body() = Body::Output(Err(failure)) };
+        };
+        let dropped = catch_unwind(AssertUnwindSafe(|| match is_cancelled {
+            true => ending::cancelling(drop_it),
+            false => drop_it(),
         }));
         if let Err(panic) = dropped {
-            self.report("the destructors of coroutine", ExcInfo::from_panic(&*panic));
+            self.report_panic("the destructors of coroutine", panic);
         }
     }
 
@@ -288,27 +330,23 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         }
     }
 
-    /// [`done`](Runner::done), when its loop may not be the current one: that finds it done then,
-    /// removes it, and calls back.
+    /// [`done`](Runner::done), when its loop may not be the current one.
     #[cold]
     fn done_elsewhere(&self) {
-        let (number, key) = unpack(self.word.get());
-        match IoLoop::try_current().filter(|io_loop| io_loop.core().number() == number) {
+        match self.io_loop() {
             Some(io_loop) => {
-                drop(io_loop.core().remove(key));
+                drop(io_loop.core().remove(self.key()));
                 self.tell_others(io_loop.core());
             }
-            None => {
-                waker(self.word.get()).wake();
-                if let Some(mut others) = self.others.take() {
-                    let awaiter = others.awaiter.take();
-                    self.others.set(Some(others));
-                    foreign::wake_all(awaiter);
-                }
-            }
+            None => drop(self.others.take().map(|others| others.tell_without_loop())),
         }
-        // (The word of nobody is of no loop, so this wakes nobody then.)
+        // (0 is the word of nobody.)
         waker(self.awaiter.replace(0)).wake();
+    }
+
+    /// Its loop, if that still exists.
+    fn io_loop(&self) -> Option<IoLoop> {
+        IoLoop::of_number(unpack(self.word.get()).0)
     }
 
     /// Queues the done callbacks for the next turn of its loop, and wakes who awaits it by a waker that
@@ -320,6 +358,14 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         }
     }
 
+    /// Whether somebody has begun to await it.
+    fn is_awaited(&self) -> bool {
+        let others = self.others.take();
+        let is_awaited = others.as_ref().is_some_and(|others| others.awaiter.is_some());
+        self.others.set(others);
+        is_awaited || self.awaiter.get() != 0
+    }
+
     /// `waker` is not the one of a slot.
     #[cold]
     fn await_by(&self, waker: &Waker) {
@@ -329,7 +375,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         self.others.set(Some(others));
         self.awaiter.set(0);
         // Foreign code, which may come back here.
-        drop(before);
+        foreign::discard(before);
     }
 
     /// Takes the outcome; `None` if it is not done, or the outcome was taken.
@@ -346,25 +392,41 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         }
     }
 
-    /// Nobody took the outcome and nobody will: reports it if it is a failure.
+    /// Nobody took the outcome and nobody will: reports it if it is a failure, and drops it.
     fn drop_unread(&self) {
         match self.take() {
-            Some(Err(Failure::Panicked(panic))) => {
-                self.report("coroutine", ExcInfo::from_panic(&*panic));
-            }
+            Some(Err(Failure::Panicked(panic))) => self.report_panic("coroutine", panic),
             Some(Ok(output)) => {
                 if let Some(error) = ((self.kind)().report)(&output) {
                     self.report("coroutine", ExcInfo::error(error));
                 }
+                ending::discard(output);
             }
             Some(Err(Failure::Cancelled)) | None => {}
         }
     }
 
     #[cold]
+    fn report_panic(&self, what: &'static str, panic: Panic) {
+        self.report(what, ExcInfo::from_panic(&*panic));
+        report::discard_panic(panic);
+    }
+
+    #[cold]
     fn report(&self, what: &'static str, info: ExcInfo) {
         let (name, location) = (Some(self.name()), Some(self.started_at));
-        report::report(Exception { what, name, location, info });
+        let exception = Exception { what, name, location, info };
+        match self.of_handler {
+            true => report::handling(|| report::report(exception)),
+            false => report::report(exception),
+        }
+    }
+}
+
+impl<F: Future + 'static, K: KindOf<F::Output>> End for Runner<F, K> {
+    fn end(&self) {
+        self.drop_machine(Failure::Cancelled);
+        self.done(None);
     }
 }
 
@@ -373,6 +435,12 @@ impl Others {
     fn tell(self, core: &Core) {
         self.callbacks.into_iter().for_each(|callback| core.call(callback));
         self.awaiter.into_iter().for_each(|awaiter| core.wake(awaiter));
+    }
+
+    /// Their loop is gone: it would have dropped the callbacks.
+    fn tell_without_loop(self) {
+        foreign::discard_all(self.callbacks);
+        foreign::wake_all(self.awaiter);
     }
 }
 
@@ -425,28 +493,37 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K>
     fn cancel(self: Rc<Self>) {
         match self.state.get() {
             State::Done | State::Taken => {}
-            State::Running => self.cancelled.set(true),
+            State::Running => self.ask(CANCEL),
             State::Suspended => {
+                // From here on nobody else can resume or end it, until its turn in the list comes.
                 self.state.set(State::Running);
-                self.settle(Failure::Cancelled);
-                self.done(None);
+                ending::end(self);
             }
         }
     }
 
-    fn detach(&self) {
+    fn detach(&self) -> bool {
         self.detached.set(true);
-        if self.state.get() == State::Done {
-            self.drop_unread();
+        match self.state.get() {
+            State::Taken => false,
+            State::Done => {
+                self.drop_unread();
+                false
+            }
+            State::Suspended | State::Running => ending::is_cancelling() && self.is_awaited(),
         }
     }
 
     fn when_done(&self, callback: Callback) {
         if Join::is_done(self) {
-            // Its own loop does not know it any more, and may have been closed.
-            match IoLoop::try_current() {
+            // Its own loop may be closed, and would drop it.
+            let own = self.io_loop().filter(|io_loop| !io_loop.core().is_closed());
+            match own.or_else(IoLoop::try_current) {
                 Some(io_loop) => io_loop.core().call(callback),
-                None => callback.call(),
+                None => {
+                    let location = Some(callback.location());
+                    foreign::call("callback", location, || callback.call());
+                }
             }
         } else {
             let mut others = self.others.take().unwrap_or_default();

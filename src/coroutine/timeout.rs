@@ -24,9 +24,10 @@ pin_project! {
 /// [`Duration`](std::time::Duration) from this call. Tornado: `gen.with_timeout`.
 ///
 /// A future that is ready wins over a deadline that has passed. When the time is up, `future` is
-/// dropped: that ends an `async` block or a read, and detaches a
-/// [`Coroutine`](crate::Coroutine), which goes on as Tornado's do;
-/// [`cancel_on_drop`](crate::Coroutine::cancel_on_drop) ends that, too. Dropping it before takes the
+/// dropped: that ends an `async` block or a read, and detaches the [`Coroutine`](crate::Coroutine)s
+/// that it awaits, which go on as Tornado's do. To end those, too, give it a coroutine tied by
+/// [`cancel_on_drop`](crate::Coroutine::cancel_on_drop): `with_timeout(limit,
+/// spawn(work).cancel_on_drop())` cancels `work` and all that it awaits. Dropping it before takes the
 /// timer back and drops `future`: as cancel safe as that.
 ///
 /// # Errors

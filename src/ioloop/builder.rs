@@ -100,14 +100,15 @@ impl Builder {
         self
     }
 
-    /// Makes the loop. It is not current until it starts, or [`IoLoop::make_current`] is called.
+    /// Makes the loop. It is the thread's current one if that has none; otherwise it is not current
+    /// until it starts, or [`IoLoop::make_current`] is called.
     ///
     /// # Errors
     ///
     /// If the system refuses a selector or an eventfd (too many open files), or as many loops are
     /// open as the process can have (65,535).
     pub fn build(self) -> io::Result<IoLoop> {
-        Ok(IoLoop { core: Rc::new(Core::new(self)?) })
+        Ok(IoLoop::of_core(Core::new(self)?))
     }
 
     pub(super) fn clock(&self) -> Clock {

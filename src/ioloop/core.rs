@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::alarm::Alarm;
 use super::clock::Clock;
+use super::current::forget_loop;
 use super::handlers::Handler;
 use super::inbox::{Inbox, LoopId};
 use super::introspect::{CoroutineInfo, Counting, Step, Trace};
@@ -59,8 +60,13 @@ pub(crate) struct Core {
     pub(super) alarm: RefCell<Alarm>,
     pub(super) state: Cell<State>,
     pub(super) stop: Cell<bool>,
+    /// It has run, or runs.
+    pub(super) has_run: Cell<bool>,
     /// Made by [`IoLoop::current`]: closed with its thread.
     pub(super) of_thread: Cell<bool>,
+    /// How many handles own it, and whether its thread keeps it; see `current`.
+    pub(super) owners: Cell<usize>,
+    pub(super) is_kept: Cell<bool>,
 
     /// The slot that is being resumed.
     pub(super) current: Cell<Key>,
@@ -111,7 +117,10 @@ impl Core {
             alarm: RefCell::new(Alarm::new()),
             state: Cell::new(State::Open),
             stop: Cell::new(false),
+            has_run: Cell::new(false),
             of_thread: Cell::new(false),
+            owners: Cell::new(0),
+            is_kept: Cell::new(false),
             current: Cell::new(Key::NONE),
             main_resumed: Cell::new(false),
             outside: Rc::new(Cell::new(0)),
@@ -174,10 +183,10 @@ impl Core {
         self.scheduler.borrow_mut().schedule(key);
     }
 
-    /// Queues a callback, unless the loop is closed.
+    /// Queues a callback; drops it if the loop is closed.
     pub(crate) fn call(&self, callback: Callback) {
         if self.is_closed() {
-            return;
+            return foreign::discard(callback);
         }
         self.scheduler.borrow_mut().call(callback);
     }
@@ -231,6 +240,18 @@ impl Core {
         if let Some(trace) = &self.trace {
             trace.add(step);
         }
+    }
+
+    /// The slot that was to be resumed is in the middle of its resumption already, in an outer run: a
+    /// panic from here on is not one of its own.
+    #[cold]
+    pub(crate) fn refuse(&self) {
+        self.current.set(Key::NONE);
+    }
+
+    /// The slot that is being resumed.
+    pub(crate) fn current_key(&self) -> Key {
+        self.current.get()
     }
 
     /// The coroutine that is being resumed.
@@ -337,6 +358,12 @@ impl Core {
 
     pub(crate) fn counting(&self) -> &Counting {
         &self.counting
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        forget_loop(self.id);
     }
 }
 

@@ -1,10 +1,22 @@
-//! Which loop a thread has.
+//! Which loop a thread has, and who keeps a loop open.
+//!
+//! The first loop that is made on a thread becomes its current one, as in Tornado 4.5, so that a
+//! program with one loop never has two. A loop that runs is current meanwhile. A closed loop is
+//! nobody's: the thread is without one then.
+//!
+//! A loop stays open as long as somebody *owns* it: whoever made it, or was given a clone of such a
+//! handle; or the thread, for a loop that [`IoLoop::current`] made or [`IoLoop::make_current`] was
+//! called for. A handle from `IoLoop::current` is a *guest*: it is what coroutines hold, often in a
+//! temporary across an `.await`, and the loop owns the coroutines. If such handles counted, a loop with
+//! a coroutine that has one would never be closed.
 
 use std::cell::RefCell;
 use std::mem::ManuallyDrop;
+use std::rc::{Rc, Weak};
 use std::sync::{Mutex, PoisonError};
 
 use super::core::{Core, State};
+use super::inbox::LoopId;
 use super::{IoLoop, LoopHandle};
 use crate::report;
 
@@ -15,6 +27,7 @@ impl Drop for AtEnd {
     fn drop(&mut self) {
         if let Some(io_loop) = CURRENT.with(|current| current.take()) {
             if io_loop.core.of_thread.get() {
+                io_loop.report_what_never_ran();
                 io_loop.close();
             }
         }
@@ -25,6 +38,10 @@ thread_local! {
     /// Has no destructor, so that destructors at the end of the thread find it, too.
     static CURRENT: ManuallyDrop<RefCell<Option<IoLoop>>> =
         const { ManuallyDrop::new(RefCell::new(None)) };
+    /// The loops of this thread. It has no destructor for the same reason, and no memory when it is
+    /// empty.
+    static LOOPS: ManuallyDrop<RefCell<Vec<(LoopId, Weak<Core>)>>> =
+        const { ManuallyDrop::new(RefCell::new(Vec::new())) };
     static AT_END: AtEnd = const { AtEnd };
 }
 
@@ -52,23 +69,80 @@ fn replace_current(io_loop: Option<IoLoop>) -> Option<IoLoop> {
     CURRENT.with(|current| current.replace(io_loop))
 }
 
+/// A thread that is ending gets no current loop any more: nobody would take it away again.
+fn is_ending() -> bool {
+    AT_END.try_with(|_| ()).is_err()
+}
+
+/// A loop is gone, with its last handle.
+pub(super) fn forget_loop(id: LoopId) {
+    LOOPS.with(|loops| {
+        let mut loops = loops.borrow_mut();
+        loops.retain(|(known, _)| *known != id);
+        if loops.is_empty() {
+            *loops = Vec::new();
+        }
+    });
+}
+
 /// Restores the loop that was current before, also on unwinding.
 pub(super) struct Entered(Option<IoLoop>);
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        drop(replace_current(self.0.take()));
+        let before = self.0.take().filter(|io_loop| !io_loop.core.is_closed());
+        drop(replace_current(before));
     }
 }
 
 impl IoLoop {
     pub(super) fn enter(&self) -> Entered {
-        Entered(replace_current(Some(self.clone())))
+        Entered(replace_current(Some(self.guest())))
+    }
+
+    /// A new loop, whose owner the caller is. It is the thread's current one if that has none.
+    pub(super) fn of_core(core: Core) -> IoLoop {
+        let io_loop = IoLoop { core: Rc::new(core), is_owner: true };
+        io_loop.core.owners.set(1);
+        let (id, core) = (io_loop.core.id, Rc::downgrade(&io_loop.core));
+        LOOPS.with(|loops| loops.borrow_mut().push((id, core)));
+        if !is_ending() && with_current(|_| ()).is_none() {
+            replace_current(Some(io_loop.guest()));
+        }
+        io_loop
+    }
+
+    /// A handle that does not keep the loop open.
+    pub(super) fn guest(&self) -> IoLoop {
+        IoLoop { core: self.core.clone(), is_owner: false }
+    }
+
+    /// The loop of that name, if it is one of this thread: current or not, running or not.
+    pub(crate) fn of(id: LoopId) -> Option<IoLoop> {
+        IoLoop::find(|known| known == id)
+    }
+
+    /// The loop of that number, if it is one of this thread. (A number is one loop's at a time, and a
+    /// loop has its own as long as there are handles of it.)
+    pub(crate) fn of_number(number: usize) -> Option<IoLoop> {
+        IoLoop::find(|known| known.number() == number)
+    }
+
+    fn find(is_it: impl Fn(LoopId) -> bool) -> Option<IoLoop> {
+        if let Some(current) = IoLoop::try_current().filter(|io_loop| is_it(io_loop.core.id)) {
+            return Some(current);
+        }
+        let core = LOOPS.with(|loops| {
+            let loops = loops.borrow();
+            loops.iter().find(|(known, _)| is_it(*known)).map(|(_, core)| core.clone())
+        });
+        Some(IoLoop { core: core?.upgrade()?, is_owner: false })
     }
 
     /// This thread's current loop, made if there is none. Tornado: `IOLoop.current()`.
     ///
-    /// It is never another thread's. A loop made here is closed with its thread.
+    /// It is never another thread's. A loop made here is closed with its thread. The handle does not
+    /// keep the loop open: that is for whoever made it.
     ///
     /// # Panics
     ///
@@ -86,14 +160,14 @@ impl IoLoop {
     #[cold]
     #[track_caller]
     fn of_thread() -> IoLoop {
+        assert!(!is_ending(), "this thread is ending, it cannot have an IoLoop");
         let io_loop = match IoLoop::new() {
             Ok(io_loop) => io_loop,
             Err(error) => panic!("cannot make this thread's IoLoop: {error}"),
         };
         io_loop.core.of_thread.set(true);
-        io_loop.make_current();
-        assert!(IoLoop::try_current().is_some(), "this thread is ending, it cannot have an IoLoop");
-        io_loop
+        io_loop.core.is_kept.set(true);
+        io_loop.guest()
     }
 
     /// This thread's current loop, if it has one. Tornado: `IOLoop.current(instance=False)`.
@@ -107,7 +181,10 @@ impl IoLoop {
         IoLoop::try_current().filter(|io_loop| io_loop.core.state.get() == State::Running)
     }
 
-    /// Makes this loop the thread's current one, until another is. Tornado: `make_current`.
+    /// Makes this loop the thread's current one, until another is, and keeps it open until then.
+    /// Tornado: `make_current`.
+    ///
+    /// Nothing happens on a closed loop, or while the thread ends.
     ///
     /// # Panics
     ///
@@ -117,10 +194,15 @@ impl IoLoop {
         if let Some(running) = IoLoop::running().filter(|running| running != self) {
             panic!("make_current: {running:?} is running, it stays current until it stops");
         }
-        // A thread that is ending keeps none: nobody would take it away again.
-        if AT_END.try_with(|_| ()).is_ok() {
-            drop(replace_current(Some(self.clone())));
+        if is_ending() || self.core.is_closed() {
+            return;
         }
+        let before = replace_current(Some(self.guest()));
+        if let Some(before) = &before {
+            before.core.is_kept.set(false);
+        }
+        self.core.is_kept.set(true);
+        drop(before);
     }
 
     /// Leaves the thread without a current loop. Nothing happens if it has none. Tornado:
@@ -134,7 +216,9 @@ impl IoLoop {
         if let Some(running) = IoLoop::running() {
             panic!("clear_current: {running:?} is running, it stays current until it stops");
         }
-        drop(replace_current(None));
+        if let Some(before) = replace_current(None) {
+            before.core.is_kept.set(false);
+        }
     }
 
     /// The handle of the process's loop, the same for every thread. Tornado: `IOLoop.instance()`.
@@ -152,6 +236,41 @@ impl IoLoop {
         match &*instance {
             Some(handle) if !handle.is_closed() => handle.clone(),
             _ => instance.insert(IoLoop::current().handle()).clone(),
+        }
+    }
+}
+
+impl Clone for IoLoop {
+    #[inline]
+    fn clone(&self) -> IoLoop {
+        if self.is_owner {
+            self.core.owners.set(self.core.owners.get() + 1);
+        }
+        IoLoop { core: self.core.clone(), is_owner: self.is_owner }
+    }
+}
+
+impl Drop for IoLoop {
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_owner {
+            self.core.owners.set(self.core.owners.get() - 1);
+        }
+        let is_last = Rc::strong_count(&self.core) == 1;
+        if self.is_owner || is_last {
+            self.close_if_unowned(is_last);
+        }
+    }
+}
+
+impl IoLoop {
+    /// Closes the loop if nobody owns it any more. One that runs is closed when it has stopped.
+    #[cold]
+    pub(super) fn close_if_unowned(&self, is_last: bool) {
+        let core = &*self.core;
+        let is_unowned = core.owners.get() == 0 && !core.is_kept.get();
+        if (is_unowned || is_last) && core.state.get() == State::Open {
+            self.close();
         }
     }
 }

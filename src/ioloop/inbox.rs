@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use super::ready::Posted;
 use super::slots::Key;
@@ -82,7 +82,8 @@ pub(crate) struct Inbox {
     /// `None` once the loop is closed.
     items: Mutex<Option<VecDeque<Item>>>,
     doorbell: Doorbell,
-    waker: mio::Waker,
+    /// `None` once the loop is closed: a handle that is kept longer keeps no eventfd.
+    waker: RwLock<Option<mio::Waker>>,
     /// How often the eventfd was written to.
     notified: AtomicU64,
 }
@@ -111,9 +112,11 @@ impl fmt::Display for LoopId {
     }
 }
 
-/// Inboxes by loop number; number 0 is never given out.
+/// Inboxes by loop number; number 0 is never given out. A number is taken until the last handle of
+/// its loop is gone, also when the loop is closed: whoever still compares by number must not take a new
+/// loop for the old one.
 struct Registry {
-    inboxes: Vec<Option<Arc<Inbox>>>,
+    inboxes: Vec<Option<Weak<Inbox>>>,
     serial: u64,
 }
 
@@ -124,7 +127,7 @@ impl Inbox {
     ///
     /// # Errors
     ///
-    /// If [`MAX_LOOPS`] loops are open.
+    /// If there are [`MAX_LOOPS`] loops, or handles of closed ones.
     pub(crate) fn register(waker: mio::Waker) -> std::io::Result<Arc<Inbox>> {
         let mut registry = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
         registry.serial += 1;
@@ -134,7 +137,9 @@ impl Inbox {
         let vacant = registry.inboxes.iter().skip(1).position(Option::is_none);
         let number = vacant.map_or(registry.inboxes.len(), |position| position + 1);
         if number > MAX_LOOPS {
-            return Err(std::io::Error::other(format!("{MAX_LOOPS} loops are open already")));
+            return Err(std::io::Error::other(format!(
+                "there are {MAX_LOOPS} loops already, or handles of closed ones"
+            )));
         }
         if vacant.is_none() {
             registry.inboxes.push(None);
@@ -144,10 +149,10 @@ impl Inbox {
             id: LoopId::new(number, serial),
             items: Mutex::new(Some(VecDeque::new())),
             doorbell: Doorbell::default(),
-            waker,
+            waker: RwLock::new(Some(waker)),
             notified: AtomicU64::new(0),
         });
-        registry.inboxes[number] = Some(inbox.clone());
+        registry.inboxes[number] = Some(Arc::downgrade(&inbox));
         Ok(inbox)
     }
 
@@ -169,7 +174,8 @@ impl Inbox {
             self.notified.fetch_add(1, SeqCst);
             // Writing to an eventfd that is in nobody's way cannot fail; if it does, the loop
             // takes the item at its next turn.
-            if let Err(error) = self.waker.wake() {
+            let waker = self.waker.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(Err(error)) = waker.as_ref().map(mio::Waker::wake) {
                 report::error(format_args!("cannot wake {}: {error}", self.id));
             }
         }
@@ -202,15 +208,21 @@ impl Inbox {
     /// Refuses what is posted from now on, and returns what had been promised to run.
     pub(crate) fn close(&self) -> VecDeque<Item> {
         let items = self.items.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(self.waker.write().unwrap_or_else(PoisonError::into_inner).take());
+        items.unwrap_or_default()
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
         let mut registry = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
         registry.inboxes[self.id.number()] = None;
-        items.unwrap_or_default()
     }
 }
 
 fn find(number: usize) -> Option<Arc<Inbox>> {
     let registry = REGISTRY.read().unwrap_or_else(PoisonError::into_inner);
-    registry.inboxes.get(number)?.clone()
+    registry.inboxes.get(number)?.as_ref()?.upgrade()
 }
 
 /// Wakes slot `key` of loop `number` from wherever this is; nothing happens if that loop is gone.

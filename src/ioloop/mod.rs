@@ -48,10 +48,14 @@ pub(crate) use waker::{pack, unpack, waker, word_of};
 
 /// An event loop: coroutines, callbacks, timers and sockets of one thread.
 ///
-/// A value of this type is a handle: cloning it gives another handle of the same loop, and the loop
-/// is closed when [`close`](IoLoop::close) is called or the last handle is dropped. (What the loop
-/// itself keeps, a coroutine, callback or handler that holds a handle of it, does not let that happen:
-/// then `close` it.) It stays on its thread; other threads talk to the loop through a [`LoopHandle`].
+/// A value of this type is a handle: cloning it gives another handle of the same loop. The loop is
+/// closed when [`close`](IoLoop::close) is called, or the last handle goes of those that own it: the
+/// one that [`new`](IoLoop::new) or a builder gave, and its clones. Handles from
+/// [`current`](IoLoop::current) do not own it, so coroutines may hold them. (A coroutine, callback or
+/// handler that was given a *clone of an owner* keeps its own loop open: then `close` it.) It stays on
+/// its thread; other threads talk to the loop through a [`LoopHandle`].
+///
+/// The first loop that is made on a thread is its [current](IoLoop::current) one, until it is closed.
 ///
 /// ```
 /// use waterspout::IoLoop;
@@ -61,9 +65,10 @@ pub(crate) use waker::{pack, unpack, waker, word_of};
 /// assert_eq!(answer, 42);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone)]
 pub struct IoLoop {
     core: Rc<Core>,
+    /// Whether it keeps the loop open; see `current`.
+    is_owner: bool,
 }
 
 /// When something is due: an instant, or a time from now. Both ways work wherever one is taken.
@@ -95,7 +100,8 @@ pub struct Timeout {
 }
 
 impl IoLoop {
-    /// A loop with defaults. It is not current until it starts or is made so.
+    /// A loop with defaults. It is the thread's current one if that has none; otherwise it is not
+    /// current until it starts or is made so.
     ///
     /// # Errors
     ///

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use super::IoLoop;
 use super::introspect::CoroutineInfo;
 use super::slots::{Full, Key, Slots};
-use crate::report::Panic;
+use crate::report::{self, Panic};
 
 /// Something that a loop suspends and resumes.
 pub(crate) trait Resume {
@@ -68,6 +68,10 @@ impl Callback {
         location: &'static Location<'static>,
         callback: impl FnOnce() + 'static,
     ) -> Callback {
+        if report::is_handling() {
+            let callback = move || report::handling(callback);
+            return Callback(Box::new(Located { location, callback }));
+        }
         Callback(Box::new(Located { location, callback }))
     }
 
@@ -178,6 +182,15 @@ impl Scheduler {
     /// How many slots are live.
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Where the callbacks that are queued were added.
+    pub(crate) fn callbacks(&self) -> Vec<&'static Location<'static>> {
+        let location = |ready: &Ready| match ready {
+            Ready::Call(callback) => Some(callback.location()),
+            Ready::Slot(_) => None,
+        };
+        self.queue.iter().filter_map(location).collect()
     }
 
     /// Every live slot.

@@ -7,14 +7,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::core::{Core, State};
+use super::core::{Core, Scope, State};
 use super::current::Entered;
 use super::introspect::CoroutineInfo;
 use super::readiness::Readiness;
 use super::ready::{Callback, Resume};
 use super::slots::Key;
 use super::{IoLoop, pack, waker};
-use crate::error::{RunError, StartError};
+use crate::error::{ExcInfo, RunError, StartError};
+use crate::report::{self, Exception};
 use crate::{foreign, resumption};
 
 impl IoLoop {
@@ -56,9 +57,12 @@ impl IoLoop {
         if self.core.state.get() == State::Closed {
             return Err(StartError::Closed);
         }
-        let entered = self.enter();
-        self.core.state.set(State::Running);
-        Ok(Running { core: &self.core, _entered: entered })
+        let core = &*self.core;
+        let (within, entered) = (core.scope(Key::NONE), Some(self.enter()));
+        core.state.set(State::Running);
+        core.has_run.set(true);
+        let is_owned = core.owners.get() > 0;
+        Ok(Running { io_loop: self, is_owned, _within: within, entered })
     }
 
     /// Runs the loop until the future that `make` returns has finished, and gives its output.
@@ -188,13 +192,10 @@ impl IoLoop {
             State::Open => core.state.set(State::Closed),
         }
         let _entered = self.enter();
-        let mut posted = core.inbox.close();
-        while let Some(item) = posted.pop_front() {
-            foreign::discard(item);
-        }
+        foreign::discard_all(core.inbox.close());
         let slots = core.scheduler.borrow().keys();
         for slot in slots.into_iter().filter_map(|key| core.remove(key)) {
-            foreign::call("destructor of a coroutine", None, || slot.close());
+            slot.close();
         }
         loop {
             let next = core.scheduler.borrow_mut().next();
@@ -214,24 +215,47 @@ impl IoLoop {
     }
 }
 
-impl Drop for IoLoop {
-    fn drop(&mut self) {
-        if Rc::strong_count(&self.core) == 1 && self.core.state.get() == State::Open {
-            self.close();
+impl IoLoop {
+    /// Its thread ends. If nobody has ever run the loop, says what has waited for that in vain.
+    pub(super) fn report_what_never_ran(&self) {
+        let core = &*self.core;
+        if core.has_run.get() {
+            return;
         }
+        let tell = |what, name, location| {
+            let info =
+                ExcInfo::error("it has not run: its thread has ended without running a loop");
+            report::report(Exception { what, name, location: Some(location), info });
+        };
+        for coroutine in self.coroutines() {
+            tell("coroutine", Some(coroutine.name), coroutine.started_at);
+        }
+        let callbacks = core.scheduler.borrow().callbacks();
+        let timers: Vec<_> = core.calls.borrow().iter().map(|(_, call)| call.location()).collect();
+        callbacks.into_iter().chain(timers).for_each(|location| tell("callback", None, location));
     }
 }
 
 /// The loop runs: it is current, and stops being either also on unwinding.
+///
+/// It may run within the eager part of a coroutine, where no loop did: that one goes on after.
 struct Running<'a> {
-    core: &'a Core,
-    _entered: Entered,
+    io_loop: &'a IoLoop,
+    /// Somebody owned it when it began to run.
+    is_owned: bool,
+    _within: Scope<'a>,
+    entered: Option<Entered>,
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.core.state.set(State::Open);
-        self.core.stop.set(false);
+        let core = &self.io_loop.core;
+        core.state.set(State::Open);
+        core.stop.set(false);
+        drop(self.entered.take());
+        if self.is_owned {
+            self.io_loop.close_if_unowned(false);
+        }
     }
 }
 

@@ -198,6 +198,8 @@ impl IoLoop {
         core.traces(Step::Resume(slot.info().map(|info| info.name)));
         let info = || slot.info().map_or("a handler".into(), |info| info.to_string());
         self.timed(info, || self.resume(slot.clone(), main));
+        // What panics from here on is none of the slot's.
+        core.current.set(Key::NONE);
     }
 
     #[cold]
