@@ -688,6 +688,7 @@ fn a_socket_polled_on_another_loop_names_both_and_loses_nothing() {
         assert!(message.contains(&format!("{owner:?}")), "{message}");
         assert!(message.contains(&format!("{other:?}")), "{message}");
     }
+    IoLoop::clear_current();
     let message = server.try_read(&mut buf).unwrap_err().to_string();
     assert!(message.contains("outside of any loop"), "{message}");
 
@@ -719,10 +720,8 @@ fn a_socket_of_a_closed_loop_says_that_it_is_closed() {
     let io_loop = IoLoop::new().unwrap();
     let (here, _there) = io_loop.run_sync(async || UnixStream::pair().unwrap()).unwrap();
     io_loop.close();
-    io_loop.make_current();
     let mut cx = Context::from_waker(Waker::noop());
     let polled = Pin::new(&mut &here).poll_read(&mut cx, &mut [0; 8]);
-    IoLoop::clear_current();
     let Poll::Ready(Err(error)) = polled else { panic!("{polled:?}") };
     let closed = error.get_ref().is_some_and(|inner| inner.is::<waterspout::LoopClosed>());
     assert!(closed, "{error:?}");

@@ -34,13 +34,15 @@ impl Drop for AtEnd {
     }
 }
 
+type Loops = Vec<(LoopId, Weak<Core>)>;
+
 thread_local! {
     /// Has no destructor, so that destructors at the end of the thread find it, too.
     static CURRENT: ManuallyDrop<RefCell<Option<IoLoop>>> =
         const { ManuallyDrop::new(RefCell::new(None)) };
     /// The loops of this thread. It has no destructor for the same reason, and no memory when it is
     /// empty.
-    static LOOPS: ManuallyDrop<RefCell<Vec<(LoopId, Weak<Core>)>>> =
+    static LOOPS: ManuallyDrop<RefCell<Loops>> =
         const { ManuallyDrop::new(RefCell::new(Vec::new())) };
     static AT_END: AtEnd = const { AtEnd };
 }
@@ -118,6 +120,7 @@ impl IoLoop {
     }
 
     /// The loop of that name, if it is one of this thread: current or not, running or not.
+    #[allow(dead_code)]
     pub(crate) fn of(id: LoopId) -> Option<IoLoop> {
         IoLoop::find(|known| known == id)
     }

@@ -232,6 +232,11 @@ pub(crate) fn wake(number: usize, key: Key) {
     }
 }
 
+/// Whether loop `id` is closed, or gone.
+pub(crate) fn is_closed(id: LoopId) -> bool {
+    find(id.number()).is_none_or(|inbox| inbox.id != id || inbox.is_closed())
+}
+
 /// Tells loop `id` that something of its was dropped on another thread.
 pub(crate) fn forget(id: LoopId, item: Item) {
     match find(id.number()) {

@@ -39,7 +39,7 @@ pub use periodic::PeriodicCallback;
 pub(crate) use self::core::Core;
 pub(crate) use current::{on_current, with_current};
 pub(crate) use handlers::rearm;
-pub(crate) use inbox::{Item, LoopId, forget};
+pub(crate) use inbox::{Item, LoopId, forget, is_closed};
 use introspect::Trace;
 pub(crate) use readiness::{By, Direction, SHORT_IS_DRAINED, Until, Wait};
 pub(crate) use ready::{Callback, Resume};

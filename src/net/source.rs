@@ -19,7 +19,7 @@ use mio::event::Source;
 use super::lent::Lent;
 use crate::error::LoopClosed;
 use crate::ioloop::{
-    By, Core, Direction, IoLoop, Item, Key, LoopId, Until, Wait, forget, with_current,
+    By, Core, Direction, IoLoop, Item, Key, LoopId, Until, Wait, forget, is_closed, with_current,
 };
 use crate::{foreign, resumption};
 
@@ -108,8 +108,10 @@ impl Token {
     /// Why it cannot be used here.
     #[cold]
     fn misused(&self) -> io::Error {
+        if is_closed(self.id) {
+            return LoopClosed.into();
+        }
         let message = match with_current(|core| core.id()) {
-            Some(here) if here == self.id => return LoopClosed.into(),
             Some(here) => format!(
                 "this socket belongs to {} and was used on {here}: make it on the loop that uses it",
                 self.id
