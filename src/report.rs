@@ -87,6 +87,7 @@ pub(crate) fn hand_over(handler: Option<&dyn Fn(&Exception)>, exception: &Except
 }
 
 /// Whether this is a handler's doing.
+#[inline(always)]
 pub(crate) fn is_handling() -> bool {
     IS_HANDLING.get()
 }

@@ -115,6 +115,7 @@ impl IoLoop {
     }
 
     /// A handle that does not keep the loop open.
+    #[inline]
     pub(super) fn guest(&self) -> IoLoop {
         IoLoop { core: self.core.clone(), is_owner: false }
     }
@@ -176,7 +177,8 @@ impl IoLoop {
     /// This thread's current loop, if it has one. Tornado: `IOLoop.current(instance=False)`.
     #[inline]
     pub fn try_current() -> Option<IoLoop> {
-        CURRENT.with(|current| current.borrow().clone())
+        // What is kept there is a guest; said so, nobody has to look.
+        CURRENT.with(|current| current.borrow().as_ref().map(IoLoop::guest))
     }
 
     /// The loop that runs on this thread, if one does.
@@ -256,23 +258,29 @@ impl Clone for IoLoop {
 impl Drop for IoLoop {
     #[inline]
     fn drop(&mut self) {
-        if self.is_owner {
-            self.core.owners.set(self.core.owners.get() - 1);
-        }
-        let is_last = Rc::strong_count(&self.core) == 1;
-        if self.is_owner || is_last {
-            self.close_if_unowned(is_last);
+        if self.is_owner || Rc::strong_count(&self.core) == 1 {
+            self.leave();
         }
     }
 }
 
 impl IoLoop {
-    /// Closes the loop if nobody owns it any more. One that runs is closed when it has stopped.
+    /// An owner goes, or the last handle.
     #[cold]
-    pub(super) fn close_if_unowned(&self, is_last: bool) {
+    fn leave(&self) {
+        let owners = &self.core.owners;
+        owners.set(owners.get() - usize::from(self.is_owner));
+        if Rc::strong_count(&self.core) == 1 {
+            self.core.is_kept.set(false);
+        }
+        self.close_if_unowned();
+    }
+
+    /// Closes the loop if nobody owns it any more. One that runs is closed when it has stopped.
+    pub(super) fn close_if_unowned(&self) {
         let core = &*self.core;
         let is_unowned = core.owners.get() == 0 && !core.is_kept.get();
-        if (is_unowned || is_last) && core.state.get() == State::Open {
+        if is_unowned && core.state.get() == State::Open {
             self.close();
         }
     }

@@ -254,7 +254,7 @@ impl Drop for Running<'_> {
         core.stop.set(false);
         drop(self.entered.take());
         if self.is_owned {
-            self.io_loop.close_if_unowned(false);
+            self.io_loop.close_if_unowned();
         }
     }
 }
