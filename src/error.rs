@@ -129,6 +129,9 @@ pub enum StreamError {
     WriteBufferFull,
     /// Another read of this stream is under way: await that first.
     AlreadyReading,
+    /// It has to wait for what the stream is over, which belongs to another loop of this thread: read
+    /// on the loop that the stream was made on. The stream stays open.
+    OtherLoop,
 }
 
 impl StreamError {
@@ -150,6 +153,9 @@ impl fmt::Display for StreamError {
             StreamError::AlreadyReading => {
                 f.write_str("another read of this stream is under way, await that first")
             }
+            StreamError::OtherLoop => f.write_str(
+                "the stream belongs to another loop, read on the one that it was made on",
+            ),
         }
     }
 }
@@ -167,6 +173,7 @@ impl From<StreamError> for std::io::Error {
             StreamError::Closed(Some(error)) => error.kind(),
             StreamError::WriteBufferFull => std::io::ErrorKind::StorageFull,
             StreamError::AlreadyReading => std::io::ErrorKind::ResourceBusy,
+            StreamError::OtherLoop => std::io::ErrorKind::Other,
         };
         std::io::Error::new(kind, error)
     }

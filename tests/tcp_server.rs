@@ -4,6 +4,7 @@ mod child;
 mod common;
 
 use std::cell::{Cell, RefCell};
+use std::error::Error;
 use std::io::{self, ErrorKind, Read};
 use std::net::{self, SocketAddr, SocketAddrV6};
 use std::rc::Rc;
@@ -15,7 +16,7 @@ use futures::future::join_all;
 use waterspout::coroutine::{self, moment, sleep, with_timeout};
 use waterspout::iostream::{IoStream, Options};
 use waterspout::net::{BindOptions, TcpServer, TcpStream, bind_sockets, pipe};
-use waterspout::{Exception, IoLoop};
+use waterspout::{Exception, IoLoop, StreamError};
 
 type Stream = IoStream<TcpStream>;
 
@@ -332,6 +333,164 @@ async fn a_handler_that_drops_the_server_ends_with_it() {
     until(|| IoLoop::current().counters().live < live).await;
 }
 
+/// A handler that writes a lot, and does not wait for it.
+fn lavish_server(bytes: usize) -> (TcpServer, SocketAddr) {
+    let (sockets, address) = listener();
+    let server = TcpServer::new(move |stream: Stream, _| async move {
+        stream.write(vec![b'x'; bytes]);
+    });
+    server.add_sockets(sockets).unwrap();
+    (server, address)
+}
+
+#[waterspout::test]
+async fn drain_waits_until_what_was_written_has_been_sent() {
+    const BYTES: usize = 32 << 20;
+    let (server, address) = lavish_server(BYTES);
+    let client = connect(address).await;
+    until(|| server.accepted() == 1).await;
+    assert_eq!(server.connections(), 1, "its handler is done, and it is not");
+    let reading = coroutine::start(async move {
+        let mut read = 0;
+        while let Ok(chunk) = client.read_some(1 << 20).await {
+            read += chunk.len();
+        }
+        read
+    });
+    assert_eq!(server.drain(Duration::from_secs(60)).await, 0);
+    drop(server);
+    assert_eq!(reading.await, BYTES);
+}
+
+#[waterspout::test(virtual_time)]
+async fn drain_cuts_off_who_does_not_take_what_was_written() {
+    let (server, address) = lavish_server(64 << 20);
+    let client = connect(address).await;
+    until(|| server.accepted() == 1).await;
+    assert_eq!(server.drain(Duration::from_secs(60)).await, 1);
+    assert_eq!(server.connections(), 0);
+    let mut read = 0;
+    while let Ok(chunk) = client.read_some(1 << 20).await {
+        read += chunk.len();
+    }
+    assert!(read < 64 << 20, "all of it arrived");
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_connection_has_its_place_until_what_was_written_has_been_sent() {
+    let (sockets, address) = listener();
+    let server = TcpServer::new(|stream: Stream, _| async move {
+        stream.write(vec![b'x'; 16 << 20]);
+    });
+    let server = server.max_connections(1);
+    server.add_sockets(sockets).unwrap();
+    let clients = join_all((0..2).map(|_| connect(address))).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(server.accepted(), 1);
+    let (one, other) = (clients[0].read_until_close(), clients[1].read_until_close());
+    assert_eq!(one.await.unwrap().len() + other.await.unwrap().len(), 32 << 20);
+}
+
+#[waterspout::coroutine]
+async fn echo_as_a_coroutine(stream: Stream) -> Result<(), StreamError> {
+    loop {
+        let line = stream.read_until(b"\n", 1024).await?;
+        stream.write(line).await?;
+    }
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_server_that_was_drained_and_dropped_serves_nobody() {
+    for drains in [true, false] {
+        let (sockets, address) = listener();
+        let server = TcpServer::new(|stream, _| echo_as_a_coroutine(stream));
+        server.add_sockets(sockets).unwrap();
+        let client = connect(address).await;
+        assert_eq!(ask(&client, "one").await, "one");
+        if drains {
+            assert_eq!(server.drain(Duration::from_secs(1)).await, 1);
+            assert_eq!(server.connections(), 0);
+        }
+        drop(server);
+        client.write("two\n");
+        let answer = client.read_until(b"\n", 1024).await;
+        assert!(matches!(answer, Err(StreamError::Closed(_))), "{answer:?}");
+    }
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_handler_whose_stream_was_given_away_has_ended_and_the_stream_has_not() {
+    let (sockets, address) = listener();
+    let room = Rc::new(RefCell::new(Vec::new()));
+    let joined = room.clone();
+    let server = TcpServer::new(move |stream: Stream, _| {
+        joined.borrow_mut().push(stream);
+        async {}
+    });
+    server.add_sockets(sockets).unwrap();
+    let client = connect(address).await;
+    until(|| !room.borrow().is_empty() && server.connections() == 0).await;
+    assert_eq!(server.drain(Duration::from_secs(1)).await, 0);
+    room.borrow()[0].write("still there\n");
+    assert_eq!(client.read_until(b"\n", 99).await.unwrap(), b"still there\n");
+}
+
+#[waterspout::test(virtual_time)]
+async fn drains_within_handlers_and_beside_each_other_all_end() {
+    let (sockets, address) = listener();
+    let own = Rc::new(RefCell::new(None::<Rc<TcpServer>>));
+    let (within, drained) = (own.clone(), Rc::new(Cell::new(None)));
+    let left = drained.clone();
+    let server = TcpServer::new(move |stream: Stream, _| {
+        let (server, left) = (within.borrow().clone().unwrap(), left.clone());
+        async move {
+            stream.read_bytes(1).await?;
+            // It waits for itself, and is cancelled by itself.
+            left.set(Some(server.drain(Duration::from_secs(2)).await));
+            moment().await;
+            left.set(None);
+            Ok::<(), StreamError>(())
+        }
+    });
+    let server = Rc::new(server);
+    *own.borrow_mut() = Some(server.clone());
+    server.add_sockets(sockets).unwrap();
+    let client = connect(address).await;
+    client.write("!");
+    until(|| server.connections() == 1).await;
+    let draining: Vec<_> = (3..6)
+        .map(|seconds| {
+            let server = server.clone();
+            coroutine::start(async move { server.drain(Duration::from_secs(seconds)).await })
+        })
+        .collect();
+    for drain in draining {
+        assert_eq!(drain.await, 0);
+    }
+    assert_eq!(drained.get(), Some(1));
+    assert_eq!(client.read_until_close().await.unwrap(), b"");
+    own.take();
+}
+
+#[test]
+fn closing_the_loop_while_a_server_drains_ends_all_of_it() {
+    let io_loop = IoLoop::builder().virtual_time().build().unwrap();
+    let client = io_loop.run_sync(|| async {
+        let (server, address) = lavish_server(64 << 20);
+        let client = net::TcpStream::connect(address).unwrap();
+        until(|| server.connections() == 1).await;
+        drop(coroutine::spawn(async move { server.drain(Duration::from_secs(3600)).await }));
+        moment().await;
+        client
+    });
+    io_loop.close();
+    let mut client = client.unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let ended = io::copy(&mut client, &mut io::sink());
+    let reset = |error: io::Error| assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    let _ = ended.map_err(reset);
+}
+
 // ---------------------------------------------------------------------------------------------
 // How many
 
@@ -461,6 +620,61 @@ fn errors_and_panics_of_a_handler_are_reported_with_the_peer_and_the_server_goes
         assert!(exception.contains("a connection handler"), "{exception}");
         assert!(exception.contains(what) && exception.contains(&peer), "{exception}");
     }
+}
+
+#[test]
+fn a_client_that_hangs_up_is_reported_to_nobody() {
+    fn hang_up<F, O>(handle: impl Fn(Stream) -> F + 'static) -> Vec<String>
+    where
+        F: Future<Output = Result<(), O>> + 'static,
+        O: std::fmt::Debug + 'static,
+    {
+        exceptions(|| async move {
+            let (sockets, address) = listener();
+            let server = TcpServer::new(move |stream, _| handle(stream));
+            server.add_sockets(sockets).unwrap();
+            for _ in 0..3 {
+                let client = connect(address).await;
+                assert_eq!(ask(&client, "hello").await, "hello");
+            }
+            until(|| server.accepted() == 3 && server.connections() == 0).await;
+        })
+    }
+    // The error by itself, and as what `?` makes of it.
+    async fn echoes<E: From<StreamError>>(stream: Stream) -> Result<(), E> {
+        loop {
+            let line = stream.read_until(b"\n", 1024).await?;
+            stream.write(line).await?;
+        }
+    }
+    const NOTHING: [&str; 0] = [];
+    assert_eq!(hang_up(echoes::<StreamError>), NOTHING);
+    assert_eq!(hang_up(echoes::<io::Error>), NOTHING);
+    assert_eq!(hang_up(echoes::<Box<dyn Error>>), NOTHING);
+    assert_eq!(hang_up(echoes::<Box<dyn Error + Send + Sync>>), NOTHING);
+    assert_eq!(hang_up(echo_as_a_coroutine), NOTHING);
+    // What is an error of the handler's own, or has closed the stream, is one.
+    let eof = |_| async { Err(io::Error::from(ErrorKind::UnexpectedEof)) };
+    assert_eq!(hang_up_reports(eof), 1);
+    let limit = |stream: Stream| async move { stream.read_until(b"\n", 2).await.map(drop) };
+    assert_eq!(hang_up_reports(limit), 1);
+}
+
+/// How often it is reported that a handler ended as it does after a line of a client.
+fn hang_up_reports<F, E>(handle: impl Fn(Stream) -> F + 'static) -> usize
+where
+    F: Future<Output = Result<(), E>> + 'static,
+    E: std::fmt::Debug + 'static,
+{
+    let told = exceptions(|| async move {
+        let (sockets, address) = listener();
+        let server = TcpServer::new(move |stream, _| handle(stream));
+        server.add_sockets(sockets).unwrap();
+        let client = connect(address).await;
+        client.write("a line\n");
+        client.closed().await;
+    });
+    told.len()
 }
 
 #[test]
@@ -620,6 +834,30 @@ fn without_file_descriptors_accepting_pauses_and_goes_on_by_itself() {
     assert_eq!(server.hear_past_the_log(), "1", "a line each time is a flood");
     let (status, said) = server.end();
     assert!(status.success(), "{said}");
+}
+
+#[test]
+fn without_a_logger_a_pause_and_what_fails_are_told_on_standard_error() {
+    let test = "without_a_logger_a_pause_and_what_fails_are_told_on_standard_error";
+    if child::is_child(test) {
+        child::limit_open_files(64);
+        let serve = || async {
+            let (sockets, address) = listener();
+            let server = TcpServer::new(|stream: Stream, _| async move {
+                stream.read_bytes(1).await.map(drop)?;
+                Err(io::Error::other("no luck"))
+            });
+            server.add_sockets(sockets).unwrap();
+            let clients: Vec<_> = join_all((0..40).map(|_| TcpStream::connect(address))).await;
+            clients[0].as_ref().unwrap().write_all(b"!").await.unwrap();
+            sleep(Duration::from_millis(300)).await;
+        };
+        return IoLoop::new().unwrap().run_sync(serve).unwrap();
+    }
+    let (status, told) = child::Child::start(test).end();
+    assert!(status.success(), "{told}");
+    assert_eq!(told.matches("pauses: ").count(), 1, "{told}");
+    assert_eq!(told.matches("exception in a connection handler: ").count(), 1, "{told}");
 }
 
 #[test]

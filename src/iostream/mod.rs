@@ -31,7 +31,8 @@ use std::task::{Context, Poll, Waker, ready};
 use futures::io::{AsyncRead, AsyncWrite};
 
 pub use crate::error::{ReadBufferFull, StreamError, UnsatisfiableRead};
-use crate::ioloop::IoLoop;
+use crate::foreign;
+use crate::ioloop::{IoLoop, LoopId, on_current, with_current};
 use crate::net::Lent;
 use crate::resumption;
 use crate::wait_queue::{Left, Place, WaitQueue, wake};
@@ -71,6 +72,8 @@ pub struct IoStream<S: Transport> {
 }
 
 struct Inner<S> {
+    /// The loop that it was made on. It is written to and closed whichever loop is current.
+    home: LoopId,
     /// What the stream is over; gone once closed, or when whoever uses it just then is done.
     io: RefCell<Option<S>>,
     is_closed: Cell<bool>,
@@ -114,16 +117,28 @@ impl Default for Options {
 }
 
 impl<S: Transport> IoStream<S> {
-    /// A stream over `io` with Tornado's limits: 100 MiB received, any number written.
+    /// A stream over `io` with Tornado's limits: 100 MiB received, any number written. It belongs to
+    /// the current loop, as what it is over has to.
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`].
+    #[track_caller]
     pub fn new(io: S) -> IoStream<S> {
         IoStream::with_options(io, Options::default())
     }
 
     /// A stream over `io` with other limits.
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`].
+    #[track_caller]
     pub fn with_options(io: S, mut options: Options) -> IoStream<S> {
         let largest = Lent::SIZE.min(options.max_buffer_size / 2).max(1);
         options.read_chunk_size = options.read_chunk_size.clamp(1, largest);
         let inner = Inner {
+            home: on_current(|core| core.id()),
             io: RefCell::new(Some(io)),
             is_closed: Cell::new(false),
             received: RefCell::new(Buffer::default()),
@@ -147,13 +162,12 @@ impl<S: Transport> IoStream<S> {
         if self.is_closed() {
             return None;
         }
-        let shown = match self.inner.io.try_borrow() {
+        let _released = Release(&self.inner);
+        match self.inner.io.try_borrow() {
             Ok(io) => io.as_ref().map(look),
             // The transport itself asks, while it is being used.
             Err(_) => None,
-        };
-        self.inner.release_io();
-        shown
+        }
     }
 
     /// Closes the stream now. What was written and is unsent is dropped, and its writes give an
@@ -191,25 +205,44 @@ impl<S: Transport> IoStream<S> {
         std::future::poll_fn(move |cx| watch.poll(cx))
     }
 
-    /// Calls `callback` in a later turn when the stream is closed, once; also if it is already.
+    /// Calls `callback` in a later turn of the stream's loop when the stream is closed, once; also if
+    /// it is already. A panic in it is reported. If the loop is closed, the callback is dropped.
     /// Tornado: `set_close_callback`.
-    ///
-    /// # Panics
-    ///
-    /// As [`IoLoop::current`].
     #[track_caller]
     pub fn set_close_callback(&self, callback: impl FnOnce() + 'static) {
+        let Some(home) = self.inner.home() else { return foreign::discard(callback) };
         let closed = self.closed();
-        IoLoop::current().spawn_callback(|| async {
+        home.spawn_callback(|| async {
             closed.await;
             callback();
         });
     }
 }
 
-impl<S: Transport> Inner<S> {
+impl<S> Inner<S> {
     fn is_closed(&self) -> bool {
         self.is_closed.get()
+    }
+
+    /// Drops what the stream is over, if it is closed and nobody uses that now.
+    fn release_io(&self) {
+        if self.is_closed() {
+            let io = self.io.try_borrow_mut().ok().and_then(|mut io| io.take());
+            // With nothing borrowed: this is foreign code.
+            foreign::discard(io);
+        }
+    }
+}
+
+impl<S: Transport> Inner<S> {
+    /// The loop that it was made on, unless that is closed.
+    fn home(&self) -> Option<IoLoop> {
+        IoLoop::of(self.home)
+    }
+
+    /// Whether the loop that it was made on is the current one, so that what it is over can be used.
+    fn is_at_home(&self) -> bool {
+        with_current(|core| core.id()) == Some(self.home)
     }
 
     /// Those who read and write are told before those who only wait for the close.
@@ -226,39 +259,31 @@ impl<S: Transport> Inner<S> {
         self.closed.wake_all();
     }
 
-    /// Drops what the stream is over, if it is closed and nobody uses that now.
-    fn release_io(&self) {
-        if self.is_closed() {
-            let io = self.io.try_borrow_mut().ok().and_then(|mut io| io.take());
-            // With nothing borrowed: this is foreign code.
-            drop(io);
-        }
-    }
-
     /// The error of whoever wants something of a closed stream.
     fn closed_error(&self) -> StreamError {
         StreamError::Closed(self.error.borrow().clone())
     }
 
     /// Uses what the stream is over. That is foreign code, which may call the stream: a close takes
-    /// effect after it, and a use within this use in the next turn.
+    /// effect after it, and a use within this use in the next turn. It may also panic, which leaves it
+    /// in a state that nobody knows: that is an error, and so closes the stream.
     fn poll_io<T>(
         &self,
         cx: &mut Context<'_>,
         poll: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let polled = match self.io.try_borrow_mut() {
+        let _released = Release(self);
+        match self.io.try_borrow_mut() {
             Ok(mut io) => match &mut *io {
-                Some(io) => poll(Pin::new(io), cx),
+                Some(io) => foreign::call("what a stream is over", None, || poll(Pin::new(io), cx))
+                    .unwrap_or_else(|| Poll::Ready(Err(io::Error::other("it panicked")))),
                 None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             },
             Err(_) => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-        };
-        self.release_io();
-        polled
+        }
     }
 
     /// Reads a chunk, of at most `most` bytes.
@@ -304,6 +329,16 @@ impl<S: Transport> Inner<S> {
     }
 }
 
+/// Whoever used what the stream is over is done with it, or has panicked: a close that waited for that
+/// takes effect.
+struct Release<'a, S>(&'a Inner<S>);
+
+impl<S> Drop for Release<'_, S> {
+    fn drop(&mut self) {
+        self.0.release_io();
+    }
+}
+
 struct Watch<S: Transport> {
     inner: Rc<Inner<S>>,
     place: Place,
@@ -322,7 +357,7 @@ impl<S: Transport> Watch<S> {
             // Whoever reads notices by himself, and wakes those who watch when he is done.
             let chunk = inner.options.read_chunk_size;
             let room = chunk.saturating_sub(inner.received.borrow().len());
-            if inner.reading.get() || room == 0 {
+            if inner.reading.get() || room == 0 || !inner.is_at_home() {
                 return Poll::Pending;
             }
             if inner.poll_receive(cx, room).is_pending() {

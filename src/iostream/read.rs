@@ -3,8 +3,12 @@
 use std::error::Error;
 use std::future::poll_fn;
 use std::io;
+#[cfg(feature = "regex")]
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+#[cfg(feature = "regex")]
+use std::time::Duration;
 
 use futures::stream::Stream;
 use memchr::memchr;
@@ -12,7 +16,10 @@ use memchr::memmem::Finder;
 
 use super::buffer::Buffer;
 use super::{Inner, IoStream, Transport};
+#[cfg(feature = "regex")]
+use crate::coroutine::{Sleep, sleep};
 use crate::error::{ReadBufferFull, StreamError, UnsatisfiableRead};
+use crate::{foreign, resumption};
 
 /// What a read finds in the bytes that have arrived.
 enum Found {
@@ -26,8 +33,35 @@ enum Found {
     Never(UnsatisfiableRead),
 }
 
-/// A read that looks for `find` in the bytes that have arrived; that is told, too, whether the stream
-/// has ended well after these. It is a handle of its stream.
+/// What comes after the bytes that have arrived.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// Nobody knows yet.
+    More,
+    /// Nothing, for an error has closed the stream.
+    Error,
+    /// Nothing: the stream has ended well.
+    End,
+}
+
+/// What a read looks for.
+trait Find {
+    /// Finds it in the bytes that have arrived.
+    fn find(&mut self, received: &[u8], after: After) -> Found;
+
+    /// Nothing more has arrived. Ready if it wants to look again at what has.
+    fn poll_idle(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
+impl<F: FnMut(&[u8], After) -> Found> Find for F {
+    fn find(&mut self, received: &[u8], after: After) -> Found {
+        self(received, after)
+    }
+}
+
+/// A read that looks for `find` in the bytes that have arrived. It is a handle of its stream.
 struct Reading<S: Transport, F> {
     stream: IoStream<S>,
     find: F,
@@ -35,7 +69,7 @@ struct Reading<S: Transport, F> {
     begun: bool,
 }
 
-impl<S: Transport, F: FnMut(&[u8], bool) -> Found> Reading<S, F> {
+impl<S: Transport, F: Find> Reading<S, F> {
     /// Waits until all that is wanted has arrived, and gives it to `take`.
     fn poll<T>(
         &mut self,
@@ -56,19 +90,29 @@ impl<S: Transport, F: FnMut(&[u8], bool) -> Found> Reading<S, F> {
     fn poll_found(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, StreamError>> {
         let inner = &*self.stream.inner;
         let max_buffer_size = inner.options.max_buffer_size;
+        let mut has_received = false;
         loop {
-            let closed = inner.is_closed();
-            let ended = closed && inner.error.borrow().is_none();
+            let after = match (inner.is_closed(), &*inner.error.borrow()) {
+                (false, _) => After::More,
+                (true, None) => After::End,
+                (true, Some(_)) => After::Error,
+            };
             let received = inner.received.borrow();
-            let found = (self.find)(received.as_slice(), ended);
+            let found = self.find.find(received.as_slice(), after);
             let room = max_buffer_size.checked_sub(received.len());
             drop(received);
+            let is_done =
+                after != After::More || matches!(found, Found::First(_) | Found::Never(_));
+            if is_done && !has_received {
+                // Receiving spends of the resumption's budget by itself.
+                ready!(resumption::poll_proceed(cx));
+            }
             let room = match (found, room) {
                 (Found::First(n), _) => return Poll::Ready(Ok(n)),
                 (Found::Never(error), _) => {
                     return Poll::Ready(Err(inner.give_up(io::ErrorKind::InvalidData, error)));
                 }
-                _ if closed => return Poll::Ready(Err(inner.closed_error())),
+                _ if after != After::More => return Poll::Ready(Err(inner.closed_error())),
                 (Found::Wants(wants), Some(room)) if wants <= room => room,
                 // With no room left, one byte more shows that it is too much.
                 (Found::More, Some(room)) => room.max(1),
@@ -77,9 +121,15 @@ impl<S: Transport, F: FnMut(&[u8], bool) -> Found> Reading<S, F> {
                     return Poll::Ready(Err(inner.give_up(io::ErrorKind::StorageFull, error)));
                 }
             };
-            inner.reader.set(Some(cx.waker().clone()));
+            if !inner.is_at_home() {
+                return Poll::Ready(Err(StreamError::OtherLoop));
+            }
+            foreign::discard(inner.reader.replace(Some(cx.waker().clone())));
             // Whether something has come or nothing more will: look again.
-            ready!(inner.poll_receive(cx, room));
+            match inner.poll_receive(cx, room) {
+                Poll::Ready(()) => has_received = true,
+                Poll::Pending => ready!(self.find.poll_idle(cx)),
+            }
         }
     }
 }
@@ -90,7 +140,7 @@ impl<S: Transport, F> Reading<S, F> {
         if std::mem::take(&mut self.begun) {
             let inner = &*self.stream.inner;
             inner.reading.set(false);
-            drop(inner.reader.take());
+            foreign::discard(inner.reader.take());
             inner.watch_again();
         }
     }
@@ -112,14 +162,16 @@ impl<S: Transport> Inner<S> {
         if self.is_closed() {
             return StreamError::Closed(Some(Arc::new(io::Error::new(kind, error))));
         }
-        log::info!(target: "waterspout", "{error}: closing the connection");
+        foreign::call("logger", None, || {
+            log::info!(target: "waterspout", "{error}: closing the connection");
+        });
         self.close(Some(io::Error::new(kind, error)));
         self.closed_error()
     }
 }
 
 /// So many bytes.
-fn exactly(n: usize) -> impl FnMut(&[u8], bool) -> Found {
+fn exactly(n: usize) -> impl FnMut(&[u8], After) -> Found {
     move |received, _| match n.checked_sub(received.len()) {
         None | Some(0) => Found::First(n),
         Some(missing) => Found::Wants(missing),
@@ -127,7 +179,7 @@ fn exactly(n: usize) -> impl FnMut(&[u8], bool) -> Found {
 }
 
 /// From 1 to `most` bytes, as soon as there are any.
-fn some(most: usize) -> impl FnMut(&[u8], bool) -> Found {
+fn some(most: usize) -> impl FnMut(&[u8], After) -> Found {
     move |received, _| match received.len().min(most) {
         0 if most > 0 => Found::Wants(1),
         n => Found::First(n),
@@ -169,17 +221,17 @@ fn delimited(
     delimiter: &[u8],
     max_bytes: usize,
     rest: bool,
-) -> impl FnMut(&[u8], bool) -> Found + use<> {
+) -> impl FnMut(&[u8], After) -> Found + use<> {
     let delimiter = Delimiter::new(delimiter);
     // Where the delimiter may begin that was not found yet.
     let mut from = 0;
-    move |received, ended| {
+    move |received, after| {
         let within = &received[..received.len().min(max_bytes)];
         if let Some(at) = delimiter.find(&within[from..]) {
             return Found::First(from + at + delimiter.len());
         }
         from = (within.len() + 1).saturating_sub(delimiter.len());
-        if rest && ended && (1..=max_bytes).contains(&received.len()) {
+        if rest && after == After::End && (1..=max_bytes).contains(&received.len()) {
             Found::First(received.len())
         } else if received.len() >= max_bytes {
             Found::Never(UnsatisfiableRead { max_bytes })
@@ -189,13 +241,76 @@ fn delimited(
     }
 }
 
+/// A regular expression says nothing of where a match may begin whose end has not arrived yet, so it
+/// always has to be looked for from the beginning. Doing that for each chunk would take quadratic
+/// time. So bytes are looked at when they have doubled since the last time, or when there is a pause
+/// as long as looking takes: altogether that takes no more than twice the time of one look and of the
+/// transfer, and a match is not kept waiting for bytes that need not come.
+#[cfg(feature = "regex")]
+struct Search {
+    regex: regex::bytes::Regex,
+    max_bytes: usize,
+    max_buffer_size: usize,
+    /// How many bytes were looked at in vain.
+    searched: usize,
+    /// How many there were at the last look at them or decision not to.
+    seen: usize,
+    /// The end of the pause, once nothing more has arrived.
+    pause: Option<Sleep>,
+    is_paused: bool,
+}
+
+#[cfg(feature = "regex")]
+impl Search {
+    /// So few bytes are looked at each time, which takes no longer than receiving them does.
+    const FEW: usize = 4096;
+
+    /// How long looking at so many bytes may take.
+    fn takes(bytes: usize) -> Duration {
+        Duration::from_nanos(bytes as u64)
+    }
+}
+
+#[cfg(feature = "regex")]
+impl Find for Search {
+    fn find(&mut self, received: &[u8], after: After) -> Found {
+        let (is_paused, have) = (std::mem::take(&mut self.is_paused), received.len());
+        if std::mem::replace(&mut self.seen, have) != have {
+            self.pause = None;
+        }
+        let is_full = have >= self.max_bytes.min(self.max_buffer_size);
+        let is_due = have <= Search::FEW || have / 2 >= self.searched;
+        if !(is_due || is_paused || is_full || after != After::More) {
+            return Found::More;
+        }
+        match self.regex.find(received).map(|found| found.end()) {
+            Some(end) if end <= self.max_bytes => Found::First(end),
+            None if have < self.max_bytes => {
+                self.searched = have;
+                Found::More
+            }
+            _ => Found::Never(UnsatisfiableRead { max_bytes: self.max_bytes }),
+        }
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.searched >= self.seen {
+            return Poll::Pending;
+        }
+        let pause = self.pause.get_or_insert_with(|| sleep(Search::takes(self.seen)));
+        ready!(Pin::new(pause).poll(cx));
+        (self.pause, self.is_paused) = (None, true);
+        Poll::Ready(())
+    }
+}
+
 impl<S: Transport> IoStream<S> {
-    fn start_reading<F: FnMut(&[u8], bool) -> Found>(&self, find: F) -> Reading<S, F> {
+    fn start_reading<F: Find>(&self, find: F) -> Reading<S, F> {
         Reading { stream: self.clone(), find, begun: false }
     }
 
     /// Reads what `find` finds.
-    fn read_found<F: FnMut(&[u8], bool) -> Found>(
+    fn read_found<F: Find>(
         &self,
         find: F,
     ) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S, F> {
@@ -281,8 +396,10 @@ impl<S: Transport> IoStream<S> {
 
     /// Reads up to the end of what matches a regular expression. Tornado: `read_until_regex`.
     ///
-    /// The match has to end within `max_bytes`, or the stream is closed. What has arrived is searched
-    /// again whenever more has, from its beginning, as a regular expression demands. Cancel safe.
+    /// The match has to end within `max_bytes`, or the stream is closed. As a regular expression may
+    /// match from anywhere, it is looked for from the beginning of what has arrived: not for each
+    /// byte that comes, but when there are twice as many as the last time, or none comes for a
+    /// nanosecond a byte. So it takes linear time altogether. Cancel safe.
     ///
     /// # Errors
     ///
@@ -293,14 +410,14 @@ impl<S: Transport> IoStream<S> {
         regex: &regex::bytes::Regex,
         max_bytes: usize,
     ) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S> {
-        let regex = regex.clone();
-        self.read_found(move |received, _| {
-            let found = regex.find(received).map(|found| found.end());
-            match found {
-                Some(end) if end <= max_bytes => Found::First(end),
-                None if received.len() < max_bytes => Found::More,
-                _ => Found::Never(UnsatisfiableRead { max_bytes }),
-            }
+        self.read_found(Search {
+            regex: regex.clone(),
+            max_bytes,
+            max_buffer_size: self.inner.options.max_buffer_size,
+            searched: 0,
+            seen: 0,
+            pause: None,
+            is_paused: false,
         })
     }
 
@@ -314,9 +431,9 @@ impl<S: Transport> IoStream<S> {
     /// [`StreamError::Closed`] if an error closes the stream, or with [`ReadBufferFull`] if it is more
     /// than the stream may keep. [`StreamError::AlreadyReading`].
     pub fn read_until_close(&self) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S> {
-        self.read_found(|received, ended| match ended {
-            true => Found::First(received.len()),
-            false => Found::More,
+        self.read_found(|received: &[u8], after| match after {
+            After::End => Found::First(received.len()),
+            After::More | After::Error => Found::More,
         })
     }
 
@@ -352,5 +469,50 @@ impl<S: Transport> IoStream<S> {
                 }
             }
         })
+    }
+}
+
+#[cfg(all(test, feature = "regex"))]
+mod tests {
+    use super::*;
+    use crate::ioloop::IoLoop;
+
+    fn search(pattern: &str) -> Search {
+        Search {
+            regex: regex::bytes::Regex::new(pattern).unwrap(),
+            max_bytes: usize::MAX,
+            max_buffer_size: usize::MAX,
+            searched: 0,
+            seen: 0,
+            pause: None,
+            is_paused: false,
+        }
+    }
+
+    #[test]
+    fn a_regex_is_not_looked_for_again_in_all_that_has_arrived_with_each_piece() {
+        let (mut search, bytes) = (search("bc"), vec![b'a'; 4 << 20]);
+        let (mut looked_at, mut before) = (0, 0);
+        for have in (1..=bytes.len()).step_by(1000) {
+            assert!(matches!(search.find(&bytes[..have], After::More), Found::More));
+            if search.searched != std::mem::replace(&mut before, search.searched) {
+                looked_at += search.searched;
+            }
+        }
+        assert!(looked_at < 2 * bytes.len(), "{looked_at} bytes were looked at");
+    }
+
+    #[test]
+    fn a_pause_that_takes_as_long_as_looking_is_enough_to_look_again() {
+        let io_loop = IoLoop::builder().virtual_time().build().unwrap();
+        let (mut search, mut bytes) = (search("bc"), vec![b'a'; 1 << 20]);
+        assert!(matches!(search.find(&bytes, After::More), Found::More));
+        bytes.extend(b"bc");
+        assert!(matches!(search.find(&bytes, After::More), Found::More));
+        let begun = io_loop.time();
+        io_loop.run_sync(|| poll_fn(|cx| search.poll_idle(cx))).unwrap();
+        assert_eq!(io_loop.time() - begun, Search::takes(bytes.len()));
+        let Found::First(n) = search.find(&bytes, After::More) else { panic!("it is there") };
+        assert_eq!(n, bytes.len());
     }
 }

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Waker, ready};
 
 use super::{Inner, IoStream, Transport};
 use crate::concurrent::{self, Promise, promise};
-use crate::coroutine;
 use crate::error::{LoopClosed, StreamError};
+use crate::foreign;
 
 /// What was written and is unsent. Bytes are counted over the stream's whole life.
 #[derive(Default)]
@@ -90,11 +90,42 @@ impl<S: Transport> IoStream<S> {
     ///
     /// # Panics
     ///
-    /// As [`IoLoop::current`](crate::IoLoop::current).
+    /// If the stream's loop has 16,777,215 live coroutines already.
     #[track_caller]
     pub fn write(&self, data: impl AsRef<[u8]>) -> Write {
         let state = self.inner.clone().write(data.as_ref());
         Write { state }
+    }
+
+    /// For whoever answers for the stream without using it.
+    pub(crate) fn keep(&self) -> Kept<S> {
+        Kept { inner: self.inner.clone(), closes: true }
+    }
+}
+
+/// A stream that is closed, with what is unsent, if this is dropped before all was sent. It is no
+/// handle of the stream.
+pub(crate) struct Kept<S: Transport> {
+    inner: Rc<Inner<S>>,
+    closes: bool,
+}
+
+impl<S: Transport> Kept<S> {
+    /// Waits until nothing that was written is unsent, or the stream is closed, and lets it go then.
+    pub(crate) async fn all_sent(mut self) {
+        while let Some(sent) = self.inner.all_sent() {
+            // Also when an error has closed the stream.
+            let _ = sent.await;
+        }
+        self.closes = false;
+    }
+}
+
+impl<S: Transport> Drop for Kept<S> {
+    fn drop(&mut self) {
+        if self.closes {
+            self.inner.close(None);
+        }
     }
 }
 
@@ -112,7 +143,7 @@ impl<S: Transport> Inner<S> {
         unsent.written += data.len() as u64;
         let (last, is_first) = (unsent.written, unsent.is_empty());
         drop(unsent);
-        if is_first {
+        if is_first && self.is_at_home() {
             // Nobody is woken by this: the coroutine that sends the rest asks again.
             let mut cx = Context::from_waker(Waker::noop());
             match self.send_now(&mut cx, &mut data) {
@@ -138,9 +169,25 @@ impl<S: Transport> Inner<S> {
         drop(unsent);
         if !self.sending.replace(true) {
             // Not started now: whoever writes what is always taken gives way when his budget is spent.
-            drop(coroutine::spawn(Sending(self).send()));
+            let (home, sending) = (self.home(), Sending(self).send());
+            match home {
+                Some(home) => drop(home.spawn(sending)),
+                // It is closed, which is the end of the stream, too.
+                None => drop(sending),
+            }
         }
         State::Unsent(future)
+    }
+
+    /// Settles when what has been written so far is sent; none if nothing is unsent.
+    fn all_sent(&self) -> Option<concurrent::Future<Result<(), StreamError>>> {
+        let mut unsent = self.unsent.borrow_mut();
+        if unsent.is_empty() {
+            return None;
+        }
+        let ((promise, future), last) = (promise(), unsent.written);
+        unsent.writes.push_back((last, promise));
+        Some(future)
     }
 
     /// Sends from the front of `data`, as far as it goes without waiting.
@@ -175,7 +222,7 @@ impl<S: Transport> Inner<S> {
     }
 
     fn poll_send_all(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.sender.set(Some(cx.waker().clone()));
+        foreign::discard(self.sender.replace(Some(cx.waker().clone())));
         loop {
             // Out of the queue while it is being sent: nothing is borrowed then.
             let mut bytes = std::mem::take(&mut self.unsent.borrow_mut().bytes);
@@ -230,7 +277,7 @@ impl<S: Transport> Drop for Sending<S> {
     fn drop(&mut self) {
         let inner = &self.0;
         inner.sending.set(false);
-        drop(inner.sender.take());
+        foreign::discard(inner.sender.take());
         if !inner.unsent.borrow().is_empty() {
             inner.close(Some(LoopClosed.into()));
         }

@@ -8,7 +8,9 @@
 //! A handler may do anything to its server, in its first step too, which runs inside the coroutine
 //! that accepts: so that one looks whether it was stopped before it accepts another.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::{self, SocketAddr};
@@ -22,7 +24,7 @@ use futures::FutureExt;
 use super::bind::{BindOptions, bind_sockets};
 use super::tcp::{TcpListener, TcpStream};
 use crate::coroutine::{Coroutine, Outcome, TaskGroup, sleep, spawn};
-use crate::error::ExcInfo;
+use crate::error::{ExcInfo, StreamError};
 use crate::ioloop::{Deadline, IoLoop};
 use crate::iostream::{IoStream, Options};
 use crate::locks::Semaphore;
@@ -35,8 +37,8 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
 
 /// A server of TCP connections; each is a coroutine on the current loop. Tornado: `TCPServer`.
 ///
-/// Dropping it stops accepting and cancels the connections; [`drain`](TcpServer::drain) lets them
-/// finish.
+/// Dropping it stops accepting, cancels the connections and closes their streams;
+/// [`drain`](TcpServer::drain) lets them finish.
 ///
 /// ```
 /// use std::time::Duration;
@@ -93,8 +95,12 @@ impl TcpServer {
     /// A server whose connections `handle_stream` handles. It listens nowhere yet.
     ///
     /// The future that `handle_stream` makes is a coroutine of the connection's own; an `Err` or a
-    /// panic of it is reported with the address of the other side, and ends that connection only.
-    /// Tornado: overriding `handle_stream`.
+    /// panic of it is reported with the address of the other side, and ends that connection only. So
+    /// a handler may use `?` on its stream: [`StreamError::Closed`] without an error is a client that
+    /// hung up, which is reported to nobody, also within an [`io::Error`] or a boxed error. Tornado:
+    /// overriding `handle_stream`.
+    ///
+    /// The connection has ended when its handler has, and what that wrote has been sent.
     pub fn new<H, F>(handle_stream: H) -> TcpServer
     where
         H: Fn(IoStream<TcpStream>, SocketAddr) -> F + 'static,
@@ -105,7 +111,10 @@ impl TcpServer {
             let handle_stream = handle_stream.clone();
             Box::pin(async move {
                 // Called in here, so that a panic of the call itself is the connection's, too.
-                let handling = async move { handle_stream(stream, peer).await.error() };
+                let handling = async move {
+                    let outcome = handle_stream(stream, peer).await;
+                    outcome.error().filter(|_| !is_hang_up(&outcome))
+                };
                 let info = match AssertUnwindSafe(handling).catch_unwind().await {
                     Ok(error) => error.map(ExcInfo::error),
                     Err(panic) => Some(ExcInfo::from_panic(&*panic)),
@@ -211,7 +220,11 @@ impl TcpServer {
     }
 
     /// Stops accepting and waits until the connections have ended, but no longer than until
-    /// `deadline`; then cancels those that have not, and tells how many that were.
+    /// `deadline`; then cancels those that have not, closes their streams with what is unsent, and
+    /// tells how many that were.
+    ///
+    /// Cancel safe: given up, it has only stopped accepting. A handler that awaits it waits for itself,
+    /// and is among those that are cancelled.
     pub async fn drain(&self, deadline: impl Into<Deadline>) -> usize {
         self.stop();
         self.inner.connections.shutdown(deadline).await
@@ -264,9 +277,11 @@ async fn accept(server: Rc<Inner>, listener: TcpListener, stopped: Rc<Cell<bool>
             Ok(((stream, peer), permit)) => {
                 server.accepted.set(server.accepted.get() + 1);
                 let stream = IoStream::with_options(stream, server.settings.get().stream);
+                let kept = stream.keep();
                 let handling = (server.handle)(stream, peer);
                 server.connections.start(async move {
                     handling.await;
+                    kept.all_sent().await;
                     drop(permit);
                     Ok(())
                 });
@@ -285,6 +300,26 @@ async fn accept(server: Rc<Inner>, listener: TcpListener, stopped: Rc<Cell<bool>
             }
         }
     }
+}
+
+/// Whether a handler ended because the other side had hung up, which is how connections end:
+/// [`StreamError::Closed`] without an error, by itself or as an error of the usual kinds.
+fn is_hang_up(outcome: &dyn Any) -> bool {
+    fn closed(error: &(dyn Error + 'static)) -> bool {
+        if let Some(error) = error.downcast_ref::<StreamError>() {
+            return matches!(error, StreamError::Closed(None));
+        }
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.is_some_and(|inner| closed(inner))
+    }
+    fn err<E: 'static>(outcome: &dyn Any) -> Option<&E> {
+        outcome.downcast_ref::<Result<(), E>>()?.as_ref().err()
+    }
+    err::<StreamError>(outcome).is_some_and(|error| closed(error))
+        || err::<io::Error>(outcome).is_some_and(|error| closed(error))
+        || err::<Box<dyn Error>>(outcome).is_some_and(|error| closed(&**error))
+        || err::<Box<dyn Error + Send>>(outcome).is_some_and(|error| closed(&**error))
+        || err::<Box<dyn Error + Send + Sync>>(outcome).is_some_and(|error| closed(&**error))
 }
 
 /// `accept` also tells network errors of the connection that it would have given (see accept(2)).

@@ -3,16 +3,21 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::Shutdown;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::io::{AsyncRead, AsyncWrite};
 use waterspout::coroutine;
 use waterspout::iostream::{IoStream, Options};
 use waterspout::net::UnixStream;
 use waterspout::testing;
 use waterspout::{IoLoop, StreamError};
 
+use crate::common::Diary;
 use crate::{
     Kind, Tcp, assert_clean_end, cancelled, on_every_transport, pattern, real_error, settle,
 };
@@ -383,4 +388,230 @@ fn a_stream_survives_its_loop() {
     assert!(matches!(written.now_or_never(), Some(Err(StreamError::Closed(_)))));
     assert!(!stream.reading());
     drop(stream);
+}
+
+// ---------------------------------------------------------------------------------------------
+// A stream belongs to its loop
+
+fn pair_on(io_loop: &IoLoop) -> (IoStream<UnixStream>, IoStream<UnixStream>) {
+    let pair = || async {
+        let (here, there) = UnixStream::pair().unwrap();
+        (IoStream::new(here), IoStream::new(there))
+    };
+    io_loop.run_sync(pair).unwrap()
+}
+
+/// Two loops of which the second is current, as in a program that makes one beside its own.
+fn own_and_current() -> (IoLoop, IoLoop) {
+    let (own, current) = (IoLoop::new().unwrap(), IoLoop::new().unwrap());
+    current.make_current();
+    (own, current)
+}
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+#[test]
+fn between_two_runs_of_its_loop_a_stream_is_written_to_and_watched() {
+    let io_loop = IoLoop::new().unwrap();
+    let (here, there) = pair_on(&io_loop);
+    let closes = Rc::new(Cell::new(0));
+    let counted = closes.clone();
+    here.set_close_callback(move || counted.set(counted.get() + 1));
+    // More than the socket takes.
+    let (short, long) = (there.write("abc"), there.write(vec![b'x'; 1_000_000]));
+    let read = io_loop.run_sync_timeout(LIMIT, || async {
+        assert_eq!(here.read_bytes(3).await?, b"abc");
+        assert_eq!(here.read_bytes(1_000_000).await?.len(), 1_000_000);
+        short.await?;
+        long.await?;
+        there.close();
+        here.closed().await;
+        settle().await;
+        Ok::<(), StreamError>(())
+    });
+    read.unwrap().unwrap();
+    assert_eq!(closes.get(), 1);
+}
+
+#[test]
+fn a_stream_is_its_own_loops_also_while_another_one_is_current() {
+    let (own, _current) = own_and_current();
+    let (here, there) = pair_on(&own);
+    let closes = Rc::new(Cell::new(0));
+    let counted = closes.clone();
+    here.set_close_callback(move || counted.set(counted.get() + 1));
+    let write = there.write("abc");
+    assert!(!there.is_closed() && there.writing());
+    let read = own.run_sync_timeout(LIMIT, || async {
+        write.await?;
+        there.close();
+        let read = here.read_bytes(3).await;
+        here.closed().await;
+        settle().await;
+        read
+    });
+    assert_eq!(read.unwrap().unwrap(), b"abc");
+    assert_eq!(closes.get(), 1);
+}
+
+#[test]
+fn reading_on_another_loop_gives_what_is_there_and_else_an_error_that_closes_nothing() {
+    let (own, current) = own_and_current();
+    let (here, there) = pair_on(&own);
+    let arrive = || async {
+        there.write("abcde").await.unwrap();
+        cancelled(here.read_bytes(9), || ()).await;
+    };
+    own.run_sync_timeout(LIMIT, arrive).unwrap();
+    let elsewhere = || async {
+        assert_eq!(here.read_bytes(3).await.unwrap(), b"abc");
+        let error = here.read_bytes(3).await.unwrap_err();
+        assert!(matches!(error, StreamError::OtherLoop), "{error}");
+        // Watching discovers nothing here, and breaks nothing.
+        assert!(here.closed().now_or_never().is_none());
+        assert!(!here.reading() && !here.is_closed());
+        there.write("f");
+    };
+    current.run_sync_timeout(LIMIT, elsewhere).unwrap();
+    assert_eq!(own.run_sync_timeout(LIMIT, || here.read_bytes(3)).unwrap().unwrap(), b"def");
+}
+
+#[test]
+fn a_stream_of_a_closed_loop_says_so_and_settles_what_is_asked_of_it() {
+    let io_loop = IoLoop::new().unwrap();
+    let (here, there) = pair_on(&io_loop);
+    io_loop.close();
+    let dropped = Rc::new(());
+    let held = dropped.clone();
+    here.set_close_callback(move || drop(held));
+    assert_eq!(Rc::strong_count(&dropped), 1, "the callback is dropped, not kept");
+    for stream in [&here, &there] {
+        let error = stream.write("x").now_or_never().unwrap().unwrap_err();
+        assert!(error.to_string().contains("closed"), "{error}");
+        assert!(stream.is_closed() && stream.error().is_some());
+    }
+    assert!(here.read_bytes(1).now_or_never().unwrap().is_err());
+}
+
+// ---------------------------------------------------------------------------------------------
+// Foreign code that panics
+
+/// Panics wherever it is told to; is never ready otherwise.
+#[derive(Default)]
+struct Panics {
+    reading: bool,
+    writing: bool,
+    flushing: bool,
+    dropping: bool,
+}
+
+impl AsyncRead for Panics {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        assert!(!self.reading, "while it is read from");
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Panics {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        assert!(!self.writing, "while it is written to");
+        match self.flushing {
+            true => Poll::Ready(Ok(buf.len())),
+            false => Poll::Pending,
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        panic!("while it is flushed");
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Panics {
+    fn drop(&mut self) {
+        assert!(!self.dropping, "while it is dropped");
+    }
+}
+
+/// The error that closed the stream, as text.
+fn why<T: std::fmt::Debug>(result: Result<T, StreamError>) -> String {
+    result.unwrap_err().real_error().map_or("a clean end".into(), ToString::to_string)
+}
+
+/// What a loop is told of while `body` runs on it.
+fn exceptions<F: Future<Output = ()>>(body: impl FnOnce() -> F) -> Vec<String> {
+    let diary = Diary::new();
+    let io_loop = diary.exceptions_of(IoLoop::builder()).build().unwrap();
+    io_loop.run_sync_timeout(LIMIT, body).unwrap();
+    diary.read()
+}
+
+#[test]
+fn everybody_is_told_of_a_close_although_what_the_stream_is_over_panics_when_it_is_dropped() {
+    let told = exceptions(|| async {
+        let stream = IoStream::new(Panics { dropping: true, ..Panics::default() });
+        let closes = Rc::new(Cell::new(0));
+        let counted = closes.clone();
+        stream.set_close_callback(|| panic!("in the callback"));
+        stream.set_close_callback(move || counted.set(counted.get() + 1));
+        let watching = coroutine::start(stream.closed());
+        let reading = coroutine::start(stream.read_bytes(1));
+        let written = stream.write("x");
+        settle().await;
+        stream.close();
+        watching.await;
+        assert!(reading.await.is_err() && written.await.is_err());
+        settle().await;
+        assert_eq!(closes.get(), 1);
+    });
+    assert_eq!(told, ["panicked: while it is dropped", "panicked: in the callback"]);
+}
+
+#[test]
+fn what_panics_while_it_is_used_closes_the_stream_and_settles_every_read_and_write() {
+    let told = exceptions(|| async {
+        let io = Panics { reading: true, ..Panics::default() };
+        let stream = IoStream::new(io);
+        let written = stream.write("x");
+        assert_eq!(why(stream.read_bytes(1).await), "it panicked");
+        assert_eq!(why(written.await), "it panicked");
+        assert!(stream.is_closed());
+    });
+    assert_eq!(told, ["panicked: while it is read from"]);
+    for (flushing, what) in [(false, "while it is written to"), (true, "while it is flushed")] {
+        let told = exceptions(|| async {
+            let io = Panics { writing: !flushing, flushing, ..Panics::default() };
+            let stream = IoStream::new(io);
+            let reading = coroutine::start(stream.read_bytes(1));
+            assert_eq!(why(stream.write("x").await), "it panicked");
+            assert_eq!(why(reading.await), "it panicked");
+            assert!(!stream.writing());
+        });
+        assert_eq!(told, [format!("panicked: {what}")]);
+    }
+}
+
+#[waterspout::test]
+async fn who_panics_while_it_is_shown_what_a_stream_is_over_does_not_keep_that_open() {
+    let (one, other) = testing::tcp_pair().await.unwrap();
+    let (stream, other) = (IoStream::new(one), IoStream::new(other));
+    let look = || {
+        stream.with_io(|_| {
+            stream.close();
+            panic!("while it looks");
+        })
+    };
+    assert!(std::panic::catch_unwind(AssertUnwindSafe(look)).is_err());
+    other.closed().await;
 }

@@ -1,5 +1,7 @@
 //! Reads: what they want, what they get, what they leave.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
@@ -36,6 +38,7 @@ on_every_transport!(
     lines_come_without_their_ends,
     a_line_that_is_too_long_is_an_error_also_at_the_end,
     reads_of_all_kinds_and_sizes_take_turns,
+    reading_what_has_arrived_already_lets_others_run,
 );
 
 /// Reads with `read_some` until `n` bytes are there: they may come in pieces.
@@ -194,6 +197,8 @@ mod with_regex {
     on_every_transport!(
         a_regex_is_found_wherever_it_is_split,
         a_regex_may_end_at_the_limit_and_not_beyond,
+        a_regex_is_found_far_into_what_has_arrived_although_nothing_follows,
+        a_regex_is_looked_for_before_the_stream_is_given_up,
     );
 
     async fn a_regex_is_found_wherever_it_is_split<K: Kind>() {
@@ -210,6 +215,37 @@ mod with_regex {
                 assert_eq!(reading.await.unwrap(), message);
                 assert_eq!(reader.read_bytes(4).await.unwrap(), b"rest");
             }
+        }
+    }
+
+    async fn a_regex_is_found_far_into_what_has_arrived_although_nothing_follows<K: Kind>() {
+        let (reader, writer) = K::pair().await;
+        let regex = Regex::new("b+c").unwrap();
+        let reading = coroutine::start(reader.read_until_regex(&regex, 1_000_000));
+        writer.write(vec![b'a'; 100_000]).await.unwrap();
+        for piece in ["b", "b", "bc"] {
+            settle().await;
+            assert!(!reading.done());
+            writer.write(piece);
+        }
+        assert_eq!(reading.await.unwrap().len(), 100_004);
+    }
+
+    async fn a_regex_is_looked_for_before_the_stream_is_given_up<K: Kind>() {
+        let regex = Regex::new("bc").unwrap();
+        let message = [vec![b'a'; 9_000], b"bc".to_vec()].concat();
+        // The end comes with the match, or the limit of the buffer or of the read does.
+        for (max_bytes, max_buffer_size) in
+            [(1_000_000, 1_000_000), (9_002, 1_000_000), (1_000_000, 9_002)]
+        {
+            let options = Options { max_buffer_size, ..Options::default() };
+            let (reader, writer) = K::pair_with(options).await;
+            let reading = coroutine::start(reader.read_until_regex(&regex, max_bytes));
+            writer.write(&message[..8_000]).await.unwrap();
+            settle().await;
+            writer.write(&message[8_000..]).await.unwrap();
+            writer.close();
+            assert_eq!(reading.await.unwrap(), message);
         }
     }
 
@@ -529,4 +565,43 @@ async fn reads_of_all_kinds_and_sizes_take_turns<K: Kind>() {
     sending.await;
     assert!(got == pattern(TOTAL));
     assert_clean_end(reader.read_bytes(1).await);
+}
+
+async fn reading_what_has_arrived_already_lets_others_run<K: Kind>() {
+    const LINES: usize = 4_000;
+    let (reader, writer) = K::pair().await;
+    let written = writer.write(vec![b'\n'; LINES]);
+    // All of it is in the stream, and stays there.
+    cancelled(reader.read_bytes(LINES + 1), || ()).await;
+    written.await.unwrap();
+    let (count, counted) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let counts = count.clone();
+    let stream = reader.clone();
+    drop(coroutine::spawn(async move {
+        while stream.read_until("\n", 9).await.is_ok() {
+            counts.set(counts.get() + 1);
+        }
+    }));
+    while count.get() < LINES {
+        moment().await;
+        let lines = count.get() - counted.replace(count.get());
+        assert!(lines <= 300, "{lines} lines in one resumption");
+    }
+    // Nor does who asks a closed stream again and again keep the others from running.
+    reader.close();
+    let stop = Rc::new(Cell::new(false));
+    let stopped = stop.clone();
+    let asking = coroutine::spawn(async move {
+        let asked = (0..1_000_000).map(async |_| reader.read_bytes(1).await.unwrap_err());
+        for ask in asked {
+            ask.await;
+            if stopped.get() {
+                return true;
+            }
+        }
+        false
+    });
+    moment().await;
+    stop.set(true);
+    assert!(asking.await, "nobody else ever ran");
 }
