@@ -9,21 +9,47 @@
 //!
 //! What is about to wait notes the place of its `.await`, and whoever resumed it finds it here.
 //!
+//! Who polls by another waker than a coroutine's is a combinator (`FuturesUnordered`), or blocks until
+//! it is done (`futures::executor::block_on`), and then the resumption does not end before that. Both
+//! look the same. So such a waker is woken at once for a few times, on which good combinators give
+//! way. Then it waits for the end of the resumption, too, on which the others do; and if that has not
+//! come after a millisecond, somebody blocks: a thread wakes the waker, and it gets a fresh budget.
+//!
 //! Outside of a resumption, under somebody else's executor, there is no budget.
 
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, RawWakerVTable, Waker};
+use std::thread;
+use std::time::Duration;
+
+use crate::foreign;
 
 /// Operations for one resumption. (tokio's is 128, too.)
 const FULL: u32 = 128;
 /// Outside of any resumption.
 const UNLIMITED: u32 = u32::MAX;
+/// How often in a turn a waker that is no coroutine's is woken at once. (`FuturesUnordered` gives way
+/// after two such wake-ups.)
+const AT_ONCE: u32 = 16;
+/// How long a resumption lasts until it is taken for one that blocks.
+const BLOCKS: Duration = Duration::from_millis(1);
+/// A coroutine that polls by its own waker and goes on after so many refusals within a turn would do
+/// so for ever if nothing were granted. (A combinator of thousands of futures comes to an end.)
+const OWN_PATIENCE: u32 = 10_000;
+
+/// The vtable of coroutines' wakers.
+static COROUTINES: OnceLock<&'static RawWakerVTable> = OnceLock::new();
 
 type Place = Option<&'static Location<'static>>;
 
 thread_local! {
     static LEFT: Cell<u32> = const { Cell::new(UNLIMITED) };
+    /// Refusals since something was granted, or the turn began.
+    static REFUSED: Cell<u32> = const { Cell::new(0) };
+    /// Those who may be blocking this thread.
+    static BLOCKED: RefCell<Option<Arc<Mutex<Blocked>>>> = const { RefCell::new(None) };
     static WAITS_AT: Cell<Place> = const { Cell::new(None) };
     /// Whether anybody ran out...
     static IS_DEFERRED: Cell<bool> = const { Cell::new(false) };
@@ -40,6 +66,12 @@ pub(crate) fn begin() {
 /// The last of several resumptions has ended.
 pub(crate) fn end() {
     LEFT.set(UNLIMITED);
+    REFUSED.set(0);
+}
+
+/// Tells which wakers are coroutines' own.
+pub(crate) fn wakers_of_coroutines(vtable: &'static RawWakerVTable) {
+    COROUTINES.get_or_init(|| vtable);
 }
 
 /// A resumption within another, or within none; that goes on when this is dropped.
@@ -102,11 +134,41 @@ pub(crate) fn spend() -> bool {
 /// Spends one unit; pending if there is none.
 #[inline]
 pub(crate) fn poll_proceed(cx: &Context<'_>) -> Poll<()> {
-    if spend() {
+    if spend() || granted(cx.waker()) {
         return Poll::Ready(());
     }
-    defer(cx.waker().clone());
+    refuse(cx.waker());
     Poll::Pending
+}
+
+/// There is nothing to spend: grants a fresh budget to who would wait for ever otherwise. If not, the
+/// caller refuses, when it is about to be pending.
+#[cold]
+pub(crate) fn granted(waker: &Waker) -> bool {
+    let refused = REFUSED.get();
+    let granted = if is_own(waker) { refused >= OWN_PATIENCE } else { Blocked::is_over() };
+    REFUSED.set(if granted { 0 } else { refused + 1 });
+    if granted {
+        LEFT.set(FULL - 1);
+    }
+    granted
+}
+
+/// Wakes who was refused: when the resumption has ended, or before that if it is no coroutine.
+#[cold]
+pub(crate) fn refuse(waker: &Waker) {
+    if is_own(waker) {
+        defer(waker.clone());
+    } else if REFUSED.get() <= AT_ONCE {
+        foreign::wake(waker.clone());
+    } else {
+        Blocked::watch(waker.clone());
+        defer(waker.clone());
+    }
+}
+
+fn is_own(waker: &Waker) -> bool {
+    COROUTINES.get().is_some_and(|vtable| std::ptr::eq(*vtable, waker.vtable()))
 }
 
 /// Wakes when the resumptions of this turn have ended. (A thread that is ending has no more turns.)
@@ -120,22 +182,94 @@ pub(crate) fn is_deferred() -> bool {
     IS_DEFERRED.get()
 }
 
+/// Who was refused and may be blocking the thread of a resumption, watched by another thread.
+#[derive(Default)]
+struct Blocked {
+    wakers: Vec<Waker>,
+    /// A thread watches.
+    watched: bool,
+    /// The resumption lasts so long that it blocks: those who go on have a new budget.
+    over: bool,
+}
+
+impl Blocked {
+    fn here() -> Option<Arc<Mutex<Blocked>>> {
+        BLOCKED.try_with(|blocked| blocked.borrow().clone()).ok().flatten()
+    }
+
+    fn lock(blocked: &Mutex<Blocked>) -> MutexGuard<'_, Blocked> {
+        blocked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_over() -> bool {
+        Blocked::here().is_some_and(|blocked| std::mem::take(&mut Blocked::lock(&blocked).over))
+    }
+
+    /// Wakes `waker` if the resumption has not ended in time.
+    fn watch(waker: Waker) {
+        let made = BLOCKED.try_with(|known| known.borrow_mut().get_or_insert_default().clone());
+        let Ok(blocked) = made else { return foreign::wake(waker) };
+        let mut state = Blocked::lock(&blocked);
+        state.wakers.push(waker);
+        if std::mem::replace(&mut state.watched, true) {
+            return;
+        }
+        drop(state);
+        let watches = blocked.clone();
+        let watch = move || {
+            thread::sleep(BLOCKS);
+            Blocked::go_on(&watches);
+        };
+        let name = String::from("waterspout-budget");
+        if thread::Builder::new().name(name).spawn(watch).is_err() {
+            Blocked::go_on(&blocked);
+        }
+    }
+
+    fn go_on(blocked: &Mutex<Blocked>) {
+        let mut state = Blocked::lock(blocked);
+        let wakers = std::mem::take(&mut state.wakers);
+        (state.watched, state.over) = (false, !wakers.is_empty());
+        drop(state);
+        foreign::wake_all(wakers);
+    }
+
+    /// The resumption has ended: nobody blocks.
+    fn end() {
+        let Some(blocked) = Blocked::here() else { return };
+        let mut state = Blocked::lock(&blocked);
+        let wakers = std::mem::take(&mut state.wakers);
+        state.over = false;
+        drop(state);
+        foreign::discard_all(wakers);
+    }
+}
+
 /// Those to wake now that the resumptions have ended.
 pub(crate) fn take_deferred() -> Vec<Waker> {
     IS_DEFERRED.set(false);
+    Blocked::end();
     DEFERRED.try_with(RefCell::take).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
 
+    /// Spends by a waker that is taken for a coroutine's.
     fn spend(n: u32) -> bool {
-        (0..n).all(|_| poll_proceed(&Context::from_waker(Waker::noop())).is_ready())
+        wakers_of_coroutines(Waker::noop().vtable());
+        spend_by(Waker::noop(), n)
+    }
+
+    fn spend_by(waker: &Waker, n: u32) -> bool {
+        (0..n).all(|_| poll_proceed(&Context::from_waker(waker)).is_ready())
     }
 
     #[test]
-    fn a_budget_is_spent_and_the_waker_is_kept_for_later() {
+    fn a_budget_is_spent_and_a_coroutine_is_woken_later() {
         assert!(spend(1000));
         begin();
         assert!(spend(FULL) && !is_deferred());
@@ -145,6 +279,54 @@ mod tests {
         assert!(spend(1) && !is_deferred());
         end();
         assert!(spend(1000));
+    }
+
+    #[test]
+    fn who_blocks_is_woken_at_once_and_then_in_time_and_gets_more() {
+        let (wakes, woken) = mpsc::channel();
+        let other = waker_fn::waker_fn(move || wakes.send(()).unwrap());
+        begin();
+        assert!(spend(FULL));
+        for _ in 0..AT_ONCE {
+            assert!(!spend_by(&other, 1) && !is_deferred());
+            woken.try_recv().unwrap();
+        }
+        for _ in 0..3 {
+            assert!(!spend_by(&other, 1) && is_deferred());
+            woken.recv_timeout(Duration::from_secs(60)).unwrap();
+            assert!(spend_by(&other, FULL));
+            REFUSED.set(AT_ONCE);
+        }
+        end();
+        assert_eq!(take_deferred().len(), 3);
+    }
+
+    #[test]
+    fn a_combinator_is_woken_when_the_resumption_has_ended() {
+        begin();
+        assert!(spend(FULL));
+        REFUSED.set(AT_ONCE);
+        let (wakes, woken) = mpsc::channel();
+        let other = waker_fn::waker_fn(move || wakes.send(()).unwrap());
+        assert!(!spend_by(&other, 1));
+        end();
+        take_deferred();
+        drop(other);
+        // The one who watches had nobody to wake, or did so before the resumption had ended.
+        while Blocked::here().is_some_and(|blocked| Blocked::lock(&blocked).watched) {
+            thread::yield_now();
+        }
+        assert!(woken.try_iter().count() <= 1 && !is_deferred());
+    }
+
+    #[test]
+    fn a_coroutine_that_polls_on_within_its_resumption_gets_more() {
+        begin();
+        assert!(spend(FULL));
+        (0..OWN_PATIENCE).for_each(|_| assert!(!spend(1)));
+        assert!(spend(FULL) && !spend(1));
+        end();
+        take_deferred();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::future::{pending, poll_fn, ready};
 use std::pin::Pin;
 use std::process::Command;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,10 @@ use common::{AtDrop, Diary, one_turn, panic_of, polled_again, suspend, virtual_l
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use waterspout::__private::{TestOptions, run_test};
+use waterspout::concurrent::channel;
 use waterspout::coroutine::{self, moment, sleep, sleep_until};
-use waterspout::locks::Lock;
+use waterspout::locks::{Event, Lock};
+use waterspout::queues::Queue;
 use waterspout::{Coroutine, Exception, IoLoop};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -1193,4 +1195,108 @@ fn a_test_that_hangs() {
 #[should_panic(expected = "timed out after 2.5s")]
 async fn the_attribute_takes_a_time_limit() {
     sleep(3 * SECOND).await;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Blocking within a coroutine
+// ---------------------------------------------------------------------------------------------
+
+/// Polls `future` to its end within this resumption, as `futures::executor::block_on` does.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let (wake, woken) = mpsc::channel();
+    let waker = waker_fn::waker_fn(move || wake.send(()).unwrap());
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => woken.recv_timeout(30 * SECOND).expect("it hangs"),
+        }
+    }
+}
+
+#[waterspout::test(virtual_time)]
+async fn blocking_on_what_is_ready_ends_also_when_the_budget_is_spent() {
+    const MANY: usize = 1000;
+    let queue = Queue::new(0);
+    (0..MANY).for_each(|n| queue.put_nowait(n).unwrap());
+    let (sender, mut receiver) = channel(MANY);
+    let (lock, event) = (Lock::new(()), Event::new());
+    event.set();
+    let (here, there) = waterspout::net::UnixStream::pair().unwrap();
+    // There is always more to read, for only the loop is told of what comes into an empty socket.
+    assert_eq!(there.write(&[0; 2 * MANY]).await.unwrap(), 2 * MANY);
+    assert_eq!(here.read(&mut [0]).await.unwrap(), 1);
+    block_on(async {
+        for n in 0..MANY {
+            assert_eq!(queue.get().await.unwrap(), n);
+            sender.send(n).await.unwrap();
+            assert_eq!(receiver.recv().await, Some(n));
+            drop(lock.acquire().await);
+            event.wait().await;
+            assert_eq!(here.read(&mut [0]).await.unwrap(), 1);
+            // By a combinator that has wakers of its own.
+            let mut both = FuturesUnordered::from_iter([event.wait(), event.wait()]);
+            while both.next().await.is_some() {}
+        }
+    });
+}
+
+#[waterspout::test(virtual_time)]
+async fn blocking_send_with_room_does_not_wait_for_the_loop() {
+    let (sender, mut receiver) = channel(1000);
+    (0..1000).for_each(|n| sender.blocking_send(n).unwrap());
+    block_on(async { assert_eq!(receiver.recv().await, Some(0)) });
+}
+
+#[waterspout::test(virtual_time)]
+async fn polling_at_once_again_what_was_refused_comes_to_an_end() {
+    let event = Event::new();
+    event.set();
+    (0..200).for_each(|_| block_on(event.wait()));
+    let wait = || Box::pin(event.wait());
+    let mut polls = 0;
+    poll_fn(|cx| {
+        while wait().as_mut().poll(cx).is_ready() {}
+        while wait().as_mut().poll(cx).is_pending() {
+            polls += 1;
+            assert!(polls < 1_000_000, "it spins");
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+#[waterspout::test(virtual_time)]
+async fn what_never_really_waits_gives_way_inside_of_combinators_too() {
+    let (event, waits) = (Event::new(), Rc::new(Cell::new(0)));
+    event.set();
+    let never_waits = || {
+        let (event, waits) = (event.clone(), waits.clone());
+        Box::pin(async move {
+            loop {
+                event.wait().await;
+                waits.set(waits.get() + 1);
+            }
+        })
+    };
+    for count in [1, 2, 50] {
+        let mut unordered: FuturesUnordered<_> = (0..count).map(|_| never_waits()).collect();
+        let unordered = coroutine::start(async move { unordered.next().await });
+        let joined = coroutine::start(futures::future::join_all((0..count).map(|_| never_waits())));
+        let inner: FuturesUnordered<_> = (0..2).map(|_| never_waits()).collect();
+        let nested = coroutine::start(async move {
+            let mut outer = FuturesUnordered::from_iter([inner.into_future()]);
+            outer.next().await;
+        });
+        // The loop has its turn each time, and they go on with a budget that has an end.
+        for _ in 0..10 {
+            let before = waits.get();
+            moment().await;
+            let more = waits.get() - before;
+            assert!((1..10_000).contains(&more), "{more} with {count}");
+        }
+        unordered.cancel();
+        joined.cancel();
+        nested.cancel();
+    }
 }

@@ -22,7 +22,7 @@ use super::readiness::{Direction, Readiness};
 use super::ready::{Callback, Resume, Scheduler};
 use super::slots::{Full, Key, Slots};
 use super::timers::Timers;
-use super::waker::NO_LOOP;
+use super::waker::{NO_LOOP, vtable};
 use super::{Builder, Deadline, pack, unpack, waker, with_current, word_of};
 use crate::concurrent::Executor;
 use crate::error::LoopClosed;
@@ -101,6 +101,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub(super) fn new(builder: Builder) -> io::Result<Core> {
+        resumption::wakers_of_coroutines(vtable());
         let poll = mio::Poll::new()?;
         let inbox = Inbox::register(mio::Waker::new(poll.registry(), INBOX)?)?;
         let clock = builder.clock();

@@ -81,6 +81,11 @@ fn wake_from_afar(number: usize, key: Key) {
     inbox::wake(number, key);
 }
 
+/// By what the wakers of slots are known.
+pub(super) fn vtable() -> &'static RawWakerVTable {
+    &VTABLE
+}
+
 /// The inverse of [`waker`]: the word of a waker of ours.
 pub(crate) fn word_of(waker: &Waker) -> Option<usize> {
     ptr::eq(waker.vtable(), &VTABLE).then(|| waker.data().addr())

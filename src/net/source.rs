@@ -95,10 +95,14 @@ impl Token {
             }
             // It could go on, but the resumption has done enough.
             Some(Wait::Ready) => {
+                if resumption::granted(asker.waker) {
+                    with_current(|core| core.counting().io_calls.add(1));
+                    return Poll::Ready(Ok(()));
+                }
                 if until == Until::ReadyOnce {
                     self.again(direction);
                 }
-                resumption::defer(asker.waker.clone());
+                resumption::refuse(asker.waker);
             }
             None => return Poll::Ready(Err(self.misused())),
         }
