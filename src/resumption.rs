@@ -258,10 +258,11 @@ mod tests {
 
     use super::*;
 
-    /// Spends by a waker that is taken for a coroutine's.
+    /// Spends by a coroutine's waker (of no loop).
     fn spend(n: u32) -> bool {
-        wakers_of_coroutines(Waker::noop().vtable());
-        spend_by(Waker::noop(), n)
+        let own = crate::ioloop::waker(0);
+        wakers_of_coroutines(own.vtable());
+        spend_by(&own, n)
     }
 
     fn spend_by(waker: &Waker, n: u32) -> bool {
