@@ -547,3 +547,164 @@ async fn an_expectation_is_held_while_awaiting() {
     moment().await;
     assert_eq!(expected.count(), 1);
 }
+
+// ---------------------------------------------------------------------------------------------
+// What fails in the background of a test
+
+#[waterspout::coroutine(name = "lost error")]
+async fn gives_an_error() -> Result<(), &'static str> {
+    moment().await;
+    Err("lost")
+}
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("lost");
+    }
+}
+
+/// Every way to fail that nobody awaits.
+fn failures() -> [(&'static str, fn()); 9] {
+    [
+        ("callback", || IoLoop::current().add_callback(|| panic!("lost"))),
+        ("timer", || _ = IoLoop::current().call_later(seconds(1), || panic!("lost"))),
+        ("spawn", || drop(spawn(async { panic!("lost") }))),
+        ("start", || drop(coroutine::start(async { panic!("lost") }))),
+        ("coroutine", || drop(gives_an_error())),
+        ("spawn_callback", || IoLoop::current().spawn_callback(|| async { Err::<(), _>("lost") })),
+        ("promise", || {
+            let (promise, future) = waterspout::concurrent::promise::<()>();
+            promise.set_exception("lost");
+            drop(future);
+        }),
+        ("group", || {
+            let group = coroutine::TaskGroup::independent();
+            group.start(async { Err("lost") });
+        }),
+        // Suspended when the test ends, it fails when the loop is closed.
+        ("close", || {
+            let bomb = Bomb;
+            drop(coroutine::start(async move {
+                let _bomb = bomb;
+                std::future::pending::<()>().await
+            }));
+        }),
+    ]
+}
+
+#[test]
+fn what_fails_in_the_background_fails_the_test() {
+    for (name, fail) in failures() {
+        let said = panic_of(|| {
+            explore(1, || async {
+                fail();
+                sleep(seconds(2)).await;
+            })
+        });
+        let told = said.contains("what failed in the background") && said.contains("exception in");
+        assert!(told && said.contains("lost"), "{name}: {said}");
+        assert_eq!(said.matches("exception in").count(), 1, "{name}: {said}");
+    }
+}
+
+#[test]
+fn every_failure_in_the_background_is_told_of_beside_that_of_the_test() {
+    let said = panic_of(|| {
+        explore(1, || async {
+            failures().into_iter().for_each(|(_, fail)| fail());
+            spawn_named("forever", std::future::pending()).await
+        })
+    });
+    assert!(said.contains("timed out") && said.contains("`forever`"), "{said}");
+    assert!(said.contains("`lost error`"), "{said}");
+    assert_eq!(said.matches("exception in").count(), failures().len(), "{said}");
+}
+
+#[test]
+fn a_test_that_fails_for_ever_in_the_background_tells_of_the_first_times() {
+    let said = panic_of(|| {
+        explore(1, || async {
+            (0..5000).for_each(|_| drop(coroutine::start(async { panic!("lost") })));
+        })
+    });
+    assert_eq!(said.matches("panicked: lost").count(), 100);
+    assert!(said.contains("and 4900 more"), "{said}");
+}
+
+#[waterspout::test]
+#[should_panic(expected = "what failed in the background, which nobody awaited or expected:\n  \
+                           exception in coroutine `lost error`")]
+async fn the_attribute_sees_to_the_background_too() {
+    drop(gives_an_error());
+    moment().await;
+    moment().await;
+}
+
+#[test]
+fn a_test_that_returns_an_error_tells_of_both() {
+    use waterspout::__private::{TestOptions, run_test};
+    let options =
+        TestOptions { name: "both", timeout: None, virtual_time: true, allow_exceptions: false };
+    let error_in = |result: &Result<(), &str>| result.err().map(String::from);
+    let said = panic_of(|| {
+        run_test(options, error_in, || async {
+            IoLoop::current().add_callback(|| panic!("lost"));
+            moment().await;
+            Err("of its own")
+        })
+    });
+    let both = "`both`: returned the error of its own\nwhat failed in the background";
+    assert!(said.starts_with(both) && said.contains("panicked: lost"), "{said}");
+}
+
+#[waterspout::test(allow_exceptions)]
+async fn a_test_may_allow_what_fails_in_the_background() {
+    Logger::install(Passed);
+    drop(gives_an_error());
+    moment().await;
+    moment().await;
+    assert_eq!(IoLoop::current().counters().exceptions, 1);
+}
+
+#[test]
+fn what_is_expected_in_the_log_fails_no_test() {
+    Logger::install(Passed);
+    explore(3, || async {
+        let expected = ExpectLog::new("waterspout", "exception in");
+        failures().into_iter().take(8).for_each(|(_, fail)| fail());
+        sleep(seconds(2)).await;
+        assert_eq!(expected.count(), 8);
+    });
+    let said = panic_of(|| {
+        explore(1, || async {
+            let _expected = ExpectLog::new("waterspout", "exception in callback");
+            IoLoop::current().add_callback(|| panic!("as it should"));
+            drop(gives_an_error());
+            sleep(seconds(2)).await;
+        })
+    });
+    assert!(said.contains("`lost error`") && !said.contains("as it should"), "{said}");
+}
+
+#[test]
+fn an_error_that_cannot_be_put_into_words_fails_the_test_all_the_same() {
+    #[derive(Debug)]
+    struct Shy;
+    impl std::fmt::Display for Shy {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            panic!("do not look")
+        }
+    }
+    impl std::error::Error for Shy {}
+    let said = panic_of(|| {
+        explore(1, || async {
+            let (promise, future) = waterspout::concurrent::promise::<()>();
+            promise.set_exception(Shy);
+            drop(future);
+        })
+    });
+    assert!(said.contains("do not look"), "{said}");
+}

@@ -36,19 +36,19 @@ pub(crate) struct TestArgs {
     pub(crate) timeout: Option<f64>,
     /// Whether the loop's clock jumps from timer to timer.
     pub(crate) virtual_time: bool,
+    /// Whether the test passes although something failed in the background.
+    pub(crate) allow_exceptions: bool,
 }
 
 impl TestArgs {
     pub(crate) fn parse(attribute: &str, tokens: TokenStream) -> Result<TestArgs> {
         let mut args = TestArgs::default();
-        let takes = "takes `timeout = SECONDS` and `virtual_time`";
+        let takes = "takes `timeout = SECONDS`, `virtual_time` and `allow_exceptions`";
         each_argument(attribute, takes, tokens, |word, meta| {
             match word {
                 "timeout" => args.timeout = Some(seconds(meta)?),
-                "virtual_time" => {
-                    flag(meta)?;
-                    args.virtual_time = true;
-                }
+                "virtual_time" => args.virtual_time = flag(word, meta)?,
+                "allow_exceptions" => args.allow_exceptions = flag(word, meta)?,
                 _ => return Ok(false),
             }
             Ok(true)
@@ -132,10 +132,10 @@ fn seconds(meta: &Meta) -> Result<f64> {
     }
 }
 
-fn flag(meta: &Meta) -> Result<()> {
+fn flag(word: &str, meta: &Meta) -> Result<bool> {
     match meta {
-        Meta::Path(_) => Ok(()),
-        _ => refuse(meta, "`virtual_time` is a flag and takes no value"),
+        Meta::Path(_) => Ok(true),
+        _ => refuse(meta, &format!("`{word}` is a flag and takes no value")),
     }
 }
 
@@ -201,11 +201,15 @@ mod tests {
     }
 
     #[test]
-    fn virtual_time_is_a_flag() {
+    fn flags_take_no_value() {
         let args = TestArgs::parse("#[test]", quote!(virtual_time, timeout = 1)).unwrap();
         assert_eq!((args.timeout, args.virtual_time), (Some(1.0), true));
+        assert!(!args.allow_exceptions);
         let wanted = "`virtual_time` is a flag and takes no value";
         assert_eq!(test_error(quote!(virtual_time = true)), wanted);
+        assert!(TestArgs::parse("#[test]", quote!(allow_exceptions)).unwrap().allow_exceptions);
+        let wanted = "`allow_exceptions` is a flag and takes no value";
+        assert_eq!(test_error(quote!(allow_exceptions("any"))), wanted);
     }
 
     #[test]

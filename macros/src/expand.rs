@@ -161,12 +161,14 @@ pub(crate) fn test(args: TokenStream, item: TokenStream) -> TokenStream {
         Some(seconds) => quote!(::core::option::Option::Some(#seconds)),
         None => quote!(::core::option::Option::None),
     };
-    let virtual_time = args.virtual_time;
+    let TestArgs { virtual_time, allow_exceptions, .. } = args;
     let options = quote!(::waterspout::__private::TestOptions {
         name: #name,
         timeout: #timeout,
         virtual_time: #virtual_time,
+        allow_exceptions: #allow_exceptions,
     });
+    let report = Output::of(&function.sig).report();
     // By its full path: plain `test` may well be ours.
     let marker = quote!(#[::core::prelude::v1::test]);
     blocking(
@@ -174,7 +176,7 @@ pub(crate) fn test(args: TokenStream, item: TokenStream) -> TokenStream {
         &function,
         refusals,
         marker,
-        |future| quote!(::waterspout::__private::run_test(#options, || #future)),
+        |future| quote!(::waterspout::__private::run_test(#options, #report, || #future)),
     )
 }
 
@@ -408,7 +410,9 @@ mod tests {
                         name: ::core::concat!(::core::module_path!(), "::", "f"),
                         timeout: ::core::option::Option::Some(10.0),
                         virtual_time: true,
+                        allow_exceptions: false,
                     },
+                    ::waterspout::__private::report_nothing,
                     || async move
                 )
             }

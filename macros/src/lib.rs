@@ -150,9 +150,16 @@ pub fn main(args: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// * `timeout = 10.0`: fails the test after so many seconds.
+/// * `timeout = 10.0`: fails the test after so many seconds, with a list of what is stuck, and where.
+///   Without it the limit is the number in the environment variable `ASYNC_TEST_TIMEOUT`, or 5
+///   seconds; in virtual time, 100 days of that.
 /// * `virtual_time`: the loop's clock stands still while anything can run, then jumps to the next
 ///   timer.
+/// * `allow_exceptions`: passes the test although something failed in the background.
+///
+/// A panic of a callback or a coroutine that nobody awaits, and the `Err` of a `#[coroutine]` that
+/// nobody awaits, fail the test as well, unless it allows them or expects them by an `ExpectLog`; see
+/// the module `waterspout::testing`.
 ///
 /// The test may return `()` or a `Result`, and keeps its other attributes: `#[should_panic]`,
 /// `#[ignore]`.

@@ -29,6 +29,15 @@ static INSTALLED: OnceLock<bool> = OnceLock::new();
 thread_local! {
     /// The last is the innermost.
     static EXPECTED: RefCell<Vec<Rc<Expected>>> = const { RefCell::new(Vec::new()) };
+    /// How many records were expected.
+    static MATCHED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Whether what `log` logs is expected.
+pub(super) fn is_expected(log: impl FnOnce()) -> bool {
+    let before = MATCHED.get();
+    log();
+    MATCHED.get() != before
 }
 
 impl Logger {
@@ -68,6 +77,7 @@ impl Log for Logger {
         let message = record.args().to_string();
         if let Some(expected) = expected.iter().rev().find(|it| it.matches(record, &message)) {
             expected.count.set(expected.count.get() + 1);
+            MATCHED.set(MATCHED.get().wrapping_add(1));
         } else if let Some(beneath) = BENEATH.get().filter(|log| log.enabled(record.metadata())) {
             beneath.log(record);
         }
@@ -163,7 +173,8 @@ impl Expected {
 /// Expects records in the log of this thread, as long as it lives. Tornado: `ExpectLog`.
 ///
 /// Records that match are kept from the log; others are passed on. Of several that would match, the
-/// one that was made last counts. A guard of one thread, which may be held while awaiting: on a loop
+/// one that was made last counts. What it expects of a test's loop does not
+/// [fail the test](super#what-fails-in-the-background). A guard of one thread, which may be held while awaiting: on a loop
 /// all coroutines log on its thread.
 ///
 /// # Panics

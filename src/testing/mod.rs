@@ -5,7 +5,36 @@
 //! ([`tcp_pair`]), a free port ([`bind_unused_port`]), what any stream and any lock has to do, as a
 //! test ([`stream_suite`], [`lock_suite`]), many orders of what is ready ([`explore`]), and what is
 //! expected in the log ([`ExpectLog`]).
+//!
+//! # What fails in the background
+//!
+//! A test also fails by what nobody in it awaits: the panic of a callback or a coroutine, the `Err` of
+//! a [`#[coroutine]`](macro@crate::coroutine) whose handle was dropped, an exception of a
+//! [`Future`](crate::concurrent::Future) that nobody looked at; whatever
+//! [`Builder::on_exception`](crate::Builder::on_exception) would hear of on the test's loop. It is
+//! logged when it happens, and again in the message with which the test fails when its body is done
+//! and its loop was closed. Tornado: `AsyncTestCase` raises such exceptions, too.
+//!
+//! A test that expects such a failure says so by an [`ExpectLog`]: what that keeps from the log fails no
+//! test. One that does not mind any is a `#[waterspout::test(allow_exceptions)]`.
+//!
+//! ```
+//! # #[cfg(feature = "macros")]
+//! # mod tests {
+//! use waterspout::coroutine::{moment, spawn};
+//! use waterspout::testing::ExpectLog;
+//!
+//! #[waterspout::test]
+//! async fn a_worker_that_fails_is_told_of() {
+//!     let expected = ExpectLog::new("waterspout", "exception in coroutine");
+//!     drop(spawn(async { panic!("no more") }));
+//!     moment().await;
+//!     assert_eq!(expected.count(), 1);
+//! }
+//! # }
+//! ```
 
+mod background;
 mod expect_log;
 mod lock_suite;
 mod memory;
@@ -21,6 +50,8 @@ pub use expect_log::{ExpectLog, Logger, Pattern};
 pub use lock_suite::{fair_lock_suite, lock_suite};
 pub use memory::{Memory, duplex};
 pub use stream_suite::{half_close_suite, stream_suite};
+
+use background::Background;
 
 use crate::coroutine;
 use crate::ioloop::IoLoop;
@@ -44,8 +75,9 @@ const SEED_VARIABLE: &str = "WATERSPOUT_SEED";
 ///
 /// # Panics
 ///
-/// With the test's panic, or if a run takes more than 100 days of virtual time; the seed is printed
-/// then. `WATERSPOUT_SEED=7` in the environment runs that one again.
+/// With the test's panic, if a run takes more than 100 days of virtual time, or if something
+/// [failed in the background](self#what-fails-in-the-background); the seed is printed then.
+/// `WATERSPOUT_SEED=7` in the environment runs that one again.
 ///
 /// ```
 /// use std::{cell::RefCell, rc::Rc};
@@ -76,15 +108,18 @@ where
     let seeds = only.map_or(0..seeds, |seed: u64| seed..seed + 1);
     for seed in seeds {
         let told = Told(seed);
-        let io_loop = match IoLoop::builder().virtual_time().shuffle(seed).build() {
+        let background = Background::default();
+        let builder = IoLoop::builder().virtual_time().shuffle(seed);
+        let io_loop = match builder.on_exception(background.handler()).build() {
             Ok(io_loop) => io_loop,
             Err(error) => panic!("cannot make a loop: {error}"),
         };
         let limit = Duration::from_secs_f64(VIRTUAL_TIMEOUT);
-        if let Err(error) = io_loop.run_named("explore", Some(limit), &body, location) {
-            panic!("{error}");
-        }
+        let output = io_loop.run_named("explore", Some(limit), &body, location);
         io_loop.close();
+        if let Some(failed) = background.with(output.err().map(|error| error.to_string())) {
+            panic!("{failed}");
+        }
         std::mem::forget(told);
     }
 }
@@ -106,20 +141,31 @@ pub struct TestOptions {
     /// In seconds.
     pub timeout: Option<f64>,
     pub virtual_time: bool,
+    /// Whether what fails in the background is only logged.
+    pub allow_exceptions: bool,
 }
 
-/// Runs a test on a loop of its own, which is closed after.
+/// Runs a test on a loop of its own, which is closed after. `error_in` words the error in what the test
+/// returns.
 #[doc(hidden)]
 #[track_caller]
-pub fn run_test<B, F>(options: TestOptions, body: B) -> F::Output
+pub fn run_test<B, F>(
+    options: TestOptions,
+    error_in: fn(&F::Output) -> Option<String>,
+    body: B,
+) -> F::Output
 where
     B: FnOnce() -> F,
     F: Future,
 {
-    let TestOptions { name, timeout, virtual_time } = options;
+    let TestOptions { name, timeout, virtual_time, allow_exceptions } = options;
     let mut builder = IoLoop::builder();
     if virtual_time {
         builder = builder.virtual_time();
+    }
+    let background = Background::default();
+    if !allow_exceptions {
+        builder = builder.on_exception(background.handler());
     }
     let io_loop = match builder.build() {
         Ok(io_loop) => io_loop,
@@ -130,7 +176,15 @@ where
     let timeout = Duration::try_from_secs_f64(timeout).unwrap_or(Duration::MAX);
     let output = io_loop.run_named(name, Some(timeout), body, Location::caller());
     io_loop.close();
-    output.unwrap_or_else(|error| panic!("`{name}`: {error}"))
+    let failure = match &output {
+        Ok(_) if background.is_empty() => None,
+        Ok(output) => error_in(output).map(|error| format!("returned the error {error}")),
+        Err(error) => Some(error.to_string()),
+    };
+    match (background.with(failure), output) {
+        (None, Ok(output)) => output,
+        (failure, _) => panic!("`{name}`: {}", failure.unwrap_or_default()),
+    }
 }
 
 /// The limit in [`TIMEOUT_VARIABLE`], if that is a number of seconds above zero.

@@ -1,0 +1,63 @@
+//! What fails in a test that nobody in it awaits.
+
+use std::cell::{Cell, RefCell};
+use std::fmt::Write;
+use std::rc::Rc;
+
+use super::expect_log;
+use crate::foreign;
+use crate::report::{self, Exception};
+
+/// How many failures are kept: a test that fails for ever should not take the memory, too.
+const MOST: usize = 100;
+
+/// What was reported to the loop of a test, and no [`ExpectLog`](super::ExpectLog) expected.
+#[derive(Clone, Default)]
+pub(super) struct Background(Rc<Failures>);
+
+#[derive(Default)]
+struct Failures {
+    count: Cell<usize>,
+    first: RefCell<Vec<String>>,
+}
+
+impl Background {
+    /// What the loop of the test calls with its exceptions.
+    pub(super) fn handler(&self) -> impl Fn(&Exception) + use<> {
+        let failures = self.0.clone();
+        move |exception| {
+            // It may be foreign code that puts an error into words.
+            let text = foreign::debug(&format_args!("{exception}"));
+            if expect_log::is_expected(|| report::error(format_args!("{text}"))) {
+                return;
+            }
+            failures.count.set(failures.count.get() + 1);
+            let mut first = failures.first.borrow_mut();
+            if first.len() < MOST {
+                first.push(text);
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.count.get() == 0
+    }
+
+    /// What is wrong with the test: how its body failed, if it did, and what failed beside it.
+    pub(super) fn with(&self, body: Option<String>) -> Option<String> {
+        if self.is_empty() {
+            return body;
+        }
+        let (count, first) = (self.0.count.get(), self.0.first.borrow());
+        let mut text = body.map(|body| format!("{body}\n")).unwrap_or_default();
+        text.push_str("what failed in the background, which nobody awaited or expected:");
+        for failure in &*first {
+            text.push_str("\n  ");
+            text.push_str(failure);
+        }
+        if count > first.len() {
+            let _ = write!(text, "\n  and {} more", count - first.len());
+        }
+        Some(text)
+    }
+}
