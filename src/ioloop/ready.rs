@@ -14,6 +14,7 @@ use std::rc::Rc;
 use super::IoLoop;
 use super::introspect::CoroutineInfo;
 use super::slots::{Full, Key, Slots};
+use crate::foreign;
 use crate::report::{self, Panic};
 
 /// Something that a loop suspends and resumes.
@@ -69,7 +70,9 @@ impl Callback {
         callback: impl FnOnce() + 'static,
     ) -> Callback {
         if report::is_handling() {
-            let callback = move || report::handling(callback);
+            // Its panic is reported within, where it is not for the handler that has added it.
+            let contained = move || drop(foreign::call("callback", Some(location), callback));
+            let callback = move || report::handling(contained);
             return Callback(Box::new(Located { location, callback }));
         }
         Callback(Box::new(Located { location, callback }))
