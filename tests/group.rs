@@ -205,3 +205,122 @@ async fn a_child_that_cancels_its_group_before_it_was_suspended_ends_with_it() {
     assert_eq!(diary.read(), ["1"]);
     assert!(group.is_empty());
 }
+
+fn listening() -> (IoLoop, Diary) {
+    let diary = Diary::new();
+    (diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap(), diary)
+}
+
+#[test]
+fn a_failure_that_nobody_joins_for_is_reported() {
+    let (io_loop, diary) = listening();
+    io_loop
+        .run_sync(|| async {
+            let group = TaskGroup::<()>::new();
+            group.start(async {
+                moment().await;
+                panic!("lost")
+            });
+            sleep(seconds(1)).await;
+            assert!(diary.read().is_empty(), "somebody may still join");
+        })
+        .unwrap();
+    assert_eq!(diary.read(), ["panicked: lost"]);
+}
+
+#[test]
+fn join_gives_the_first_failure_and_others_are_reported() {
+    let (io_loop, diary) = listening();
+    let joined = io_loop.run_sync(|| async {
+        let group = Rc::new(TaskGroup::new());
+        let ends = group.clone();
+        group.start(async move {
+            moment().await;
+            // Cancelled from within, it runs on to its next suspension.
+            ends.cancel();
+            Err("its own")
+        });
+        group.join().await
+    });
+    assert_eq!(joined.unwrap(), Err("its own"));
+    let joined = io_loop.run_sync(|| async {
+        let group = Rc::new(TaskGroup::new());
+        let fails = group.clone();
+        group.start(async move {
+            fails.start(async { Err("first") });
+            Err("second")
+        });
+        group.join().await
+    });
+    assert_eq!(joined.unwrap(), Err("first"));
+    assert_eq!(diary.read(), ["\"second\""]);
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_group_that_is_ending_refuses_children_until_its_failure_was_taken() {
+    let (group, diary) = (TaskGroup::new(), Diary::new());
+    group.start(async { Err("failed") });
+    let refused = diary.at_end("refused");
+    let note = diary.clone();
+    group.start(async move {
+        note.write("it ran");
+        refused.keep();
+        Ok(())
+    });
+    assert_eq!((group.len(), diary.read()), (0, vec!["refused".to_owned()]));
+    assert_eq!(group.join().await, Err("failed"));
+    group.start(async { Ok(()) });
+    assert_eq!(group.join().await, Ok(()));
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_child_whose_destructor_starts_another_leaves_nobody_alive() {
+    for cancel in [false, true] {
+        let group = Rc::new(TaskGroup::<()>::new());
+        let again = group.clone();
+        let starts = common::AtDrop(move || again.start(std::future::pending()));
+        group.start(async move {
+            let _starts = starts;
+            std::future::pending().await
+        });
+        if cancel {
+            group.cancel();
+        } else {
+            assert_eq!(group.shutdown(seconds(1)).await, 1);
+        }
+        assert_eq!(group.len(), 0);
+        group.join().await.unwrap();
+    }
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_group_that_was_shut_down_takes_no_children() {
+    let group = TaskGroup::<()>::new();
+    assert_eq!(group.shutdown(seconds(1)).await, 0);
+    group.start(async { unreachable!("it is refused") });
+    assert!(group.is_empty());
+}
+
+#[test]
+fn a_group_whose_loop_was_closed_is_empty() {
+    let group = Rc::new(TaskGroup::<()>::new());
+    let (first, second) = (common::virtual_loop(), common::virtual_loop());
+    let held = group.clone();
+    first.run_sync(|| async move { held.start(std::future::pending()) }).unwrap();
+    assert_eq!(group.len(), 1);
+    first.close();
+    assert_eq!(group.len(), 0);
+    second.run_sync_timeout(seconds(1), || async { group.join().await }).unwrap().unwrap();
+}
+
+#[test]
+fn a_child_is_named_by_what_was_started_not_by_the_group() {
+    async fn echo() -> Result<(), ()> {
+        std::future::pending().await
+    }
+    let io_loop = common::virtual_loop();
+    let group = TaskGroup::new();
+    io_loop.run_sync(|| async { group.start(echo()) }).unwrap();
+    let name = io_loop.coroutines()[0].name;
+    assert!(name.contains("echo") && !name.contains("TaskGroup"), "{name}");
+}

@@ -729,3 +729,22 @@ fn a_sleeping_loop_is_woken() {
         thread.join().unwrap();
     }
 }
+
+#[test]
+fn a_panic_of_a_remote_coroutine_is_reported_unless_somebody_has_its_answer() {
+    let diary = Diary::new();
+    let io_loop = diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap();
+    let handle = io_loop.handle();
+    io_loop
+        .run_sync(|| async {
+            drop(handle.spawn(|| async { panic!("nobody waits") }).unwrap());
+            common::turns(3).await;
+            let late = handle.spawn(|| async { panic!("nobody has looked") }).unwrap();
+            common::turns(3).await;
+            drop(late);
+            let taken = handle.spawn(|| async { panic!("taken") }).unwrap();
+            assert!(taken.await.unwrap_err().is_panic());
+        })
+        .unwrap();
+    assert_eq!(diary.read(), ["panicked: nobody waits", "panicked: nobody has looked"]);
+}

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use common::seconds;
+use common::{Diary, seconds};
 use futures::{FutureExt, StreamExt};
 use log::Level;
 use waterspout::concurrent::promise;
@@ -261,4 +261,27 @@ async fn a_time_limit_without_end_never_ends() {
     assert_eq!(result, Ok(()));
     let far = Instant::now() + Duration::from_secs(1 << 31);
     assert_eq!(with_timeout(far, sleep(seconds(1))).await, Ok(()));
+}
+
+#[test]
+fn an_error_that_multi_holds_when_it_is_dropped_is_reported() {
+    let diary = Diary::new();
+    let io_loop = diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap();
+    let limit = seconds(1);
+    io_loop
+        .run_sync(|| async {
+            let fails = || async { Err::<(), _>("in a list") };
+            let never = || std::future::pending::<Result<(), &str>>();
+            type Boxed = futures::future::LocalBoxFuture<'static, Result<(), &'static str>>;
+            let list: Vec<Boxed> = vec![Box::pin(fails()), Box::pin(never())];
+            with_timeout(limit, multi(list)).await.unwrap_err();
+            let pair = (async { Err::<(), _>("in a pair") }, never());
+            with_timeout(limit, multi(pair)).await.unwrap_err();
+            let quiet = (async { Err::<(), _>("quiet") }, never());
+            with_timeout(limit, multi_quiet(quiet)).await.unwrap_err();
+            let taken = (async { Err::<(), _>("taken") }, async { Ok::<(), _>(()) });
+            multi(taken).await.unwrap_err();
+        })
+        .unwrap();
+    assert_eq!(diary.read(), ["\"in a list\"", "\"in a pair\""]);
 }

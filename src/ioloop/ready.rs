@@ -71,8 +71,10 @@ impl Callback {
     ) -> Callback {
         if report::is_handling() {
             // Its panic is reported within, where it is not for the handler that has added it.
-            let contained = move || drop(foreign::call("callback", Some(location), callback));
-            let callback = move || report::handling(contained);
+            let contained = move || foreign::call("callback", Some(location), callback);
+            let callback = move || {
+                report::handling(contained);
+            };
             return Callback(Box::new(Located { location, callback }));
         }
         Callback(Box::new(Located { location, callback }))
