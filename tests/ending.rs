@@ -34,6 +34,11 @@ async fn awaits(ticks: Coroutine<()>) {
     ticks.await
 }
 
+async fn awaits_well(ticks: Coroutine<()>) -> Result<(), ()> {
+    ticks.await;
+    Ok(())
+}
+
 /// Whether ticks go on after `end` has run, in which `begin` runs.
 async fn goes_on_after<T>(begin: impl FnOnce(Coroutine<()>) -> T, end: impl FnOnce(T)) -> bool {
     let count = Rc::new(Cell::new(0));
@@ -57,7 +62,7 @@ async fn cancelling_reaches_what_is_awaited() {
     assert!(!goes_on_after(|ticks| spawn(spawn(awaits(ticks))), cancel).await, "down the chain");
     let joins = |ticks: Coroutine<()>| spawn(async move { drop(ticks.join().await) });
     assert!(!goes_on_after(joins, cancel).await);
-    let limits = |ticks| spawn(async { drop(with_timeout(seconds(60), ticks).await) });
+    let limits = |ticks| spawn(async { _ = with_timeout(seconds(60), ticks).await });
     assert!(!goes_on_after(limits, cancel).await);
     let selects = |mut ticks: Coroutine<()>| {
         spawn(
@@ -66,9 +71,7 @@ async fn cancelling_reaches_what_is_awaited() {
     };
     assert!(!goes_on_after(selects, cancel).await);
     let gathers = |ticks: Coroutine<()>| {
-        spawn(
-            async move { drop(multi((ticks.map(Ok::<_, ()>), pending::<Result<(), ()>>())).await) },
-        )
+        spawn(async move { _ = multi((ticks.map(Ok::<_, ()>), pending::<Result<(), ()>>())).await })
     };
     assert!(!goes_on_after(gathers, cancel).await);
     // By another waker than its own.
@@ -84,7 +87,7 @@ async fn whoever_owns_a_coroutine_ends_also_what_it_awaits() {
     assert!(!goes_on_after(tied, drop).await);
     let grouped = |ticks| {
         let group = TaskGroup::<()>::new();
-        group.start(async move { Ok(awaits(ticks).await) });
+        group.start(awaits_well(ticks));
         group
     };
     assert!(!goes_on_after(grouped, drop).await);
@@ -92,15 +95,15 @@ async fn whoever_owns_a_coroutine_ends_also_what_it_awaits() {
     let token = |ticks| {
         let token = CancelToken::new();
         let listens = token.clone();
-        drop(spawn(async move { drop(listens.run(awaits(ticks)).await) }));
+        drop(spawn(async move { _ = listens.run(awaits(ticks)).await }));
         token
     };
     assert!(!goes_on_after(token, |token| token.cancel()).await);
     let first_error = |ticks| {
         let (promise, fails) = promise::<()>();
         let fails = spawn(async move { fails.await.map_err(drop) });
-        let ticks = spawn(async move { Ok(awaits(ticks).await) });
-        drop(spawn(async move { drop(try_multi([fails, ticks]).await) }));
+        let ticks = spawn(awaits_well(ticks));
+        drop(spawn(async move { _ = try_multi([fails, ticks]).await }));
         promise
     };
     assert!(!goes_on_after(first_error, drop).await);
@@ -121,7 +124,7 @@ async fn a_handle_that_is_merely_dropped_detaches() {
     };
     assert!(goes_on_after(owner, |promise| promise.set_result(())).await);
     // Given up by a time limit.
-    let limited = |ticks| drop(spawn(async { drop(with_timeout(seconds(5), ticks).await) }));
+    let limited = |ticks| drop(spawn(async { _ = with_timeout(seconds(5), ticks).await }));
     assert!(goes_on_after(limited, drop).await);
     // Held, but never awaited.
     let held = |ticks: Coroutine<()>| {
@@ -141,7 +144,7 @@ async fn what_is_shielded_goes_on() {
     // What else the same coroutine awaits ends.
     let count = Rc::new(Cell::new(0));
     let other = tick(count.clone());
-    let both = |ticks| spawn(async { drop(futures::join!(shield(ticks), other)) });
+    let both = |ticks| spawn(async { _ = futures::join!(shield(ticks), other) });
     assert!(goes_on_after(both, cancel).await);
     let then = count.get();
     sleep(seconds(5)).await;
@@ -156,7 +159,7 @@ async fn a_destructor_of_what_is_cancelled_may_run_code_that_detaches() {
         let _at_end = AtDrop(move || {
             let counts = counts.clone();
             // It awaits, and lets go, of its own accord: nobody cancels this one.
-            drop(start(async move { drop(futures::poll!(Box::pin(tick(counts)))) }));
+            drop(start(async move { _ = futures::poll!(Box::pin(tick(counts))) }));
         });
         pending::<()>().await
     });
