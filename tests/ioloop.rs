@@ -6,16 +6,19 @@ mod common;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::io::{ErrorKind, Write};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex};
+use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{AtDrop, Diary, one_turn, panic_of, suspend, virtual_loop};
 use waterspout::concurrent::promise;
 use waterspout::coroutine::{self, moment, sleep};
+use waterspout::net::UnixStream;
 use waterspout::{
     Coroutine, Deadline, Interest, IoLoop, PeriodicCallback, RunError, StartError, Timeout,
 };
@@ -810,6 +813,278 @@ fn callbacks_that_add_callbacks_do_not_keep_sockets_waiting() {
 }
 
 // ---------------------------------------------------------------------------------------------
+// Long turns
+// ---------------------------------------------------------------------------------------------
+
+/// Counts entries, and notes how many had run when something happened.
+#[derive(Clone, Default)]
+struct Count(Rc<Cell<u32>>);
+
+impl Count {
+    fn get(&self) -> u32 {
+        self.0.get()
+    }
+
+    /// A callback that counts, and takes so long.
+    fn counting(&self, time: Duration) -> impl FnOnce() + 'static {
+        let count = self.clone();
+        move || {
+            count.0.set(count.get() + 1);
+            spin(time);
+        }
+    }
+
+    /// A call that notes the count, and where it is noted.
+    fn noting(&self) -> (Rc<Cell<Option<u32>>>, impl FnOnce() + 'static) {
+        let (noted, count) = (Rc::new(Cell::new(None)), self.clone());
+        let notes = noted.clone();
+        (noted, move || notes.set(Some(count.get())))
+    }
+}
+
+fn spin(time: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {}
+}
+
+/// How many entries of a long turn run before a byte is seen, a sleep ends, and a timer calls back, where
+/// all of that could be at once. `queue` queues the entries and tells how many.
+fn run_before(io_loop: &IoLoop, queue: impl Fn(&Count) -> u32) -> [u32; 3] {
+    let count = Count::default();
+    let ((byte, at_byte), (slept, at_sleep)) = (count.noting(), count.noting());
+    let (called, at_call) = count.noting();
+    io_loop
+        .run_sync(async || {
+            let (here, there) = UnixStream::pair().unwrap();
+            drop(coroutine::start(async move {
+                there.read(&mut [0]).await.unwrap();
+                at_byte();
+            }));
+            moment().await;
+            let many = queue(&count);
+            drop(coroutine::start(async move {
+                sleep(Duration::ZERO).await;
+                at_sleep();
+            }));
+            io_loop.call_later(Duration::ZERO, at_call);
+            here.write_all(b"x").await.unwrap();
+            while count.get() < many {
+                suspend().await;
+            }
+            moment().await;
+            moment().await;
+        })
+        .unwrap();
+    [byte, slept, called].map(|noted| noted.get().unwrap())
+}
+
+#[test]
+fn a_long_turn_looks_at_sockets_and_timers_after_64_entries() {
+    let seen = run_before(&virtual_loop(), |count| {
+        (0..5000).for_each(|_| IoLoop::current().add_callback(count.counting(Duration::ZERO)));
+        5000
+    });
+    assert!(seen.iter().all(|seen| *seen <= 3 * 64), "{seen:?}");
+}
+
+#[test]
+fn slow_entries_do_not_keep_sockets_and_timers_waiting() {
+    let slow = Duration::from_millis(2);
+    let seen = run_before(&IoLoop::new().unwrap(), |count| {
+        (0..60).for_each(|_| IoLoop::current().add_callback(count.counting(slow)));
+        60
+    });
+    assert!(seen.iter().all(|seen| *seen <= 20), "{seen:?}");
+}
+
+#[test]
+fn entries_that_become_slow_are_noticed() {
+    let seen = run_before(&IoLoop::new().unwrap(), |count| {
+        let io_loop = IoLoop::current();
+        (0..500).for_each(|_| io_loop.add_callback(|| ()));
+        (0..60).for_each(|_| io_loop.add_callback(count.counting(Duration::from_millis(2))));
+        60
+    });
+    assert!(seen.iter().all(|seen| *seen <= 20), "{seen:?}");
+}
+
+#[test]
+fn many_timers_that_are_due_do_not_keep_sockets_waiting_nor_whom_they_wake() {
+    let count = Count::default();
+    let ((byte, at_byte), (slept, at_sleep)) = (count.noting(), count.noting());
+    let io_loop = virtual_loop();
+    io_loop
+        .run_sync(async || {
+            let (here, there) = UnixStream::pair().unwrap();
+            drop(coroutine::start(async move {
+                there.read(&mut [0]).await.unwrap();
+                at_byte();
+            }));
+            moment().await;
+            drop(coroutine::start(async move {
+                sleep(SECOND).await;
+                at_sleep();
+            }));
+            for _ in 0..5000 {
+                io_loop.call_later(SECOND, count.counting(Duration::ZERO));
+            }
+            let write = coroutine::start(async move {
+                sleep(SECOND - Duration::from_nanos(1)).await;
+                here.write_all(b"x").await.unwrap();
+                IoLoop::current().advance(Duration::from_nanos(1));
+                here
+            });
+            sleep(SECOND).await;
+            assert_eq!(count.get(), 5000, "whoever is due last is woken last");
+            write.await;
+        })
+        .unwrap();
+    let seen = [byte, slept].map(|noted| noted.get().unwrap());
+    assert!(seen.iter().all(|seen| *seen <= 3 * 64), "{seen:?}");
+}
+
+#[test]
+fn timers_that_set_timers_in_a_long_turn_do_not_fire_in_the_same_turn_and_keep_nobody_waiting() {
+    fn again(io_loop: &IoLoop, turns: &Rc<RefCell<Vec<u64>>>) {
+        let (inner, noted) = (io_loop.clone(), turns.clone());
+        io_loop.call_later(Duration::ZERO, move || {
+            noted.borrow_mut().push(inner.counters().turns);
+            again(&inner, &noted);
+        });
+    }
+    let (io_loop, count) = (virtual_loop(), Count::default());
+    let turns = Rc::new(RefCell::new(Vec::new()));
+    again(&io_loop, &turns);
+    for _ in 0..1000 {
+        io_loop.add_callback(count.counting(Duration::ZERO));
+    }
+    io_loop.run_sync(moment).unwrap();
+    let turns = turns.take();
+    assert!(turns.len() > 10 && turns.windows(2).all(|pair| pair[0] < pair[1]), "{turns:?}");
+    assert_eq!(count.get(), 1000);
+}
+
+#[test]
+fn the_order_stays_total_for_those_whom_timers_wake_among_others() {
+    for many in [3, 40, 200] {
+        let (io_loop, diary) = (virtual_loop(), Diary::new());
+        // One after the other: a sleep that ends, and a callback that adds a callback.
+        for n in 0..many {
+            let (inner, inside, slept) = (io_loop.clone(), diary.clone(), diary.clone());
+            drop(io_loop.spawn(async move {
+                sleep(Duration::ZERO).await;
+                slept.write(format!("slept {n}"));
+            }));
+            drop(io_loop.spawn(async move {
+                let add = inner.clone();
+                inner.call_later(Duration::ZERO, move || {
+                    add.add_callback(inside.writing(format!("called {n}")));
+                });
+            }));
+        }
+        io_loop.run_sync(|| sleep(SECOND)).unwrap();
+        let words = diary.read();
+        assert_eq!(words.len(), 2 * many);
+        if many < 32 {
+            let pairs = (0..many).flat_map(|n| [format!("slept {n}"), format!("called {n}")]);
+            assert_eq!(words, pairs.collect::<Vec<_>>());
+        }
+        for of in ["slept", "called"] {
+            let mine = words.iter().filter(|word| word.starts_with(of));
+            assert!(mine.cloned().eq((0..many).map(|n| format!("{of} {n}"))), "{words:?}");
+        }
+    }
+}
+
+#[test]
+fn the_rest_of_a_long_turn_runs_after_stop() {
+    let (io_loop, count) = (virtual_loop(), Count::default());
+    let inner = io_loop.clone();
+    io_loop.add_callback(move || inner.stop());
+    for _ in 0..1000 {
+        let (inner, next) = (io_loop.clone(), count.counting(Duration::ZERO));
+        let first = count.counting(Duration::ZERO);
+        io_loop.add_callback(move || {
+            first();
+            inner.add_callback(next);
+        });
+    }
+    io_loop.start().unwrap();
+    assert_eq!(count.get(), 1000);
+    io_loop.run_sync(moment).unwrap();
+    assert_eq!(count.get(), 2000);
+}
+
+#[test]
+fn a_thread_that_posts_all_the_time_keeps_no_sleep_waiting() {
+    let (io_loop, stop) = (IoLoop::new().unwrap(), Arc::new(AtomicBool::new(false)));
+    let (handle, stops) = (io_loop.handle(), stop.clone());
+    let posting = thread::spawn(move || {
+        let mut posted = 0;
+        while !stops.load(SeqCst) && posted < 500_000 {
+            handle.add_callback(|| spin(Duration::from_micros(2))).unwrap();
+            posted += 1;
+        }
+    });
+    let most = io_loop.run_sync(async || {
+        let mut most = 0;
+        for _ in 0..20 {
+            let callbacks = IoLoop::current().counters().callbacks;
+            sleep(Duration::from_micros(100)).await;
+            most = most.max(IoLoop::current().counters().callbacks - callbacks);
+        }
+        stop.store(true, SeqCst);
+        most
+    });
+    posting.join().unwrap();
+    let most = most.unwrap();
+    assert!(most < 5_000, "{most} callbacks ran meanwhile");
+}
+
+#[test]
+fn a_moment_lets_sockets_and_timers_have_their_turn() {
+    let (count, io_loop) = (Count::default(), virtual_loop());
+    let ((byte, at_byte), (called, at_call)) = (count.noting(), count.noting());
+    io_loop
+        .run_sync(async || {
+            let (here, there) = UnixStream::pair().unwrap();
+            drop(coroutine::start(async move {
+                there.read(&mut [0]).await.unwrap();
+                at_byte();
+            }));
+            moment().await;
+            here.write_all(b"x").await.unwrap();
+            io_loop.call_later(Duration::ZERO, at_call);
+            for _ in 0..10 {
+                moment().await;
+                count.counting(Duration::ZERO)();
+            }
+        })
+        .unwrap();
+    assert_eq!([byte.get(), called.get()], [Some(1), Some(1)]);
+}
+
+#[test]
+fn the_selector_is_asked_less_often_when_entries_are_short() {
+    let polls = |io_loop: IoLoop, entries: u64, time| {
+        let before = io_loop.counters().polls;
+        io_loop
+            .run_sync(async || {
+                for _ in 0..entries {
+                    spin(time);
+                    suspend().await;
+                }
+            })
+            .unwrap();
+        io_loop.counters().polls - before
+    };
+    let short = polls(virtual_loop(), 64 * 20, Duration::ZERO);
+    assert!((20..=22).contains(&short), "{short}");
+    let long = polls(IoLoop::new().unwrap(), 64, Duration::from_millis(1));
+    assert!((40..=66).contains(&long), "{long}");
+}
+
+// ---------------------------------------------------------------------------------------------
 // Timers
 // ---------------------------------------------------------------------------------------------
 
@@ -906,6 +1181,36 @@ fn removing_a_timer_that_has_fired_harms_nothing() {
     assert!(!io_loop.remove_timeout(fired));
     io_loop.run_sync(|| sleep(2 * SECOND)).unwrap();
     assert_eq!(diary.read(), ["fired", "another"]);
+}
+
+#[test]
+fn what_has_fired_takes_no_timer_back_and_ends_no_sleep_however_many_have_come_after_it() {
+    let io_loop = virtual_loop();
+    let old = io_loop.call_later(Duration::ZERO, || ());
+    let mut slept = Box::pin(sleep(Duration::ZERO));
+    io_loop
+        .run_sync(async || {
+            // It is polled once, and never learns that it is over.
+            poll_fn(|cx| Poll::Ready(slept.as_mut().poll(cx).is_pending())).await;
+            sleep(SECOND).await;
+        })
+        .unwrap();
+    // More than a slot has generations in a waker of 32 bits. (`slots.rs` tests the rest.)
+    for _ in 0..1000 {
+        let others = [(); 2].map(|()| io_loop.call_later(SECOND, || ()));
+        assert!(!io_loop.remove_timeout(old));
+        for other in others {
+            assert!(io_loop.remove_timeout(other));
+        }
+    }
+    io_loop
+        .run_sync(async || {
+            let others: Vec<_> = (0..3).map(|_| coroutine::start(sleep(SECOND))).collect();
+            sleep(Duration::ZERO).await;
+            drop(slept);
+            futures::future::join_all(others).await;
+        })
+        .unwrap();
 }
 
 #[test]

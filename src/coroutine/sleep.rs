@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::ioloop::{Deadline, Item, Key, LoopId, forget, on_current, with_current};
+use crate::ioloop::{Core, Deadline, Item, Key, LoopId, forget, on_current, with_current};
 use crate::resumption;
 
 /// Waits for `duration`, counted from this call. Tornado: `gen.sleep`.
@@ -134,7 +134,9 @@ impl Drop for Sleep {
 /// Lets everything else that is ready run first: exactly one turn of the loop. Tornado:
 /// `gen.moment`.
 ///
-/// For computations that take long: they let I/O and others have their turn. Cancel safe.
+/// For computations that take long: they let I/O and others have their turn. The selector is asked at
+/// the end of the turn, however few entries have run, and whoever can go on goes on in the next one; so do
+/// timers that are due. Cancel safe.
 ///
 /// ```
 /// # use waterspout::{IoLoop, coroutine::moment};
@@ -173,6 +175,7 @@ impl std::future::Future for Moment {
             _ => {
                 resumption::waits_at(self.location);
                 self.turn = Some(turn.unwrap_or_default());
+                with_current(Core::give_way);
                 match with_current(|core| core.wake_own(cx.waker())) {
                     Some(true) => {}
                     // A combinator's. One that polls again whatever was woken would spin, and others

@@ -106,3 +106,40 @@ mod timerfd {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Asks `poll` for an event for a long time, and tells whether one came.
+    fn comes(poll: &mut mio::Poll) -> bool {
+        let mut events = mio::Events::with_capacity(4);
+        poll.poll(&mut events, Some(Duration::from_secs(20))).unwrap();
+        events.iter().any(|event| event.token() == mio::Token(7))
+    }
+
+    #[test]
+    fn a_part_of_a_millisecond_ends_the_sleep() {
+        if cfg!(not(any(target_os = "linux", target_os = "android"))) {
+            return;
+        }
+        let (mut poll, mut alarm) = (mio::Poll::new().unwrap(), Alarm::new());
+        for deadline in [1, 2] {
+            let left = Duration::from_micros(100);
+            let sleep = alarm.arm(poll.registry(), mio::Token(7), deadline, left).unwrap();
+            assert!(sleep > left && comes(&mut poll), "the alarm does not go off");
+        }
+    }
+
+    #[test]
+    fn whole_milliseconds_and_no_time_at_all_need_no_alarm() {
+        let (poll, mut alarm) = (mio::Poll::new().unwrap(), Alarm::new());
+        let mut sleep = |micros| {
+            let left = Duration::from_micros(micros);
+            alarm.arm(poll.registry(), mio::Token(7), micros, left).unwrap()
+        };
+        for (left, most) in [(0, 0), (1_000, 1_000), (5_900, 5_900)] {
+            assert!(sleep(left) <= Duration::from_micros(most));
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! and the caller has to drop or wake, they return.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -18,6 +18,7 @@ use super::current::forget_loop;
 use super::handlers::Handler;
 use super::inbox::{Inbox, LoopId};
 use super::introspect::{CoroutineInfo, Counting, Step, Trace};
+use super::pace::Pace;
 use super::readiness::{Direction, Readiness};
 use super::ready::{Callback, Resume, Scheduler};
 use super::slots::{Full, Key, Slots};
@@ -32,10 +33,6 @@ use crate::{foreign, report, resumption};
 pub(super) const INBOX: mio::Token = mio::Token(usize::MAX);
 /// The token of the timerfd.
 pub(super) const ALARM: mio::Token = mio::Token(usize::MAX - 1);
-
-/// While entries are ready, the selector is asked after at most so many of them. (tokio's default is
-/// 61.)
-pub(super) const POLL_INTERVAL: u64 = 64;
 
 /// What a loop is doing.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +50,7 @@ pub(crate) struct Core {
     pub(super) scheduler: RefCell<Scheduler>,
     pub(super) timers: RefCell<Timers<Waker>>,
     /// What the timers that call back call.
-    pub(super) calls: RefCell<Slots<Callback>>,
+    pub(super) calls: RefCell<Slots<Callback, true>>,
     pub(super) readiness: RefCell<Readiness>,
     pub(super) handlers: RefCell<HashMap<RawFd, Rc<dyn Handler>>>,
     pub(super) poll: RefCell<mio::Poll>,
@@ -75,16 +72,12 @@ pub(crate) struct Core {
     /// Executor jobs under way: while there are any, virtual time stands still.
     pub(super) outside: Rc<Cell<usize>>,
 
-    /// Entries run since the selector was polled, when that was, and how many may run until then.
-    pub(super) entries: Cell<u64>,
-    pub(super) polled_at: Cell<u64>,
-    pub(super) interval: Cell<u64>,
-    /// When timers fired last.
-    pub(super) fired_at: Cell<u64>,
+    pub(super) pace: Pace,
+    /// Timers that are due and have not fired yet.
+    pub(super) due: RefCell<VecDeque<Key>>,
 
-    /// Buffers between uses: events, due timers, wakers to wake, what sockets borrow to read.
+    /// Buffers between uses: events, wakers to wake, what sockets borrow to read.
     pub(super) events: Cell<Option<mio::Events>>,
-    pub(super) due: Cell<Vec<Key>>,
     pub(super) woken: Cell<Vec<Waker>>,
     pub(crate) lent: RefCell<Vec<Box<[u8]>>>,
     pub(crate) executor: RefCell<Option<Executor>>,
@@ -108,7 +101,6 @@ impl Core {
         Ok(Core {
             id: inbox.id(),
             inbox,
-            clock,
             scheduler: RefCell::new(Scheduler::new()),
             timers: RefCell::new(Timers::new()),
             calls: RefCell::new(Slots::new()),
@@ -125,12 +117,10 @@ impl Core {
             current: Cell::new(Key::NONE),
             main_resumed: Cell::new(false),
             outside: Rc::new(Cell::new(0)),
-            entries: Cell::new(0),
-            polled_at: Cell::new(0),
-            interval: Cell::new(POLL_INTERVAL),
-            fired_at: Cell::new(0),
+            pace: Pace::new(!clock.is_virtual()),
+            clock,
+            due: RefCell::new(VecDeque::new()),
             events: Cell::new(Some(mio::Events::with_capacity(builder.event_capacity))),
-            due: Cell::new(Vec::new()),
             woken: Cell::new(Vec::new()),
             lent: RefCell::new(Vec::new()),
             executor: RefCell::new(None),
@@ -173,6 +163,11 @@ impl Core {
         self.scheduler.borrow_mut().remove(key)
     }
 
+    /// Lets the selector and the timers have their turn when this one is over.
+    pub(crate) fn give_way(&self) {
+        self.pace.give_way();
+    }
+
     /// How much is ready to run.
     #[inline]
     pub(super) fn ready(&self) -> usize {
@@ -206,7 +201,7 @@ impl Core {
     /// Wakes a slot of whatever loop by the word of its waker; 0 is none.
     #[inline]
     pub(crate) fn wake_word(&self, word: usize) {
-        if !self.schedule_word(word) && word != 0 {
+        if word != 0 && !self.schedule_word(word) {
             waker(word).wake();
         }
     }

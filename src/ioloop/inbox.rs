@@ -10,9 +10,13 @@
 //! a sleeping loop gets one write however many post at once, an awake loop none, and no item can
 //! slip between the loop's last look and its sleep.
 //!
+//! Waking twice is no more than waking once. So while the loop is busy and does not look, the list grows
+//! by what was promised to run and by those who are to be woken, but not by how often they are: each
+//! time that it has doubled, wake-ups that came a second time are thrown out.
+//!
 //! Inboxes are found by loop number in one registry. A [`LoopHandle`] holds its inbox directly.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
@@ -77,10 +81,46 @@ impl Doorbell {
     }
 }
 
+/// What has arrived, in order.
+struct Arrived {
+    items: VecDeque<Item>,
+    /// At this length, wake-ups that are in it twice are thrown out.
+    crowded: usize,
+}
+
+/// Up to this length nobody looks for what is in the list twice.
+const FEW: usize = 1024;
+
+impl Arrived {
+    const fn new() -> Arrived {
+        Arrived { items: VecDeque::new(), crowded: FEW }
+    }
+
+    fn push(&mut self, item: Item) {
+        self.items.push_back(item);
+        if self.items.len() >= self.crowded {
+            self.throw_out_repeated();
+        }
+    }
+
+    /// Keeps the first of those that say the same.
+    #[cold]
+    fn throw_out_repeated(&mut self) {
+        let (mut woken, mut stops) = (HashSet::new(), false);
+        self.items.retain(|item| match item {
+            Item::Wake(key) => woken.insert(*key),
+            Item::Stop => !std::mem::replace(&mut stops, true),
+            Item::Call(_) | Item::ForgetSource(_) | Item::ForgetTimer(_) => true,
+        });
+        self.crowded = FEW.max(2 * self.items.len());
+        self.items.shrink_to(self.crowded);
+    }
+}
+
 pub(crate) struct Inbox {
     id: LoopId,
     /// `None` once the loop is closed.
-    items: Mutex<Option<VecDeque<Item>>>,
+    arrived: Mutex<Option<Arrived>>,
     doorbell: Doorbell,
     /// `None` once the loop is closed: a handle that is kept longer keeps no eventfd.
     waker: RwLock<Option<mio::Waker>>,
@@ -147,7 +187,7 @@ impl Inbox {
         let serial = registry.serial;
         let inbox = Arc::new(Inbox {
             id: LoopId::new(number, serial),
-            items: Mutex::new(Some(VecDeque::new())),
+            arrived: Mutex::new(Some(Arrived::new())),
             doorbell: Doorbell::default(),
             waker: RwLock::new(Some(waker)),
             notified: AtomicU64::new(0),
@@ -166,8 +206,8 @@ impl Inbox {
 
     /// Puts `item` in the list and wakes the loop if it sleeps.
     pub(crate) fn post(&self, item: Item) -> Result<(), LoopClosed> {
-        match &mut *self.items.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(items) => items.push_back(item),
+        match &mut *self.arrived.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(arrived) => arrived.push(item),
             None => return Err(LoopClosed),
         }
         if self.doorbell.ring() {
@@ -189,8 +229,9 @@ impl Inbox {
     /// Takes everything that has arrived, in order.
     pub(crate) fn take(&self) -> VecDeque<Item> {
         self.doorbell.answer();
-        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
-        items.as_mut().map(std::mem::take).unwrap_or_default()
+        let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        let arrived = arrived.as_mut().map(|arrived| std::mem::replace(arrived, Arrived::new()));
+        arrived.map(|arrived| arrived.items).unwrap_or_default()
     }
 
     pub(crate) fn fall_asleep(&self) -> bool {
@@ -202,14 +243,14 @@ impl Inbox {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.items.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     /// Refuses what is posted from now on, and returns what had been promised to run.
     pub(crate) fn close(&self) -> VecDeque<Item> {
-        let items = self.items.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(self.waker.write().unwrap_or_else(PoisonError::into_inner).take());
-        items.unwrap_or_default()
+        arrived.map(|arrived| arrived.items).unwrap_or_default()
     }
 }
 
@@ -306,5 +347,60 @@ impl LoopHandle {
 impl fmt::Debug for LoopHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "LoopHandle({})", self.inbox.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inbox() -> (mio::Poll, Arc<Inbox>) {
+        let poll = mio::Poll::new().unwrap();
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
+        (poll, Inbox::register(waker).unwrap())
+    }
+
+    fn call() -> Item {
+        Item::Call(Posted::new(Location::caller(), || ()))
+    }
+
+    #[test]
+    fn what_was_dropped_is_told_to_its_own_loop_and_not_to_one_with_the_same_number() {
+        let (_poll, inbox) = inbox();
+        let id = inbox.id();
+        forget(LoopId(id.0 + (1 << NUMBER_BITS)), Item::Stop);
+        assert!(!inbox.is_pending() && inbox.take().is_empty());
+        forget(id, Item::Stop);
+        assert!(inbox.is_pending() && matches!(inbox.take().pop_front(), Some(Item::Stop)));
+        inbox.close();
+    }
+
+    #[test]
+    fn wake_ups_that_are_repeated_do_not_pile_up_and_calls_are_kept_in_order() {
+        let mut arrived = Arrived::new();
+        let key = |n| Key::unpack(n as usize % 100);
+        let mut most = 0;
+        for n in 0..200_000 {
+            arrived.push(Item::Wake(key(n)));
+            if n % 3 == 0 {
+                arrived.push(Item::Stop);
+            }
+            most = most.max(arrived.items.capacity());
+        }
+        assert!(most <= 2 * FEW, "{most}");
+        for _ in 0..10_000 {
+            arrived.push(call());
+            arrived.push(Item::Wake(key(7)));
+        }
+        let calls = arrived.items.iter().filter(|item| matches!(item, Item::Call(_))).count();
+        assert_eq!(calls, 10_000);
+        arrived.throw_out_repeated();
+        let woken: Vec<_> = arrived.items.iter().take(103).collect();
+        let keys: Vec<_> = woken
+            .iter()
+            .filter_map(|item| if let Item::Wake(key) = item { Some(*key) } else { None })
+            .collect();
+        assert_eq!(keys, (0..100).map(key).collect::<Vec<_>>());
+        assert_eq!(arrived.items.len(), 10_101);
     }
 }

@@ -12,7 +12,8 @@ use std::panic::Location;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Turns: inbox, callbacks and coroutines, timers, selector.
+    /// Turns: inbox, callbacks and coroutines, timers, selector. One that is so long that timers fire in
+    /// its midst counts once more for each time that they do.
     pub turns: u64,
     /// System calls to the selector.
     pub polls: u64,
@@ -48,6 +49,8 @@ pub struct Counters {
 #[derive(Default)]
 pub(crate) struct Counting {
     pub(crate) turns: Count,
+    /// Timers that fired in the midst of a turn, together.
+    pub(crate) batches: Count,
     pub(crate) polls: Count,
     pub(crate) events: Count,
     pub(crate) resumes: Count,

@@ -215,7 +215,7 @@ pub(crate) struct Taken {
 /// The table of sockets.
 #[derive(Debug)]
 pub(crate) struct Readiness {
-    sources: Slots<Source>,
+    sources: Slots<Source, true>,
 }
 
 impl Readiness {

@@ -5,13 +5,29 @@
 //! too long finds nothing. Coroutines, sockets, timers and waiters all live in such tables; a
 //! waker and an epoll token are nothing but packed keys.
 //!
+//! # Whether keys come round
+//!
+//! In a table as it is by default they never do: a generation has some 40 bits, and a slot that has
+//! used them up (after hours of doing nothing else) is *retired*, that is, left vacant for ever. So a
+//! timer's key may be kept for as long as the process runs.
+//!
+//! A key that has to fit in a waker, beside the number of its loop, has room for fewer. A table
+//! of such keys is made to wrap (`WRAPS`): its generations start over. Whoever owns the entry has the
+//! right key, because it takes the entry out itself; a waker that was kept for 2^24 reuses of its slot
+//! (2^8 on narrow targets) may wake somebody else, which the contract of futures allows.
+//!
+//! # Memory
+//!
+//! A table that a burst has made long, and that is mostly empty again, gives back what is vacant at
+//! its end. Slots that are made there later begin with a generation that none of the former ones has
+//! had.
+//!
 //! The table is plain data: it knows no loop, no clock and no socket.
 
-/// How many bits of a packed key name the slot: its table holds at most `2^INDEX_BITS - 1` entries.
+/// How many bits of a key name the slot: its table holds at most `2^INDEX_BITS - 1` entries.
 #[cfg(target_pointer_width = "64")]
 pub(crate) const INDEX_BITS: u32 = 24;
-/// How many bits of a packed key name the generation. A slot that has been reused `2^GENERATION_BITS`
-/// times repeats itself; what a key that old causes is one spurious wake-up, which futures allow.
+/// How many bits of a packed key name the generation.
 #[cfg(target_pointer_width = "64")]
 pub(crate) const GENERATION_BITS: u32 = 24;
 
@@ -20,39 +36,51 @@ pub(crate) const INDEX_BITS: u32 = 18;
 #[cfg(not(target_pointer_width = "64"))]
 pub(crate) const GENERATION_BITS: u32 = 8;
 
-const INDEX_MASK: usize = (1 << INDEX_BITS) - 1;
-const KEY_MASK: usize = (1 << (INDEX_BITS + GENERATION_BITS)) - 1;
+const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
+/// The bits of a key of a table that wraps.
+const PACKED_MASK: u64 = (1 << (INDEX_BITS + GENERATION_BITS)) - 1;
 /// What a slot's key grows by from one generation to the next.
-const GENERATION: usize = 1 << INDEX_BITS;
+const GENERATION: u64 = 1 << INDEX_BITS;
 
 /// Set in the key that a slot keeps while it is marked, so that no key equals it.
-const MARK: usize = 1 << (usize::BITS - 1);
+const MARK: u64 = 1 << (u64::BITS - 1);
+
+/// Slots whose keys are above this are not given back: all that are made after them would have to
+/// begin with their generation.
+const AGED: u64 = MARK / 2;
 
 /// End of the free list; never a valid index.
 const NONE: u32 = INDEX_MASK as u32;
+/// What is next after a slot that is retired.
+const RETIRED: u32 = u32::MAX;
+
+/// So many slots are never given back.
+const KEPT: usize = 256;
 
 /// Names one entry of one table, for as long as that entry lives: an index and a generation in one
-/// word.
+/// word, of 64 bits on every target.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Key(usize);
+pub(crate) struct Key(u64);
 
 impl Key {
     /// A key that no table ever hands out.
-    pub(crate) const NONE: Key = Key(NONE as usize);
+    pub(crate) const NONE: Key = Key(NONE as u64);
 
-    /// The key in the low `INDEX_BITS + GENERATION_BITS` bits of a word.
+    /// The key in the low `INDEX_BITS + GENERATION_BITS` bits of a word. Only a key of a table that
+    /// wraps fits there.
     pub(crate) fn pack(self) -> usize {
-        self.0
+        debug_assert!(self.0 <= PACKED_MASK, "a key of a table that does not wrap");
+        self.0 as usize
     }
 
     /// The inverse of [`pack`](Key::pack); higher bits are ignored.
     pub(crate) fn unpack(word: usize) -> Key {
-        Key(word & KEY_MASK)
+        Key(word as u64 & PACKED_MASK)
     }
 
     /// The slot's position.
     pub(crate) fn index(self) -> usize {
-        self.0 & INDEX_MASK
+        (self.0 & INDEX_MASK) as usize
     }
 }
 
@@ -69,13 +97,13 @@ enum Entry<T> {
 #[derive(Debug)]
 struct Slot<T> {
     /// The key of the entry, or of the next one; with `MARK` if it is marked.
-    key: usize,
+    key: u64,
     entry: Entry<T>,
 }
 
-/// The table.
+/// The table. `WRAPS` says whether its generations start over, so that its keys can be packed.
 #[derive(Debug)]
-pub(crate) struct Slots<T> {
+pub(crate) struct Slots<T, const WRAPS: bool = false> {
     slots: Vec<Slot<T>>,
     /// Head of the list of vacant slots; the last one vacated is the first one reused, as it is the one
     /// most likely in the cache.
@@ -84,11 +112,16 @@ pub(crate) struct Slots<T> {
     /// then lies side by side again.
     fresh: usize,
     len: usize,
+    /// The last slot that was occupied when that was looked at, in a table that is long. When its entry
+    /// goes, there may be slots at the end to give back.
+    last: usize,
+    /// The generation of slots that are made at the end, as part of a key.
+    newest: u64,
 }
 
-impl<T> Slots<T> {
-    pub(crate) const fn new() -> Slots<T> {
-        Slots { slots: Vec::new(), free: NONE, fresh: 0, len: 0 }
+impl<T, const WRAPS: bool> Slots<T, WRAPS> {
+    pub(crate) const fn new() -> Slots<T, WRAPS> {
+        Slots { slots: Vec::new(), free: NONE, fresh: 0, len: 0, last: usize::MAX, newest: 0 }
     }
 
     /// Puts `value` in a vacant slot.
@@ -108,6 +141,7 @@ impl<T> Slots<T> {
         {
             match *entry {
                 Entry::Vacant { next } if is_listed => self.free = next,
+                Entry::Vacant { next: RETIRED } => return self.insert_fresh(value, mark),
                 _ => self.fresh += 1,
             }
             let vacant = Key(*key & !MARK);
@@ -116,14 +150,36 @@ impl<T> Slots<T> {
             self.len += 1;
             return Ok(vacant);
         }
+        self.insert_fresh(value, mark)
+    }
+
+    fn insert_fresh(&mut self, value: T, mark: u64) -> Result<Key, Full> {
+        let key = self.next_fresh()?;
+        match self.slots.get_mut(key.index()) {
+            Some(slot) => *slot = Slot { key: key.0 | mark, entry: Entry::Occupied(value) },
+            None => self.slots.push(Slot { key: key.0 | mark, entry: Entry::Occupied(value) }),
+        }
+        self.fresh = key.index() + 1;
+        self.len += 1;
+        Ok(key)
+    }
+
+    /// The key for a slot that is not in the list of vacant ones: behind those that are retired, or
+    /// at the end.
+    fn next_fresh(&mut self) -> Result<Key, Full> {
+        let rest = self.slots.iter().skip(self.fresh);
+        let is_retired = |slot: &&Slot<T>| matches!(slot.entry, Entry::Vacant { next: RETIRED });
+        if let Some(slot) = rest.into_iter().find(|slot| !is_retired(slot)) {
+            return Ok(Key(slot.key & !MARK));
+        }
         let index = self.slots.len();
-        if index >= INDEX_MASK {
+        if index as u64 >= INDEX_MASK {
             return Err(Full);
         }
-        self.slots.push(Slot { key: index | mark, entry: Entry::Occupied(value) });
-        self.fresh += 1;
-        self.len += 1;
-        Ok(Key(index))
+        if index >= 2 * KEPT {
+            self.last = index;
+        }
+        Ok(Key(self.newest | index as u64))
     }
 
     /// Marks the entry; `false` if it is marked already, or gone.
@@ -159,19 +215,62 @@ impl<T> Slots<T> {
     #[inline]
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         let slot = self.slots.get_mut(key.index())?;
-        if slot.key & !MARK != key.0 || matches!(slot.entry, Entry::Vacant { .. }) {
+        if slot.key & !MARK != key.0 || !matches!(slot.entry, Entry::Occupied(_)) {
             return None;
         }
-        slot.key = (key.0 + GENERATION) & KEY_MASK;
-        let entry = std::mem::replace(&mut slot.entry, Entry::Vacant { next: self.free });
-        self.free = key.index() as u32;
+        let next = key.0 + GENERATION;
+        let mut left = Entry::Vacant { next: self.free };
+        if WRAPS {
+            slot.key = next & PACKED_MASK;
+            self.free = key.index() as u32;
+        } else if next < MARK {
+            slot.key = next;
+            self.free = key.index() as u32;
+        } else {
+            left = Entry::Vacant { next: RETIRED };
+        }
+        let entry = std::mem::replace(&mut slot.entry, left);
         self.len -= 1;
+        if key.index() == self.last {
+            self.give_back();
+        }
         if self.len == 0 {
             (self.free, self.fresh) = (NONE, 0);
         }
         match entry {
             Entry::Occupied(value) => Some(value),
             Entry::Vacant { .. } => None,
+        }
+    }
+
+    /// Gives back the slots at the end, if they are vacant and at least as many as the others.
+    ///
+    /// `last` only goes down until the table grows, so that looking for it takes no longer, all in all,
+    /// than the growing did.
+    #[cold]
+    fn give_back(&mut self) {
+        let stays =
+            |slot: &Slot<T>| matches!(slot.entry, Entry::Occupied(_)) || slot.key & !MARK > AGED;
+        let last = self.slots.len() - 1;
+        for from in [self.last, last] {
+            self.last = self.slots[..=from].iter().rposition(stays).unwrap_or(0);
+            if 2 * (self.last + 1) > self.slots.len() {
+                return;
+            }
+        }
+        let end = KEPT.max(self.last + 1);
+        let given_back = self.slots.drain(end..).map(|slot| slot.key & !MARK & !INDEX_MASK);
+        self.newest = given_back.fold(self.newest, u64::max);
+        self.slots.shrink_to_fit();
+        if end < 2 * KEPT {
+            self.last = usize::MAX;
+        }
+        (self.free, self.fresh) = (NONE, end);
+        for (index, slot) in self.slots.iter_mut().enumerate().rev() {
+            match &mut slot.entry {
+                Entry::Occupied(_) | Entry::Vacant { next: RETIRED } => {}
+                Entry::Vacant { next } => (*next, self.free) = (self.free, index as u32),
+            }
         }
     }
 
@@ -216,7 +315,7 @@ impl<T> Slots<T> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.slots.iter().filter_map(|slot| match &slot.entry {
             Entry::Occupied(value) => Some((Key(slot.key & !MARK), value)),
-            Entry::Vacant { .. } => None,
+            _ => None,
         })
     }
 }
@@ -227,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_key_finds_its_entry_until_the_entry_is_removed() {
-        let mut slots = Slots::new();
+        let mut slots: Slots<_> = Slots::new();
         let a = slots.insert("a").unwrap();
         let b = slots.insert("b").unwrap();
         assert_eq!((slots.get(a), slots.get(b), slots.len()), (Some(&"a"), Some(&"b"), 2));
@@ -238,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_key_of_a_reused_slot_is_stale() {
-        let mut slots = Slots::new();
+        let mut slots: Slots<_> = Slots::new();
         let old = slots.insert(1).unwrap();
         slots.remove(old);
         let new = slots.insert(2).unwrap();
@@ -251,7 +350,7 @@ mod tests {
 
     #[test]
     fn the_slot_vacated_last_is_reused_first() {
-        let mut slots = Slots::new();
+        let mut slots: Slots<_> = Slots::new();
         let keys: Vec<_> = (0..3).map(|n| slots.insert(n).unwrap()).collect();
         slots.remove(keys[0]);
         slots.remove(keys[2]);
@@ -262,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_table_that_was_emptied_fills_from_its_beginning() {
-        let mut slots = Slots::new();
+        let mut slots: Slots<_> = Slots::new();
         let old: Vec<_> = (0..4).map(|n| slots.insert(n).unwrap()).collect();
         for n in [2, 0, 3, 1] {
             slots.remove(old[n]);
@@ -279,18 +378,18 @@ mod tests {
 
     #[test]
     fn packing_keeps_every_bit_and_ignores_higher_ones() {
-        for key in [Key(0), Key(KEY_MASK - 1), Key(7 * GENERATION + 5)] {
+        for key in [Key(0), Key(PACKED_MASK - 1), Key(7 * GENERATION + 5)] {
             assert_eq!(Key::unpack(key.pack()), key);
-            let foreign = 1usize << (INDEX_BITS + GENERATION_BITS);
+            let foreign = (PACKED_MASK as usize).wrapping_add(1);
             assert_eq!(Key::unpack(key.pack() | foreign), key);
         }
     }
 
     #[test]
-    fn generations_wrap_around_within_their_bits() {
-        let mut slots = Slots::new();
+    fn generations_wrap_around_within_their_bits_where_keys_are_packed() {
+        let mut slots = Slots::<_, true>::new();
         let key = slots.insert(()).unwrap();
-        let last = Key(KEY_MASK - INDEX_MASK);
+        let last = Key(PACKED_MASK - INDEX_MASK);
         slots.slots[0].key = last.0;
         assert_eq!(slots.remove(key), None);
         slots.remove(last).unwrap();
@@ -298,8 +397,75 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_marked_once_and_found_all_the_same() {
+    fn elsewhere_a_key_never_comes_round() {
+        let mut slots: Slots<_> = Slots::new();
+        let key = slots.insert(0).unwrap();
+        // More often than a packed key can tell.
+        slots.slots[0].key = PACKED_MASK - INDEX_MASK;
+        slots.remove(Key(PACKED_MASK - INDEX_MASK)).unwrap();
+        assert_eq!(slots.insert(1), Ok(Key(PACKED_MASK + 1)));
+        assert_eq!((slots.get(key), slots.get(Key(PACKED_MASK + 1))), (None, Some(&1)));
+        // The very last time: the slot is left vacant for ever, also when all have gone.
+        let last = Key(MARK - GENERATION);
+        slots.slots[0].key = last.0;
+        assert_eq!((slots.remove(last), slots.len()), (Some(1), 0));
+        for _ in 0..2 {
+            let others = [2, 3].map(|n| slots.insert(n).unwrap());
+            assert_eq!(others.map(Key::index), [1, 2]);
+            assert!(slots.get(key).is_none() && slots.get(last).is_none());
+            for key in others {
+                slots.remove(key).unwrap();
+            }
+        }
+    }
+
+    /// Fills a table with so many, and removes all but those at `kept`, in some order.
+    fn burst<const WRAPS: bool>(
+        many: usize,
+        kept: &[usize],
+        backwards: bool,
+    ) -> (Slots<usize, WRAPS>, Vec<Key>) {
         let mut slots = Slots::new();
+        let keys: Vec<_> = (0..many).map(|n| slots.insert(n).unwrap()).collect();
+        let order = |n| if backwards { many - 1 - n } else { n };
+        for n in (0..many).map(order).filter(|n| !kept.contains(n)) {
+            slots.remove(keys[n]).unwrap();
+        }
+        (slots, keys)
+    }
+
+    #[test]
+    fn a_table_gives_back_what_a_burst_has_made_of_it() {
+        for (kept, backwards) in [(&[][..], false), (&[0, 5], false), (&[0, 5], true)] {
+            let (mut slots, keys) = burst::<false>(100_000, kept, backwards);
+            assert!(slots.capacity() <= 2 * KEPT, "{}", slots.capacity());
+            let again: Vec<_> = (0..1000).map(|n| slots.insert(n).unwrap()).collect();
+            for (n, key) in keys.iter().enumerate() {
+                assert_eq!(slots.get(*key), kept.iter().find(|kept| **kept == n));
+            }
+            assert!(again.iter().enumerate().all(|(n, key)| slots.get(*key) == Some(&n)));
+        }
+        // What is at the end keeps the table, until it has gone.
+        let (mut slots, keys) = burst::<true>(100_000, &[7, 99_000, 99_999], false);
+        for (n, capacity) in [(99_999, 99_001), (99_000, KEPT)] {
+            assert!(slots.capacity() >= capacity);
+            slots.remove(keys[n]).unwrap();
+        }
+        assert!(slots.capacity() <= 2 * KEPT && slots.get(keys[7]) == Some(&7));
+    }
+
+    #[test]
+    fn a_slot_that_has_nearly_used_up_its_generations_is_not_given_back() {
+        let (mut slots, _) = burst::<false>(10_000, &[9_000], false);
+        let old = Key((AGED + GENERATION) | 9_000);
+        slots.slots[9_000].key = old.0;
+        slots.remove(old).unwrap();
+        assert!(slots.capacity() > 9_000 && slots.newest < AGED);
+    }
+
+    #[test]
+    fn an_entry_is_marked_once_and_found_all_the_same() {
+        let mut slots: Slots<_> = Slots::new();
         let key = slots.insert('a').unwrap();
         assert_eq!(slots.unmark(key), None);
         assert!(slots.mark(key) && !slots.mark(key));
@@ -317,7 +483,7 @@ mod tests {
 
     #[test]
     fn iter_visits_live_entries_in_slot_order() {
-        let mut slots = Slots::new();
+        let mut slots: Slots<_> = Slots::new();
         let keys: Vec<_> = (0..4).map(|n| slots.insert(n).unwrap()).collect();
         slots.remove(keys[1]);
         let seen: Vec<_> = slots.iter().map(|(key, n)| (key, *n)).collect();
@@ -327,7 +493,7 @@ mod tests {
 
     #[test]
     fn first_from_skips_vacant_slots_and_ends_with_the_table() {
-        let mut slots = Slots::new();
+        let mut slots: Slots<_> = Slots::new();
         let keys: Vec<_> = (0..4).map(|n| slots.insert(n).unwrap()).collect();
         slots.remove(keys[1]);
         slots.remove(keys[3]);

@@ -99,8 +99,7 @@ struct Item {
 }
 
 impl Item {
-    /// Whether the entry at its key is what it was made for. (The deadline is compared in case that a
-    /// key has come around again.)
+    /// Whether the entry at its key is still where this says.
     fn is<T>(self, entry: &Entry<T>) -> bool {
         entry.home == Home::Wheel && entry.deadline == self.deadline
     }
@@ -269,7 +268,7 @@ impl<T> Timers<T> {
     /// leave the wheel, but their payloads stay until [`remove`](Timers::remove)d.
     ///
     /// A `now` before an earlier one is allowed and moves nothing.
-    pub(crate) fn collect_due(&mut self, now: u64, due: &mut Vec<Key>) {
+    pub(crate) fn collect_due(&mut self, now: u64, due: &mut VecDeque<Key>) {
         let tick = self.elapsed.max(now >> TICK_BITS);
         if now >= self.next {
             self.advance(tick, now, due);
@@ -318,7 +317,7 @@ impl<T> Timers<T> {
 
     /// Goes from slot to slot until `tick`, which includes `now`: cascades, collects, and leaves
     /// behind what `next` is after that.
-    fn advance(&mut self, tick: u64, now: u64, due: &mut Vec<Key>) {
+    fn advance(&mut self, tick: u64, now: u64, due: &mut VecDeque<Key>) {
         while let Some((level, slot)) = self.first_slot() {
             let start = self.start(level, slot);
             if start > tick {
@@ -351,7 +350,7 @@ impl<T> Timers<T> {
 
     /// Collects what is due in a slot of the innermost level. Returns the earliest deadline of the
     /// rest.
-    fn collect(&mut self, slot: usize, now: u64, due: &mut Vec<Key>) -> Option<u64> {
+    fn collect(&mut self, slot: usize, now: u64, due: &mut VecDeque<Key>) -> Option<u64> {
         while let Some(item) = self.earliest(slot) {
             if item.deadline > now {
                 return Some(item.deadline);
@@ -360,7 +359,7 @@ impl<T> Timers<T> {
             if let Some(entry) = self.entries.get_mut(item.key) {
                 entry.home = Home::Due;
             }
-            due.push(item.key);
+            due.push_back(item.key);
             self.waiting -= 1;
             self.collected += 1;
         }
@@ -446,7 +445,7 @@ mod tests {
 
     /// Collects at `now` and takes the payloads, in order.
     fn fire<T>(timers: &mut Timers<T>, now: u64) -> Vec<T> {
-        let mut due = Vec::new();
+        let mut due = VecDeque::new();
         timers.collect_due(now, &mut due);
         due.into_iter().map(|key| timers.remove(key).unwrap()).collect()
     }
@@ -558,9 +557,9 @@ mod tests {
         let mut timers = Timers::new();
         let first = timers.insert(MS, "first").unwrap();
         let second = timers.insert(MS, "second").unwrap();
-        let mut due = Vec::new();
+        let mut due = VecDeque::new();
         timers.collect_due(MS, &mut due);
-        assert_eq!((due, timers.len()), (vec![first, second], 0));
+        assert_eq!((due.make_contiguous(), timers.len()), (&mut [first, second][..], 0));
         assert_eq!(timers.remove(first), Some("first"));
         assert_eq!(timers.get_mut(second), Some(&mut "second"));
         assert_eq!(timers.remove(second), Some("second"));
@@ -572,7 +571,7 @@ mod tests {
     fn a_collected_timer_is_not_collected_again() {
         let mut timers = Timers::new();
         timers.insert(MS, ()).unwrap();
-        let mut due = Vec::new();
+        let mut due = VecDeque::new();
         timers.collect_due(MS, &mut due);
         timers.collect_due(HOUR, &mut due);
         assert_eq!((due.len(), timers.next_deadline()), (1, None));
@@ -646,7 +645,7 @@ mod tests {
     fn a_wheel_in_steady_use_grows_no_more() {
         let mut timers = Timers::new();
         let mut rng = Rng(7);
-        let mut due = Vec::with_capacity(256);
+        let mut due = VecDeque::with_capacity(256);
         let mut now = 0;
         for _ in 0..200 {
             let inserted =
@@ -668,13 +667,14 @@ mod tests {
     fn a_wheel_without_timers_owns_no_memory() {
         let mut timers = Timers::<()>::new();
         timers.insert(NEVER, ()).unwrap();
-        timers.collect_due(HOUR, &mut Vec::new());
+        timers.collect_due(HOUR, &mut VecDeque::new());
         assert!(timers.levels.iter().all(|level| level.queues.capacity() == 0));
     }
 
     #[test]
     fn an_entry_is_its_deadline_its_payload_and_a_word() {
-        assert_eq!(size_of::<Entry<[usize; 2]>>(), 16 + size_of::<[usize; 2]>());
+        let word = size_of::<usize>();
+        assert_eq!(size_of::<Entry<[usize; 2]>>(), size_of::<u64>() + 3 * word);
         assert_eq!(size_of::<Option<Entry<u64>>>(), size_of::<Entry<u64>>());
     }
 
@@ -728,7 +728,7 @@ mod tests {
             timers.insert(n * HOUR, n).unwrap();
         }
         timers.insert(NEVER, 10).unwrap();
-        timers.collect_due(2 * HOUR, &mut Vec::new());
+        timers.collect_due(2 * HOUR, &mut VecDeque::new());
         assert_eq!(timers.len(), 8);
         let mut popped = Vec::new();
         while let Some(n) = timers.pop_any() {
@@ -798,12 +798,12 @@ mod tests {
 
         /// Returns how many were collected.
         fn collect(&mut self, timers: &mut Timers<u64>, now: u64) -> usize {
-            let mut due = Vec::new();
+            let mut due = VecDeque::new();
             timers.collect_due(now, &mut due);
             let count = self
                 .pending
                 .partition_point(|(deadline, _)| *deadline <= now && *deadline != NEVER);
-            assert_eq!(due, self.keys[..count]);
+            assert_eq!(due.make_contiguous(), &self.keys[..count]);
             for (key, (_, number)) in self.keys.drain(..count).zip(self.pending.drain(..count)) {
                 assert_eq!(timers.get_mut(key).copied(), Some(number));
                 self.due.push((number, key));

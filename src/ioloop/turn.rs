@@ -7,10 +7,23 @@
 //!
 //! Whatever is scheduled during a phase waits for the next turn, so callbacks that add callbacks
 //! and timers that set timers cannot keep the loop from its sockets. While more is ready, the
-//! selector is asked not every turn but every 64 entries, or about every 100 µs if entries take
-//! long. Timers that follow closely on others share a wake-up. The clock is read before the selector
-//! sleeps until a deadline, and after it was asked if there are timers or more is ready; a turn that
-//! does not ask the selector reads none by itself.
+//! selector is asked not every turn but when `pace` says that it is time: after 64 entries, or about
+//! 100 µs. Timers that follow closely on others share a wake-up. The clock is read before the selector
+//! sleeps until a deadline, and after it was asked if there are timers or more is ready.
+//!
+//! # A long turn
+//!
+//! A turn takes as long as what was ready when it began, and that may be a lot. When `pace` says that it
+//! is time in its midst, the loop *looks up*: it asks the selector, takes the inbox, and collects the
+//! timers that are due, unless some that it collected before are still to fire. Then it goes on with
+//! another of these, in rotation, until it is time again:
+//!
+//! * the queue, as long as it was when the turn began,
+//! * those whom the selector or a timer has woken, who do not wait until their place in the queue has come,
+//! * the timers that are due.
+//!
+//! So each of them waits for a stretch of the others at most, however many they are. A turn that is not so
+//! long has one stretch of the queue and then one of timers.
 
 use std::cell::Cell;
 use std::io;
@@ -20,33 +33,48 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::IoLoop;
-use super::core::{ALARM, Core, INBOX, POLL_INTERVAL};
+use super::core::{ALARM, Core, INBOX};
 use super::inbox::Item;
 use super::introspect::Step;
-use super::ready::{Callback, Next, Resume};
+use super::ready::{Callback, Next, Resume, give_back};
 use super::slots::Key;
 use crate::report::{self, Panic};
 use crate::{foreign, resumption};
 
-/// While entries are ready, the selector is asked after about so many nanoseconds at the latest, going
-/// by how long entries took lately.
-const POLL_LATENCY: u64 = 100_000;
 /// The selector sleeps at most this long at a time, like Tornado's.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
-/// Timers that are due within so many nanoseconds after others have fired share a wake-up: it costs
-/// more than they do. (Linux lets a thread's own timers share one within the same time.)
-const SHARED_WAKE_UP: u64 = 50_000;
 /// The time-out of a selector that is only to look.
 const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
 /// A turn under way.
 struct Turn {
-    /// How much was ready when it began...
-    ready: usize,
-    /// ...how much of that has not run yet...
+    /// How many entries of the queue are to run before `pace` is asked...
+    stretch: usize,
+    /// ...and how many more belong to the turn.
     left: usize,
-    /// ...and whether timers were due then.
-    is_due: bool,
+    /// Whether there may be more than the stretch.
+    has_more: bool,
+    /// What it goes on with.
+    source: Source,
+}
+
+/// What a turn runs, in rotation.
+#[derive(Clone, Copy)]
+enum Source {
+    Queue,
+    Ahead,
+    Due,
+}
+
+impl Turn {
+    /// Goes on with something else.
+    fn rotate(&mut self) {
+        self.source = match self.source {
+            Source::Queue => Source::Ahead,
+            Source::Ahead => Source::Due,
+            Source::Due => Source::Queue,
+        };
+    }
 }
 
 impl IoLoop {
@@ -60,13 +88,13 @@ impl IoLoop {
         let mut turn = self.begin_turn(core.ready());
         while let Err(panic) = catch_unwind(AssertUnwindSafe(|| {
             loop {
-                while turn.left > 0 {
-                    turn.left -= 1;
-                    self.run_next(main);
+                while turn.stretch > 0 {
+                    turn.stretch -= 1;
+                    let next = core.scheduler.borrow_mut().next();
+                    self.run(next, main);
                 }
-                match self.end_turn(&turn) {
-                    Some(ready) => turn = self.begin_turn(ready),
-                    None => return,
+                if !self.go_on(&mut turn, main) {
+                    return;
                 }
             }
         })) {
@@ -76,7 +104,7 @@ impl IoLoop {
             foreign::call("handler", None, || self.panicked(key, panic));
         }
         if !core.stop.get() {
-            self.poll();
+            self.poll(core.ready() > 0);
         }
     }
 
@@ -97,7 +125,9 @@ impl IoLoop {
         if is_due {
             core.collect_due(now);
         }
-        Turn { ready, left: ready, is_due }
+        let stretch = core.pace.run(ready);
+        let left = ready - stretch;
+        Turn { stretch, left, has_more: is_due || left > 0, source: Source::Queue }
     }
 
     #[cold]
@@ -109,36 +139,121 @@ impl IoLoop {
         }
     }
 
-    /// What is left of phase 3; tells how much is ready for the next turn if that begins without phase 4.
+    /// After a stretch of the queue: another one, or what is left of phase 3 and then the next turn, if
+    /// that begins without phase 4. Tells whether there is anything.
     #[inline(always)]
-    fn end_turn(&self, turn: &Turn) -> Option<usize> {
+    fn go_on(&self, turn: &mut Turn, main: &mut dyn FnMut()) -> bool {
         let core = &*self.core;
         core.current.set(Key::NONE);
         resumption::end();
-        if turn.is_due {
-            self.fire_due();
+        if turn.has_more && self.go_on_with(turn, main) {
+            return true;
         }
         if resumption::is_deferred() {
             self.wake_all(resumption::take_deferred());
         }
-        let entries = core.entries.get() + turn.ready as u64;
-        core.entries.set(entries);
         let ready = core.ready();
-        (ready > 0 && entries < core.interval.get() && !core.stop.get()).then_some(ready)
+        if ready == 0 || core.stop.get() {
+            return false;
+        }
+        if ready > core.pace.room() && !self.may_put_off(ready) {
+            return false;
+        }
+        *turn = self.begin_turn(ready);
+        true
     }
 
-    /// Phase 3: the timers that were due when the turn began.
+    /// Whether phase 4 may wait for another turn, with so much that is `ready`.
     #[cold]
-    fn fire_due(&self) {
-        let mut due = self.core.due.take();
-        if !due.is_empty() {
-            self.core.entries.set(self.core.entries.get() + due.len() as u64);
-            self.core.fired_at.set(self.core.clock.last());
+    fn may_put_off(&self, ready: usize) -> bool {
+        let core = &*self.core;
+        let is_time = core.pace.room() == 0 && core.pace.is_time(core.clock.read());
+        !is_time && core.pace.may_begin(ready)
+    }
+
+    /// Phase 3, when the queue is not all of it, or is long. Tells whether anything is left.
+    #[cold]
+    fn go_on_with(&self, turn: &mut Turn, main: &mut dyn FnMut()) -> bool {
+        let core = &*self.core;
+        if core.pace.room() == 0 && core.pace.is_time(core.clock.read()) {
+            self.look_up(turn);
         }
-        for key in due.drain(..) {
-            self.fire(key);
+        let has_due = !core.due.borrow().is_empty();
+        for _ in 0..3 {
+            match turn.source {
+                Source::Queue if turn.left > 0 => {
+                    turn.stretch = core.pace.run(turn.left);
+                    turn.left -= turn.stretch;
+                    return true;
+                }
+                // When the turn is over, they have their places in the next one.
+                Source::Ahead
+                    if core.scheduler.borrow().has_ahead() && (turn.left > 0 || has_due) =>
+                {
+                    self.run_ahead(main);
+                    return true;
+                }
+                Source::Due if has_due => {
+                    turn.has_more = self.fire_due(turn.left > 0);
+                    return turn.has_more;
+                }
+                _ => {}
+            }
+            turn.rotate();
         }
-        self.core.due.set(due);
+        turn.has_more = false;
+        false
+    }
+
+    /// Looks up in the midst of a turn: phases 4, 1 and 2.
+    fn look_up(&self, turn: &mut Turn) {
+        let core = &*self.core;
+        self.poll(true);
+        if core.inbox.is_pending() {
+            self.take_inbox();
+        }
+        // Not timers that were set by timers which fire now: those wait until all of these have fired. And
+        // if the turn ends with them, it is for the next one to collect others.
+        let now = core.clock.last();
+        if turn.left > 0 && core.due.borrow().is_empty() && !core.timers.borrow().is_settled(now) {
+            core.counting.batches.add(1);
+            core.traces(Step::Turn);
+            core.collect_due(now);
+        }
+        turn.has_more = true;
+        turn.rotate();
+    }
+
+    /// Phase 3: those who need not wait for their place in the queue, until it is time to look up.
+    fn run_ahead(&self, main: &mut dyn FnMut()) {
+        let core = &*self.core;
+        while core.pace.room() > 0 {
+            let next = core.scheduler.borrow_mut().next_ahead();
+            if next.is_none() {
+                break;
+            }
+            core.pace.run(1);
+            self.run(next, main);
+        }
+    }
+
+    /// Phase 3: timers that are due, until it is time to look up. Whom they wake need not wait for the
+    /// rest of them, nor for the rest of the queue.
+    /// Tells whether there is more to the turn.
+    fn fire_due(&self, queue_is_long: bool) -> bool {
+        let core = &*self.core;
+        core.pace.fires(core.clock.last());
+        let due = core.due.borrow().len();
+        let fire = core.pace.run(due);
+        let others_are_ready = queue_is_long || fire < due || core.ready() > 0;
+        core.scheduler.borrow_mut().let_go_ahead(others_are_ready);
+        for _ in 0..fire {
+            let key = core.due.borrow_mut().pop_front();
+            self.fire(key.unwrap_or(Key::NONE));
+        }
+        core.scheduler.borrow_mut().let_go_ahead(false);
+        give_back(&mut core.due.borrow_mut());
+        queue_is_long || fire < due
     }
 
     /// Phase 1: what other threads have posted.
@@ -162,9 +277,8 @@ impl IoLoop {
 
     /// Phase 3: one entry of the run queue.
     #[inline]
-    fn run_next(&self, main: &mut dyn FnMut()) {
+    fn run(&self, next: Option<Next>, main: &mut dyn FnMut()) {
         let core = &*self.core;
-        let next = core.scheduler.borrow_mut().next();
         match next {
             Some(Next::Resume(key, resume)) => {
                 core.counting.resumes.add(1);
@@ -251,11 +365,11 @@ impl IoLoop {
         }
     }
 
-    /// Phase 4: asks the selector who can go on, and sleeps there if nobody can.
+    /// Phase 4: asks the selector who can go on, and sleeps there if the loop is not `busy`.
     #[inline(never)]
-    fn poll(&self) {
+    fn poll(&self, busy: bool) {
         let core = &*self.core;
-        let busy = core.ready() > 0;
+        core.scheduler.borrow_mut().give_back();
         let sleep = if busy { AT_ONCE } else { core.sleep() };
         let asleep = sleep != AT_ONCE && core.inbox.fall_asleep();
         let timeout = if asleep { sleep } else { AT_ONCE };
@@ -266,7 +380,14 @@ impl IoLoop {
         }
         core.counting.polls.add(1);
         if polled.is_ok() {
+            // They need not wait for all that is ready.
+            if busy {
+                core.scheduler.borrow_mut().let_go_ahead(true);
+            }
             self.dispatch(&events);
+            if busy {
+                core.scheduler.borrow_mut().let_go_ahead(false);
+            }
         }
         let quiet = events.is_empty();
         core.events.set(Some(events));
@@ -315,9 +436,7 @@ fn next_random(state: &Cell<u64>) -> u64 {
 impl Core {
     #[cold]
     fn collect_due(&self, now: u64) {
-        let mut due = self.due.take();
-        self.timers.borrow_mut().collect_due(now, &mut due);
-        self.due.set(due);
+        self.timers.borrow_mut().collect_due(now, &mut self.due.borrow_mut());
     }
 
     /// How long the selector may sleep, since nothing is ready; for ever if nobody waits for a
@@ -331,11 +450,7 @@ impl Core {
             return if waits { None } else { AT_ONCE };
         }
         let now = self.clock.read();
-        let just_fired = now.saturating_sub(self.fired_at.get()) < SHARED_WAKE_UP;
-        let deadline = match deadline > now && just_fired {
-            true => deadline.max(now + SHARED_WAKE_UP),
-            false => deadline,
-        };
+        let deadline = self.pace.wake_up_at(deadline, now);
         let left = Duration::from_nanos(deadline.saturating_sub(now));
         let poll = self.poll.borrow();
         let armed = self.alarm.borrow_mut().arm(poll.registry(), ALARM, deadline, left);
@@ -351,15 +466,9 @@ impl Core {
             if let (true, Some(deadline)) = (idle, timers.next_deadline()) {
                 self.clock.advance_to(deadline);
             }
-        } else if busy || !timers.is_empty() {
-            let now = self.clock.read();
-            if busy {
-                let spent = now.saturating_sub(self.polled_at.get());
-                let each = (spent / self.entries.get().max(1)).max(1);
-                self.interval.set((POLL_LATENCY / each).clamp(1, POLL_INTERVAL));
-            }
-            self.polled_at.set(now);
         }
-        self.entries.set(0);
+        // In virtual time that costs nothing.
+        let is_read = busy || self.clock.is_virtual() || !timers.is_empty();
+        self.pace.looked_up(busy, is_read.then(|| self.clock.read()));
     }
 }

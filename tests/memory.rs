@@ -1,0 +1,155 @@
+//! Memory that comes back: what a burst has taken, and what is asked for again and again.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::future::{pending, poll_fn};
+use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering::SeqCst};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
+
+use waterspout::coroutine::{self, moment, sleep};
+use waterspout::{Coroutine, IoLoop};
+
+/// The system's allocator, with a count of the bytes that are in use.
+struct Counting;
+
+static IN_USE: AtomicIsize = AtomicIsize::new(0);
+
+#[expect(unsafe_code, reason = "an allocator can be made in no other way")]
+// SAFETY: everything is handed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        IN_USE.fetch_add(layout.size() as isize, SeqCst);
+        // SAFETY: the caller's promises are those that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size() as isize, SeqCst);
+        // SAFETY: as above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// One test at a time: they share the count.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn in_use() -> isize {
+    IN_USE.load(SeqCst)
+}
+
+#[test]
+fn wakes_from_another_thread_do_not_pile_up_while_the_loop_is_busy() {
+    let _alone = alone();
+    let grown = IoLoop::new().unwrap().run_sync(async || {
+        // Two, so that it is not enough to look at the last one.
+        let wakers = Arc::new(Mutex::new(Vec::new()));
+        let waiting: Vec<Coroutine<()>> = (0..2)
+            .map(|_| {
+                let wakers = wakers.clone();
+                coroutine::start(poll_fn(move |cx| {
+                    wakers.lock().unwrap().push(cx.waker().clone());
+                    Poll::Pending
+                }))
+            })
+            .collect();
+        let wakers = std::mem::take(&mut *wakers.lock().unwrap());
+        let before = in_use();
+        // While a callback takes long.
+        let waking = thread::spawn(move || {
+            for _ in 0..200_000 {
+                wakers.iter().for_each(|waker| waker.wake_by_ref());
+            }
+        });
+        waking.join().unwrap();
+        let grown = in_use() - before;
+        waiting.into_iter().for_each(|waiting| waiting.cancel());
+        grown
+    });
+    let grown = grown.unwrap();
+    assert!(grown < 1 << 20, "two coroutines were woken, which took {grown} bytes");
+}
+
+#[test]
+fn asking_a_loop_to_stop_again_and_again_takes_no_memory() {
+    let _alone = alone();
+    let io_loop = IoLoop::new().unwrap();
+    let before = in_use();
+    (0..200_000).for_each(|_| io_loop.handle().stop().unwrap());
+    let grown = in_use() - before;
+    assert!(grown < 1 << 20, "{grown} bytes");
+}
+
+const MANY: usize = 100_000;
+
+/// What a burst leaves behind in a loop where some wait all the time.
+fn left_behind(burst: impl AsyncFnOnce(&IoLoop)) -> isize {
+    let _alone = alone();
+    let io_loop = IoLoop::builder().virtual_time().build().unwrap();
+    io_loop
+        .run_sync(async || {
+            let stay: Vec<Coroutine<()>> = (0..10).map(|_| coroutine::start(pending())).collect();
+            let sleep_on: Vec<_> =
+                (0..10).map(|_| coroutine::start(sleep(Duration::from_secs(1 << 20)))).collect();
+            moment().await;
+            let before = in_use();
+            burst(&io_loop).await;
+            for _ in 0..3 {
+                sleep(Duration::from_secs(1)).await;
+            }
+            let left = in_use() - before;
+            stay.into_iter().chain(sleep_on).for_each(|waiting| waiting.cancel());
+            left
+        })
+        .unwrap()
+}
+
+#[test]
+fn a_burst_of_coroutines_timers_and_callbacks_leaves_no_memory_behind() {
+    let coroutines = left_behind(async |_| {
+        let sleeping: Vec<_> =
+            (0..MANY).map(|_| coroutine::start(sleep(Duration::from_secs(1)))).collect();
+        futures::future::join_all(sleeping).await;
+    });
+    let callbacks = left_behind(async |io_loop| {
+        for _ in 0..MANY {
+            io_loop.add_callback(|| ());
+        }
+        moment().await;
+    });
+    let timers = left_behind(async |io_loop| {
+        for n in 0..MANY {
+            io_loop.call_later(Duration::from_millis(n as u64), || ());
+        }
+        sleep(Duration::from_secs(MANY as u64)).await;
+    });
+    let removed = left_behind(async |io_loop| {
+        let timers: Vec<_> =
+            (0..MANY).map(|_| io_loop.call_later(Duration::from_secs(9), || ())).collect();
+        assert!(timers.into_iter().all(|timer| io_loop.remove_timeout(timer)));
+    });
+    let posted = left_behind(async |io_loop| {
+        let (handle, told) = (io_loop.handle(), Arc::new(AtomicBool::new(false)));
+        let (barrier, tells) = (Arc::new(Barrier::new(2)), told.clone());
+        let there = barrier.clone();
+        let posting = thread::spawn(move || {
+            there.wait();
+            (0..MANY).for_each(|_| handle.add_callback(|| ()).unwrap());
+            handle.add_callback(move || tells.store(true, SeqCst)).unwrap();
+        });
+        barrier.wait();
+        posting.join().unwrap();
+        while !told.load(SeqCst) {
+            moment().await;
+        }
+    });
+    let left = [coroutines, callbacks, timers, removed, posted];
+    assert!(left.iter().all(|left| *left < 200_000), "{left:?} bytes");
+}
