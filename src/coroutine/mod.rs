@@ -115,6 +115,7 @@ use crate::foreign;
 use crate::ioloop::{
     Callback, Core, CoroutineInfo, IoLoop, PeriodicCallback, on_current, with_current,
 };
+use crate::resumption;
 #[doc(hidden)]
 pub use runner::Kind;
 pub(crate) use runner::KindOf;
@@ -193,8 +194,9 @@ impl<T> Coroutine<T> {
     /// assert!(result.unwrap_err().is_cancelled());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[track_caller]
     pub fn join(self) -> JoinHandle<T> {
-        JoinHandle { coroutine: self }
+        JoinHandle { coroutine: self, place: Location::caller() }
     }
 
     /// Ties it to the value that this returns: dropping that cancels it, instead of detaching it.
@@ -267,6 +269,7 @@ impl<T> fmt::Debug for Coroutine<T> {
 #[derive(Debug)]
 pub struct JoinHandle<T> {
     coroutine: Coroutine<T>,
+    place: &'static Location<'static>,
 }
 
 impl<T> std::future::Future for JoinHandle<T> {
@@ -274,7 +277,11 @@ impl<T> std::future::Future for JoinHandle<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Coroutine { runner } = &self.coroutine;
-        runner.poll_join(cx).map_err(|failure| JoinError::new(runner.info().name, failure))
+        let polled = runner.poll_join(cx);
+        if polled.is_pending() {
+            resumption::waits_at(self.place);
+        }
+        polled.map_err(|failure| JoinError::new(runner.info().name, failure))
     }
 }
 
