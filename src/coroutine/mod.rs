@@ -40,6 +40,9 @@
 //! While the eager part runs, it is the *current* coroutine; the caller is put back when the call
 //! returns. Both spend of one budget (see below). A panic in it does not reach the caller, but whoever
 //! awaits it.
+//! Calls that start each other within their eager parts are nested on the stack, as any calls are: about
+//! 260 bytes each in a release build and 1,440 in a debug build, beside what the functions themselves
+//! take. A stack of 2 MiB holds a thousand with ease, and not ten thousand.
 //!
 //! [`start`] does the same with any future, [`spawn`] queues it to run in the loop's next turn.
 //! Outside a running loop both work: the loop takes the coroutine up when it starts.
