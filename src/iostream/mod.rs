@@ -324,7 +324,7 @@ impl<S: Transport> Inner<S> {
     /// Whoever received has stopped, or was the one whom the transport would have woken: those who
     /// watch for the close do it themselves now.
     fn watch_again(&self) {
-        if !self.is_closed() {
+        if !self.is_closed() && !self.closed.is_empty() {
             self.closed.wake_all();
         }
     }
