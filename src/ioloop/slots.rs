@@ -153,6 +153,7 @@ impl<T, const WRAPS: bool> Slots<T, WRAPS> {
         self.insert_fresh(value, mark)
     }
 
+    #[cold]
     fn insert_fresh(&mut self, value: T, mark: u64) -> Result<Key, Full> {
         let key = self.next_fresh()?;
         match self.slots.get_mut(key.index()) {
@@ -219,17 +220,13 @@ impl<T, const WRAPS: bool> Slots<T, WRAPS> {
             return None;
         }
         let next = key.0 + GENERATION;
-        let mut left = Entry::Vacant { next: self.free };
-        if WRAPS {
-            slot.key = next & PACKED_MASK;
-            self.free = key.index() as u32;
-        } else if next < MARK {
-            slot.key = next;
-            self.free = key.index() as u32;
+        slot.key = if WRAPS { next & PACKED_MASK } else { next };
+        let entry = std::mem::replace(&mut slot.entry, Entry::Vacant { next: self.free });
+        if !WRAPS && next >= MARK {
+            slot.entry = Entry::Vacant { next: RETIRED };
         } else {
-            left = Entry::Vacant { next: RETIRED };
+            self.free = key.index() as u32;
         }
-        let entry = std::mem::replace(&mut slot.entry, left);
         self.len -= 1;
         if key.index() == self.last {
             self.give_back();
@@ -249,8 +246,10 @@ impl<T, const WRAPS: bool> Slots<T, WRAPS> {
     /// than the growing did.
     #[cold]
     fn give_back(&mut self) {
-        let stays =
-            |slot: &Slot<T>| matches!(slot.entry, Entry::Occupied(_)) || slot.key & !MARK > AGED;
+        let stays = |slot: &Slot<T>| {
+            matches!(slot.entry, Entry::Occupied(_) | Entry::Vacant { next: RETIRED })
+                || slot.key & !MARK > AGED
+        };
         let last = self.slots.len() - 1;
         for from in [self.last, last] {
             self.last = self.slots[..=from].iter().rposition(stays).unwrap_or(0);

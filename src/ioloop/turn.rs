@@ -177,6 +177,8 @@ impl IoLoop {
         let core = &*self.core;
         if core.pace.room() == 0 && core.pace.is_time(core.clock.read()) {
             self.look_up(turn);
+        } else if turn.left == 0 && matches!(turn.source, Source::Queue) {
+            turn.source = Source::Due;
         }
         let has_due = !core.due.borrow().is_empty();
         for _ in 0..3 {
