@@ -11,9 +11,9 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::{AtDrop, Diary, turns, virtual_loop};
-use waterspout::coroutine::sleep;
-use waterspout::{Interest, IoLoop};
+use common::{AtDrop, Diary, give_number, turns, virtual_loop};
+use waterspout::coroutine::{sleep, with_timeout};
+use waterspout::{Interest, IoLoop, net};
 
 /// A loop in virtual time: when a sleep on it ends, nothing more is to be had from the selector.
 /// And two connected sockets.
@@ -411,27 +411,124 @@ fn a_handler_left_behind_by_an_fd_that_was_closed_elsewhere_is_replaced() {
     let (diary, fd) = (Diary::new(), here.as_raw_fd());
     let end = diary.at_end("replaced");
     io_loop.add_handler(fd, Interest::READ, move |_, _| end.keep()).unwrap();
-    // Closed behind the loop's back; the number goes to the next one that is opened. Other tests
-    // open files meanwhile, so dup2 says which.
+    // Closed behind the loop's back.
     let (fresh, mut there) = UnixStream::pair().unwrap();
-    let mut here = std::os::fd::OwnedFd::from(here);
-    rustix::io::dup2(&fresh, &mut here).unwrap();
-    drop(fresh);
-    let reused = UnixStream::from(here);
+    let reused = give_number(here, fresh);
     assert_eq!(reused.as_raw_fd(), fd);
     let note = diary.clone();
-    if IoLoop::selector() == "poll" {
-        // It knows an fd by its number, and so takes this one for the old.
-        let error = io_loop.add_handler(fd, Interest::READ, |_, _| ()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-        assert!(io_loop.remove_handler(&fd));
-    }
     io_loop
         .add_handler(reused, Interest::READ, move |here, _| note.write(read_some(here, 9)))
         .unwrap();
     there.write_all(b"x").unwrap();
     settle(&io_loop);
     assert_eq!(diary.read(), ["replaced", "x"]);
+}
+
+/// What is left behind when an fd is closed elsewhere: a handler by number. The number then goes to a
+/// socket of the loop.
+async fn stale_handler(
+    io_loop: &IoLoop,
+    handler: impl FnMut(&RawFd, Interest) + 'static,
+) -> (net::UnixStream, net::UnixStream) {
+    let (gone, _there) = UnixStream::pair().unwrap();
+    let number = gone.as_raw_fd();
+    io_loop.add_handler(number, Interest::READ, handler).unwrap();
+    let (here, there) = UnixStream::pair().unwrap();
+    let here = net::UnixStream::from_std(give_number(gone, here)).unwrap();
+    assert_eq!(here.as_raw_fd(), number);
+    (here, net::UnixStream::from_std(there).unwrap())
+}
+
+/// The loop goes on to watch the socket, in both directions.
+async fn assert_hears(here: &net::UnixStream, there: &net::UnixStream) {
+    let second = Duration::from_secs(1);
+    for _ in 0..2 {
+        assert!(with_timeout(second, here.read(&mut [0])).await.is_err());
+        there.write_all(b"x").await.unwrap();
+        let read = with_timeout(second, here.read(&mut [0])).await;
+        assert_eq!(read.expect("the loop watches it").unwrap(), 1);
+    }
+    while here.try_write(&[0; 4096]).is_ok() {}
+    assert!(with_timeout(second, here.writable()).await.is_err());
+    while there.try_read(&mut [0; 4096]).is_ok() {}
+    with_timeout(second, here.writable()).await.expect("the loop watches it").unwrap();
+}
+
+/// Uses a handler whose fd was closed, and whose number is a socket's now.
+fn use_stale_handler(use_it: impl FnOnce(&IoLoop, RawFd)) {
+    let io_loop = virtual_loop();
+    let body = async || {
+        let (here, there) = stale_handler(&io_loop, |_, _| unreachable!("its fd is gone")).await;
+        use_it(&io_loop, here.as_raw_fd());
+        assert_hears(&here, &there).await;
+    };
+    io_loop.run_sync(body).unwrap();
+}
+
+#[test]
+fn removing_a_stale_handler_leaves_the_socket_that_has_its_number() {
+    use_stale_handler(|io_loop, number| assert!(io_loop.remove_handler(&number)));
+}
+
+#[test]
+fn updating_a_stale_handler_is_an_error_and_leaves_the_socket_that_has_its_number() {
+    use_stale_handler(|io_loop, number| {
+        let error = io_loop.update_handler(&number, Interest::WRITE).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("closed"), "{error}");
+    });
+}
+
+#[test]
+fn adding_a_handler_for_a_socket_that_has_a_stale_number_is_an_error() {
+    use_stale_handler(|io_loop, number| {
+        let error = io_loop.add_handler(number, Interest::READ, |_, _| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    });
+}
+
+#[test]
+fn a_handler_that_gives_its_number_away_leaves_it_to_the_new_socket() {
+    let io_loop = virtual_loop();
+    let body = async || {
+        let (gone, mut peer) = UnixStream::pair().unwrap();
+        let (number, gone) = (gone.as_raw_fd(), Cell::new(Some(gone)));
+        let (made, calls) = (Rc::new(RefCell::new(None)), Rc::new(Cell::new(0)));
+        let (make, count) = (made.clone(), calls.clone());
+        let handler = move |_: &RawFd, _| {
+            count.set(count.get() + 1);
+            let (here, there) = UnixStream::pair().unwrap();
+            let here = net::UnixStream::from_std(give_number(gone.take().unwrap(), here)).unwrap();
+            *make.borrow_mut() = Some((here, net::UnixStream::from_std(there).unwrap()));
+        };
+        io_loop.add_handler(number, Interest::READ, handler).unwrap();
+        peer.write_all(b"x").unwrap();
+        sleep(Duration::from_secs(1)).await;
+        let (here, there) = made.take().unwrap();
+        assert_eq!(here.as_raw_fd(), number);
+        assert_hears(&here, &there).await;
+        assert_eq!(calls.get(), 1);
+    };
+    io_loop.run_sync(body).unwrap();
+}
+
+/// Nobody can end the registration of a file whose number is another's; its events are nobody's.
+#[test]
+fn an_event_of_a_duplicate_is_not_told_to_the_handler_of_a_number_that_is_gone() {
+    let io_loop = virtual_loop();
+    let body = async || {
+        let (gone, mut peer) = UnixStream::pair().unwrap();
+        let (number, twin) = (gone.as_raw_fd(), gone.try_clone().unwrap());
+        let never = |_: &RawFd, _: Interest| unreachable!("its number is another's");
+        io_loop.add_handler(number, Interest::READ, never).unwrap();
+        let (here, there) = UnixStream::pair().unwrap();
+        let here = net::UnixStream::from_std(give_number(gone, here)).unwrap();
+        let there = net::UnixStream::from_std(there).unwrap();
+        peer.write_all(b"x").unwrap();
+        assert_hears(&here, &there).await;
+        drop(twin);
+    };
+    io_loop.run_sync(body).unwrap();
 }
 
 #[test]

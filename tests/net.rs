@@ -1,25 +1,29 @@
 //! Sockets, pipes and other file descriptors, over the real loopback.
 
+mod child;
 mod common;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::{LOOPBACK, kind, pattern, poll_once, refusing, turns};
+use common::{LOOPBACK, give_number, kind, pattern, poll_once, refusing, remote_number, turns};
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use futures::{StreamExt, future::join_all};
-use waterspout::coroutine::{self, moment};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt, future::join_all};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use waterspout::coroutine::{self, moment, sleep, with_timeout};
+use waterspout::net::pipe::{PipeReader, PipeWriter};
 use waterspout::net::{
     AsyncFd, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream, pipe,
 };
@@ -27,6 +31,9 @@ use waterspout::{Counters, Interest, IoLoop, testing};
 
 /// Does poll(2) tell who is ready?
 const POLL: bool = cfg!(mio_unsupported_force_poll_poll);
+
+/// A guard against hanging; nothing takes as long.
+const SOON: Duration = Duration::from_secs(2);
 
 type Reader = Box<dyn AsyncRead + Send + Unpin>;
 type Writer = Box<dyn AsyncWrite + Send + Unpin>;
@@ -37,6 +44,11 @@ fn counters() -> Counters {
 
 async fn tcp_pair() -> (TcpStream, TcpStream) {
     testing::tcp_pair().await.unwrap()
+}
+
+/// Lets the loop hear of all that has happened.
+async fn edges_come() {
+    sleep(Duration::from_millis(1)).await;
 }
 
 /// A stream of each kind, as its two ends.
@@ -200,6 +212,49 @@ async fn incoming_is_a_stream_of_connections() {
     assert_eq!(kind(listener.try_accept()), io::ErrorKind::WouldBlock);
 }
 
+/// Two tasks, each by its own stream, are served one after the other.
+async fn assert_both_are_served<T>(
+    streams: [impl futures::Stream<Item = io::Result<T>>; 2],
+    connect: impl AsyncFn(),
+) {
+    // It gives each of its futures a waker of its own.
+    let mut served = FuturesUnordered::new();
+    for (n, stream) in streams.into_iter().enumerate() {
+        let mut stream = Box::pin(stream);
+        served.push(async move { stream.next().await.unwrap().map(|_| n).unwrap() });
+    }
+    assert!(poll_once(pin!(served.next())).await.is_pending());
+    let mut who = Vec::new();
+    for _ in 0..2 {
+        connect().await;
+        who.push(with_timeout(SOON, served.next()).await.expect("one waits for it").unwrap());
+    }
+    who.sort();
+    assert_eq!(who, [0, 1]);
+}
+
+#[waterspout::test]
+async fn several_streams_of_connections_of_one_listener_are_all_served() {
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connected = RefCell::new(Vec::new());
+    let connect = async || {
+        let stream = TcpStream::connect(tcp.local_addr().unwrap()).await.unwrap();
+        connected.borrow_mut().push(stream);
+    };
+    assert_both_are_served([tcp.incoming(), tcp.incoming()], connect).await;
+    let path = TempPath::new();
+    let unix = UnixListener::bind(&path).unwrap();
+    let connect = async || drop(UnixStream::connect(&path).await.unwrap());
+    assert_both_are_served([unix.incoming(), unix.incoming()], connect).await;
+    // One that is dropped takes nobody else with it.
+    let connect = async || drop(UnixStream::connect(&path).await.unwrap());
+    let mut gone = Box::pin(unix.incoming());
+    assert!(poll_once(pin!(gone.next())).await.is_pending());
+    let both = [unix.incoming(), unix.incoming()];
+    drop(gone);
+    assert_both_are_served(both, connect).await;
+}
+
 #[waterspout::test]
 async fn a_burst_of_connections_is_accepted_whole() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -358,6 +413,59 @@ async fn a_reset_is_an_error_of_the_waiting_write() {
 }
 
 #[waterspout::test]
+async fn closing_what_was_reset_is_no_error() {
+    for by_half in [false, true] {
+        let (mut here, there) = tcp_pair().await;
+        there.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(there);
+        assert_eq!(kind(here.read(&mut [0; 8]).await), io::ErrorKind::ConnectionReset);
+        assert_eq!(kind(here.shutdown(Shutdown::Write)), io::ErrorKind::NotConnected);
+        if by_half {
+            let (_reader, mut writer) = here.into_split();
+            writer.close().await.unwrap();
+        } else {
+            here.close().await.unwrap();
+            here.close().await.unwrap();
+        }
+    }
+}
+
+/// Where `SIGPIPE` has its default action, it ends the process.
+#[test]
+fn writing_to_a_socket_whose_reader_has_gone_raises_no_signal() {
+    child::alone("writing_to_a_socket_whose_reader_has_gone_raises_no_signal", || {
+        let raised = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGPIPE, raised.clone()).unwrap();
+        let bufs = [IoSlice::new(b"two"), IoSlice::new(b"buffers")];
+        let body = async || {
+            let (tcp, peer) = tcp_pair().await;
+            peer.set_linger(Some(Duration::ZERO)).unwrap();
+            drop(peer);
+            assert!(tcp.read(&mut [0; 8]).await.is_err());
+            let (unix, _) = UnixStream::pair().unwrap();
+            for _ in 0..2 {
+                assert_eq!(kind(tcp.write(b"x").await), io::ErrorKind::BrokenPipe);
+                assert_eq!(kind(tcp.try_write(b"x")), io::ErrorKind::BrokenPipe);
+                assert_eq!(kind(tcp.write_vectored(&bufs).await), io::ErrorKind::BrokenPipe);
+                assert_eq!(kind(unix.write(b"x").await), io::ErrorKind::BrokenPipe);
+                assert_eq!(kind(unix.try_write(b"x")), io::ErrorKind::BrokenPipe);
+                assert_eq!(kind(unix.write_vectored(&bufs).await), io::ErrorKind::BrokenPipe);
+            }
+            let (one, other) = UnixDatagram::pair().unwrap();
+            one.shutdown(Shutdown::Both).unwrap();
+            assert!(one.send(b"x").await.is_err() && one.try_send(b"x").is_err());
+            drop(other);
+            assert!(!raised.load(Ordering::SeqCst));
+            // Of a pipe it is the nature.
+            let (pipe, _) = pipe::pair().unwrap();
+            assert_eq!(kind(pipe.write(b"x").await), io::ErrorKind::BrokenPipe);
+            assert!(raised.load(Ordering::SeqCst));
+        };
+        IoLoop::new().unwrap().run_sync(body).unwrap();
+    });
+}
+
+#[waterspout::test]
 async fn writing_to_a_reader_that_has_gone_is_a_broken_pipe() {
     let (here, there) = UnixStream::pair().unwrap();
     drop(there);
@@ -392,6 +500,79 @@ async fn bytes_around_urgent_data_all_arrive() {
     socket2::SockRef::from(&client).send_out_of_band(b"!").unwrap();
     client.try_write(b"efgh").unwrap();
     assert_eq!(reading.await, b"abcdefgh");
+}
+
+/// Sends "abc", an urgent byte and "def" before the first read. A kernel may know no urgent data for a
+/// socket.
+#[waterspout::test]
+async fn bytes_after_urgent_data_of_a_unix_stream_all_arrive() {
+    let (here, there) = UnixStream::pair().unwrap();
+    edges_come().await;
+    there.write_all(b"abc").await.unwrap();
+    if socket2::SockRef::from(&there).send_out_of_band(b"!").is_err() {
+        return;
+    }
+    there.write_all(b"def").await.unwrap();
+    edges_come().await;
+    // Its one edge has come.
+    let (mut got, mut buf) = (Vec::new(), [0; 64]);
+    while got.len() < 6 {
+        let n = with_timeout(SOON, here.read(&mut buf)).await.expect("there is more").unwrap();
+        got.extend_from_slice(&buf[..n]);
+    }
+    assert_eq!(got, b"abcdef");
+}
+
+#[waterspout::test]
+async fn bytes_that_come_with_descriptors_all_arrive() {
+    let (here, there) = UnixStream::pair().unwrap();
+    edges_come().await;
+    for byte in *b"abc" {
+        let passed = [there.as_fd()];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&passed)));
+        rustix::net::sendmsg(&there, &[IoSlice::new(&[byte])], &mut control, SendFlags::empty())
+            .unwrap();
+    }
+    edges_come().await;
+    for expected in *b"abc" {
+        let mut buf = [0; 8];
+        let n = with_timeout(SOON, here.read(&mut buf)).await.expect("there is more").unwrap();
+        assert_eq!(&buf[..n], [expected]);
+    }
+}
+
+/// The standard library takes any fd for the socket that it is said to be.
+#[waterspout::test]
+#[cfg(target_os = "linux")]
+async fn packets_of_a_socket_that_is_no_stream_all_arrive() {
+    let reader = |socket: OwnedFd, as_tcp| -> (Reader, Writer) {
+        if as_tcp {
+            let stream = TcpStream::from_std(std::net::TcpStream::from(socket)).unwrap();
+            let (reader, writer) = stream.into_split();
+            (Box::new(reader), Box::new(writer))
+        } else {
+            let stream = std::os::unix::net::UnixStream::from(socket);
+            let (reader, writer) = UnixStream::from_std(stream).unwrap().into_split();
+            (Box::new(reader), Box::new(writer))
+        }
+    };
+    for as_tcp in [false, true] {
+        let pair = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None);
+        let (here, there) = pair.unwrap();
+        let (mut here, _writer) = reader(here.into(), as_tcp);
+        edges_come().await;
+        for packet in [b"one", b"two"] {
+            there.send(packet).unwrap();
+        }
+        edges_come().await;
+        for packet in [b"one", b"two"] {
+            let mut buf = [0; 64];
+            let n = with_timeout(SOON, here.read(&mut buf)).await.expect("there is more").unwrap();
+            assert_eq!(&buf[..n], packet);
+        }
+    }
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -513,6 +694,29 @@ async fn vectored_calls_fill_and_empty_several_buffers() {
 }
 
 #[waterspout::test]
+async fn more_buffers_than_the_system_takes_at_once_lose_nothing() {
+    for (name, mut writer, mut reader) in streams().await {
+        let bytes = pattern(5000);
+        let bufs: Vec<_> = bytes.chunks(1).map(IoSlice::new).collect();
+        let mut written = 0;
+        while written < bufs.len() {
+            written += writer.write_vectored(&bufs[written..]).await.unwrap();
+        }
+        edges_come().await;
+        let mut got = vec![0; bytes.len()];
+        let mut read = 0;
+        while read < got.len() {
+            // Its one edge has come: what a read leaves has to be known from the read.
+            let rest = &mut got[read..];
+            let mut bufs: Vec<_> = rest.chunks_mut(1).take(1500).map(IoSliceMut::new).collect();
+            let reading = with_timeout(SOON, reader.read_vectored(&mut bufs));
+            read += reading.await.unwrap_or_else(|_| panic!("{name}: {read} came")).unwrap();
+        }
+        assert_eq!(got, bytes, "{name}");
+    }
+}
+
+#[waterspout::test]
 async fn peek_leaves_what_it_reads() {
     let (client, server) = tcp_pair().await;
     client.write_all(b"abc").await.unwrap();
@@ -593,6 +797,73 @@ async fn a_cancelled_read_loses_nothing() {
             assert_eq!(buf[0], expected, "{name}");
         }
     }
+}
+
+#[waterspout::test]
+async fn of_two_waits_of_one_task_either_may_be_dropped() {
+    for first_goes in [true, false] {
+        let (here, there) = UnixStream::pair().unwrap();
+        let waiting = coroutine::start(async move {
+            assert!(here.try_read(&mut [0; 8]).is_err());
+            let (mut first, mut second) = (Box::pin(here.readable()), Box::pin(here.readable()));
+            assert!(poll_once(first.as_mut()).await.is_pending());
+            assert!(poll_once(second.as_mut()).await.is_pending());
+            let left = if first_goes { second } else { first };
+            left.await.unwrap();
+        });
+        turns(3).await;
+        assert!(!waiting.done());
+        there.write_all(b"x").await.unwrap();
+        with_timeout(SOON, waiting).await.expect("it is woken");
+    }
+}
+
+#[waterspout::test]
+async fn a_wait_that_is_dropped_wakes_nobody() {
+    let (here, _there) = UnixStream::pair().unwrap();
+    let polls = Rc::new(Cell::new(0));
+    let count = polls.clone();
+    let _waiting = coroutine::start(async move {
+        let (mut buf, mut other) = ([0; 8], [0; 8]);
+        let mut dropped = Some(Box::pin(here.read(&mut buf)));
+        let mut kept = pin!(here.read(&mut other));
+        poll_fn(|cx| {
+            count.set(count.get() + 1);
+            if let Some(mut dropped) = dropped.take() {
+                assert!(dropped.as_mut().poll(cx).is_pending());
+            }
+            kept.as_mut().poll(cx)
+        })
+        .await
+    });
+    turns(5).await;
+    assert_eq!(polls.get(), 1);
+}
+
+/// A combinator that makes a waker for each poll is no reason to spin.
+#[waterspout::test]
+async fn a_socket_that_is_polled_with_a_fresh_waker_each_time_wakes_only_the_last() {
+    let (here, there) = UnixStream::pair().unwrap();
+    let polls = Rc::new(Cell::new(0));
+    let count = polls.clone();
+    let waiting = coroutine::start(async move {
+        let mut buf = [0; 8];
+        let mut read = pin!(here.read(&mut buf));
+        let mut tick = pin!(turns(3).fuse());
+        poll_fn(|cx| {
+            count.set(count.get() + 1);
+            let _ = tick.as_mut().poll(cx);
+            let task = cx.waker().clone();
+            let fresh = waker_fn::waker_fn(move || task.wake_by_ref());
+            read.as_mut().poll(&mut Context::from_waker(&fresh))
+        })
+        .await
+    });
+    turns(50).await;
+    assert_eq!(polls.get(), 4, "nothing came: only the ticks were a reason");
+    there.write_all(b"x").await.unwrap();
+    assert_eq!(with_timeout(SOON, waiting).await.expect("it is woken").unwrap(), 1);
+    assert_eq!(polls.get(), 5);
 }
 
 #[waterspout::test]
@@ -794,6 +1065,64 @@ async fn registrations_go_with_their_sockets() {
     drop(writer);
     drop(accepted);
     assert_eq!(counters().sources, 0);
+}
+
+/// Drops something where its loop is current, where another loop is, or on another thread.
+const PLACES: [fn(Box<dyn std::any::Any + Send>); 3] = [
+    drop,
+    |value| {
+        let other = IoLoop::new().unwrap();
+        other.add_callback(move || drop(value));
+        other.close();
+    },
+    |value| thread::spawn(move || drop(value)).join().unwrap(),
+];
+
+#[waterspout::test]
+async fn a_duplicate_of_a_dropped_stream_wakes_nobody_and_can_be_registered() {
+    for drop_it in PLACES {
+        let (twin, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stream = std::os::unix::net::UnixStream::from(remote_number(&twin));
+        let stream = UnixStream::from_std(stream).unwrap();
+        let number = stream.as_raw_fd();
+        drop_it(Box::new(stream));
+        turns(3).await;
+        let before = counters().events;
+        for _ in 0..5 {
+            peer.write_all(b"x").unwrap();
+            turns(3).await;
+        }
+        assert_eq!(counters().events, before, "of a socket that is gone");
+        let again = rustix::io::fcntl_dupfd_cloexec(&twin, number).unwrap();
+        assert_eq!(again.as_raw_fd(), number);
+        let again = UnixStream::from_std(again.into()).unwrap();
+        again.read_exact(&mut [0; 5]).await.unwrap();
+    }
+}
+
+#[waterspout::test]
+async fn an_fd_that_was_closed_elsewhere_is_dropped_without_harm_to_what_has_its_number() {
+    for drop_it in PLACES.into_iter().chain([(|value| {
+        let fd = value.downcast::<AsyncFd<i32>>().unwrap();
+        fd.into_inner().unwrap();
+    }) as fn(Box<dyn std::any::Any + Send>)])
+    {
+        let (gone, _peer) = std_pair();
+        let fd = AsyncFd::new(gone.as_raw_fd()).unwrap();
+        let (here, there) = std_pair();
+        let here = UnixStream::from_std(give_number(gone, here)).unwrap();
+        let there = UnixStream::from_std(there).unwrap();
+        assert_eq!(here.as_raw_fd(), fd.as_raw_fd());
+        drop_it(Box::new(fd));
+        turns(3).await;
+        for _ in 0..2 {
+            let mut buf = [0; 8];
+            let mut reading = pin!(here.read(&mut buf));
+            assert!(poll_once(reading.as_mut()).await.is_pending());
+            there.write_all(b"x").await.unwrap();
+            assert_eq!(with_timeout(SOON, reading).await.expect("it is watched").unwrap(), 1);
+        }
+    }
 }
 
 #[test]
@@ -1277,6 +1606,51 @@ async fn a_child_is_fed_and_read() {
     stderr.read_to_string(&mut complaint).await.unwrap();
     assert_eq!(complaint, "oops\n");
     assert!(child.wait().unwrap().success());
+}
+
+#[waterspout::test]
+#[cfg(target_os = "linux")]
+async fn a_fifo_has_ended_when_its_writers_have_gone_and_not_before_the_first() {
+    use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
+    let path = TempPath::new();
+    mknodat(CWD, path.as_ref(), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let open = |flags| open(path.as_ref(), flags | OFlags::NONBLOCK, Mode::empty()).unwrap();
+    let reader = Rc::new(PipeReader::try_from(open(OFlags::RDONLY)).unwrap());
+    let reads = reader.clone();
+    let writer = || PipeWriter::try_from(open(OFlags::WRONLY)).unwrap();
+    let mut buf = [0; 8];
+    assert_eq!(kind(reader.try_read(&mut buf)), io::ErrorKind::WouldBlock);
+    let reading = coroutine::start(async move {
+        let reader = reads;
+        let (mut head, mut tail) = ([0; 2], [0; 3]);
+        reader.read_exact(&mut head).await.unwrap();
+        let mut bufs = [IoSliceMut::new(&mut []), IoSliceMut::new(&mut tail)];
+        assert_eq!(reader.read_vectored(&mut bufs).await.unwrap(), 3);
+        [&head[..], &tail].concat()
+    });
+    turns(2).await;
+    assert!(!reading.done(), "it waits for a writer");
+    let first = writer();
+    turns(2).await;
+    assert!(!reading.done(), "it waits for what that writes");
+    first.write_all(b"hello").await.unwrap();
+    assert_eq!(with_timeout(SOON, reading).await.unwrap(), b"hello");
+    let reads = reader.clone();
+    let ending = coroutine::start(async move { reads.read_lent().await.unwrap().len() });
+    turns(2).await;
+    assert!(!ending.done(), "its writer is there");
+    drop(first);
+    assert_eq!(with_timeout(SOON, ending).await.unwrap(), 0);
+    assert_eq!(reader.try_read(&mut buf).unwrap(), 0);
+    let second = writer();
+    assert_eq!(kind(reader.try_read(&mut buf)), io::ErrorKind::WouldBlock);
+    let reads = reader.clone();
+    let reading = coroutine::start(async move { reads.read(&mut [0; 8]).await.unwrap() });
+    turns(2).await;
+    second.write_all(b"again").await.unwrap();
+    assert_eq!(with_timeout(SOON, reading).await.expect("it is watched"), 5);
+    drop(second);
+    assert_eq!(reader.read(&mut buf).await.unwrap(), 0);
 }
 
 #[waterspout::test]

@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::alarm::Alarm;
 use super::clock::Clock;
 use super::current::forget_loop;
+use super::descriptors::Descriptors;
 use super::handlers::Handler;
 use super::inbox::{Inbox, LoopId};
 use super::introspect::{CoroutineInfo, Counting, Step, Trace};
@@ -40,6 +41,13 @@ pub(super) enum State {
     Open,
     Running,
     Closed,
+}
+
+/// A buffer that sockets borrow to read, between two uses.
+pub(crate) struct LentBuffer {
+    pub(crate) bytes: Box<[u8]>,
+    /// From here on it is all zeros.
+    pub(crate) used: usize,
 }
 
 /// The state of a loop; every field is borrowed for a moment only.
@@ -79,7 +87,7 @@ pub(crate) struct Core {
     /// Buffers between uses: events, wakers to wake, what sockets borrow to read.
     pub(super) events: Cell<Option<mio::Events>>,
     pub(super) woken: Cell<Vec<Waker>>,
-    pub(crate) lent: RefCell<Vec<Box<[u8]>>>,
+    pub(crate) lent: RefCell<Vec<LentBuffer>>,
     pub(crate) executor: RefCell<Option<Executor>>,
 
     pub(super) on_exception: report::Handler,
@@ -96,7 +104,8 @@ impl Core {
     pub(super) fn new(builder: Builder) -> io::Result<Core> {
         resumption::wakers_of_coroutines(vtable());
         let poll = mio::Poll::new()?;
-        let inbox = Inbox::register(mio::Waker::new(poll.registry(), INBOX)?)?;
+        let waker = mio::Waker::new(poll.registry(), INBOX)?;
+        let inbox = Inbox::register(waker, Descriptors::new(poll.registry().try_clone()?))?;
         let clock = builder.clock();
         Ok(Core {
             id: inbox.id(),
@@ -314,10 +323,11 @@ impl Core {
         }
     }
 
-    /// Registers a socket for both directions; what is in `ready` is tried first, not waited for.
+    /// Registers a socket whose number is `fd`; what is in `ready` is tried first, not waited for.
     pub(crate) fn add_source(
         &self,
         source: &mut impl mio::event::Source,
+        fd: RawFd,
         interest: mio::Interest,
         ready: &[Direction],
     ) -> io::Result<Key> {
@@ -328,16 +338,15 @@ impl Core {
         let key = key.map_err(|Full| {
             io::Error::other(format!("{} has as many sockets as it can hold", self.id))
         })?;
-        let registered =
-            self.poll.borrow().registry().register(source, mio::Token(key.pack()), interest);
+        let registered = self.descriptors().register(source, fd, key, interest);
         if registered.is_err() {
             drop(self.take_source(key));
         }
         registered.map(|()| key)
     }
 
-    /// Forgets a socket whose fd is closed, or about to be, which is why epoll is not told. Who waited
-    /// for it is for the caller to wake, to find it gone.
+    /// Forgets a socket whose registration has ended. Who waited for it is for the caller to wake, to
+    /// find it gone.
     pub(crate) fn take_source(&self, key: Key) -> Vec<Waker> {
         let mut woken = Vec::new();
         self.readiness.borrow_mut().remove(key, &mut woken);
@@ -348,8 +357,8 @@ impl Core {
         ask(&mut self.readiness.borrow_mut())
     }
 
-    pub(crate) fn registry<R>(&self, ask: impl FnOnce(&mio::Registry) -> R) -> R {
-        ask(self.poll.borrow().registry())
+    pub(crate) fn descriptors(&self) -> &Descriptors {
+        self.inbox.descriptors()
     }
 
     pub(crate) fn counting(&self) -> &Counting {

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use mio::unix::SourceFd;
 
 use super::{Core, IoLoop, Key, Resume, pack, waker};
-use crate::report;
+use crate::{foreign, report};
 
 /// What to watch a file descriptor for, and what a handler is told.
 ///
@@ -95,28 +95,7 @@ pub(crate) struct Registration {
 impl Registration {
     /// Makes the selector report what is ready, also if it has reported it before.
     fn rearm(&self, core: &Core) -> io::Result<()> {
-        let token = mio::Token(self.source.pack());
-        let interest = self.interest.get().mio();
-        core.registry(|registry| rearm(registry, self.fd, token, interest))
-    }
-}
-
-/// Makes the selector report what an fd is ready for, also if it has reported it before.
-pub(crate) fn rearm(
-    registry: &mio::Registry,
-    fd: RawFd,
-    token: mio::Token,
-    interest: mio::Interest,
-) -> io::Result<()> {
-    let mut fd = SourceFd(&fd);
-    match registry.reregister(&mut fd, token, interest) {
-        // poll(2) in mio forgets an fd that has hung up or has an error.
-        Err(error)
-            if cfg!(mio_unsupported_force_poll_poll) && error.kind() == io::ErrorKind::NotFound =>
-        {
-            registry.register(&mut fd, token, interest)
-        }
-        result => result,
+        core.descriptors().rearm(self.fd, self.source, self.interest.get().mio())
     }
 }
 
@@ -136,6 +115,10 @@ impl<S: 'static, H: FnMut(&S, Interest) + 'static> Resume for FdHandler<S, H> {
     fn resume(self: Rc<Self>, io_loop: &IoLoop) {
         let core = io_loop.core();
         let registration = &self.registration;
+        if !core.descriptors().is_owner(registration.fd, registration.source) {
+            // The fd was closed, and a duplicate of it had an event: not for what has the number now.
+            return;
+        }
         let waker = waker(pack(core.number(), registration.slot.get()));
         let taken = core.readiness(|readiness| readiness.take(registration.source, &waker));
         let Some(taken) = taken else { return };
@@ -198,7 +181,7 @@ impl IoLoop {
     /// fd that is closed (`EBADF`) or cannot be watched, like a regular file (`EPERM`). poll(2)
     /// takes those: there a regular file is always ready, and a closed fd is told as an error. It
     /// knows an fd by its number alone, so there [`remove_handler`](IoLoop::remove_handler) has to
-    /// come before a new file gets the number.
+    /// come before a file gets the number that this loop does not watch.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -230,16 +213,17 @@ impl IoLoop {
     {
         let core = self.core();
         let fd = source.as_raw_fd();
-        let stale = core.handlers.borrow().get(&fd).cloned();
-        if let Some(known) = stale {
-            if known.registration().rearm(core).is_ok() {
+        let added = core.add_source(&mut SourceFd(&fd), fd, interest.mio(), &[]);
+        let key = added.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => {
                 let message =
-                    format!("{self:?} watches fd {fd} already: update_handler changes it");
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+                    format!("{self:?} watches fd {fd} already: update_handler changes a handler");
+                io::Error::new(io::ErrorKind::AlreadyExists, message)
             }
-            self.remove_handler(&fd);
-        }
-        let key = core.add_source(&mut SourceFd(&fd), interest.mio(), &[])?;
+            _ => error,
+        })?;
+        // One that was left behind when its fd was closed.
+        self.remove_handler(&fd);
         let registration = Registration {
             fd,
             interest: Cell::new(interest),
@@ -283,10 +267,10 @@ impl IoLoop {
         let handler = core.handlers.borrow_mut().remove(&source.as_raw_fd());
         let Some(handler) = handler else { return false };
         let registration = handler.registration();
-        // Before the fd is closed; it may be closed already, or even be somebody else's.
-        let _ = core.registry(|registry| registry.deregister(&mut SourceFd(&registration.fd)));
+        core.descriptors().release(registration.fd, registration.source);
         drop(core.take_source(registration.source));
-        drop(core.remove(registration.slot.get()));
+        foreign::discard(core.remove(registration.slot.get()));
+        foreign::discard(handler);
         true
     }
 }

@@ -18,10 +18,12 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
+use std::os::fd::RawFd;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
+use super::descriptors::Descriptors;
 use super::ready::Posted;
 use super::slots::Key;
 use super::waker::MAX_LOOPS;
@@ -126,6 +128,7 @@ pub(crate) struct Inbox {
     waker: RwLock<Option<mio::Waker>>,
     /// How often the eventfd was written to.
     notified: AtomicU64,
+    descriptors: Descriptors,
 }
 
 /// Names a loop for ever: its number, which may be used again, and a serial, which is not, in one
@@ -168,7 +171,10 @@ impl Inbox {
     /// # Errors
     ///
     /// If there are [`MAX_LOOPS`] loops, or handles of closed ones.
-    pub(crate) fn register(waker: mio::Waker) -> std::io::Result<Arc<Inbox>> {
+    pub(crate) fn register(
+        waker: mio::Waker,
+        descriptors: Descriptors,
+    ) -> std::io::Result<Arc<Inbox>> {
         let mut registry = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
         registry.serial += 1;
         if registry.inboxes.is_empty() {
@@ -191,6 +197,7 @@ impl Inbox {
             doorbell: Doorbell::default(),
             waker: RwLock::new(Some(waker)),
             notified: AtomicU64::new(0),
+            descriptors,
         });
         registry.inboxes[number] = Some(Arc::downgrade(&inbox));
         Ok(inbox)
@@ -198,6 +205,10 @@ impl Inbox {
 
     pub(crate) fn id(&self) -> LoopId {
         self.id
+    }
+
+    pub(crate) fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
     }
 
     pub(crate) fn notified(&self) -> u64 {
@@ -250,6 +261,7 @@ impl Inbox {
     pub(crate) fn close(&self) -> VecDeque<Item> {
         let arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(self.waker.write().unwrap_or_else(PoisonError::into_inner).take());
+        self.descriptors.close();
         arrived.map(|arrived| arrived.items).unwrap_or_default()
     }
 }
@@ -282,6 +294,17 @@ pub(crate) fn is_closed(id: LoopId) -> bool {
 pub(crate) fn forget(id: LoopId, item: Item) {
     match find(id.number()) {
         Some(inbox) if inbox.id == id => drop(inbox.post(item)),
+        _ => {}
+    }
+}
+
+/// A socket of loop `id` is dropped on another thread, its fd still open.
+pub(crate) fn forget_source(id: LoopId, fd: RawFd, key: Key) {
+    match find(id.number()) {
+        Some(inbox) if inbox.id == id => {
+            inbox.descriptors.release(fd, key);
+            let _ = inbox.post(Item::ForgetSource(key));
+        }
         _ => {}
     }
 }
@@ -357,7 +380,8 @@ mod tests {
     fn inbox() -> (mio::Poll, Arc<Inbox>) {
         let poll = mio::Poll::new().unwrap();
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
-        (poll, Inbox::register(waker).unwrap())
+        let descriptors = Descriptors::new(poll.registry().try_clone().unwrap());
+        (poll, Inbox::register(waker, descriptors).unwrap())
     }
 
     fn call() -> Item {

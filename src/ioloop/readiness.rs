@@ -5,8 +5,8 @@
 //! stays set until a system call proves that the kernel has nothing left, so nobody who stops
 //! reading early (Tornado's flow control) loses an edge, and waiting costs no `epoll_ctl`.
 //!
-//! What proves it is `EAGAIN`, or on selectors that report every new edge (epoll, kqueue) also a
-//! short read or write. Two things must survive such a proof, for their edge may have come together
+//! What proves it is `EAGAIN`, or for TCP, on selectors that report every new edge (epoll, kqueue),
+//! also a short read or write. Two things must survive such a proof, for their edge may have come together
 //! with the bytes that were read, and no other will follow: the end of the stream, and TCP's urgent
 //! data, before which a read stops although more is there. So `closed` bits stay until `EAGAIN`
 //! itself.
@@ -14,6 +14,7 @@
 //! A token is the packed key of a slot: an event for a socket closed earlier in the same batch
 //! finds nothing. This is the only file that reads mio's events.
 
+use std::cell::Cell;
 use std::task::Waker;
 
 use mio::event::Event;
@@ -46,17 +47,68 @@ struct Source {
     /// The words of the slots that ask by a poll function to read, and to write; that await a future of
     /// each. A word stays when it was woken, as it is most often the same slot that waits next.
     words: [usize; 4],
-    /// Who else waits, which is rare: by a waker that is not a slot's, or when a slot's future waits
-    /// already (several coroutines in `accept` on one listener).
-    #[expect(clippy::box_collection, reason = "a vector would take three words of every socket")]
-    others: Option<Box<Vec<Other>>>,
+    /// Which futures those of the words are.
+    tickets: [Ticket; 2],
+    /// Who else waits, which is rare.
+    others: Option<Box<Others>>,
 }
 
-#[derive(Debug)]
-struct Other {
-    direction: Direction,
-    by: By,
-    waker: Waker,
+/// Names one wait of one future in a table, for ever: a future that is dropped takes itself out by it,
+/// and nobody else, whatever wakers the others wait by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub(crate) struct Ticket(u64);
+
+impl Ticket {
+    /// Of a future that does not wait.
+    pub(crate) const NONE: Ticket = Ticket(0);
+}
+
+/// Who waits for a socket and has no word in it; two of each, by direction.
+#[derive(Debug, Default)]
+struct Others {
+    /// Who asks by a poll function, with a waker that is not a slot's.
+    polls: [Option<Waker>; 2],
+    /// The futures beside one that has its word in the source, and those with wakers that are not
+    /// slots' (several coroutines in `accept` on one listener).
+    futures: [Row; 2],
+}
+
+/// Futures in the order in which they came, which is that of their tickets.
+#[derive(Debug, Default)]
+struct Row {
+    /// `None` where one has left; at most every second place is empty.
+    places: Vec<(Ticket, Option<Waker>)>,
+    taken: usize,
+}
+
+/// A row that is longer gives its memory back when it is emptied.
+const KEPT_PLACES: usize = 64;
+
+impl Row {
+    fn push(&mut self, ticket: Ticket, waker: Waker) {
+        self.places.push((ticket, Some(waker)));
+        self.taken += 1;
+    }
+
+    fn find(&mut self, ticket: Ticket) -> Option<&mut Option<Waker>> {
+        let at = self.places.binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok()?;
+        Some(&mut self.places[at].1).filter(|place| place.is_some())
+    }
+
+    fn leave(&mut self, ticket: Ticket) -> Option<Waker> {
+        let waker = self.find(ticket)?.take();
+        self.taken -= 1;
+        if self.taken * 2 < self.places.len() {
+            self.places.retain(|(_, waker)| waker.is_some());
+        }
+        waker
+    }
+
+    fn empty(&mut self, into: &mut Vec<Waker>) {
+        self.taken = 0;
+        into.extend(self.places.drain(..).filter_map(|(_, waker)| waker));
+        self.places.shrink_to(KEPT_PLACES);
+    }
 }
 
 /// What somebody waits for.
@@ -72,12 +124,12 @@ pub(crate) enum Until {
 }
 
 /// How somebody waits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum By {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum By<'a> {
     /// By a poll function: one at a time, the last one, as those traits have it.
-    Poll = 0,
-    /// By a future, which leaves when it is dropped.
-    Future = 1,
+    Poll,
+    /// By a future, which keeps its ticket here, and leaves when it is dropped.
+    Future(&'a Cell<Ticket>),
 }
 
 /// The answer to who asks for readiness.
@@ -91,7 +143,9 @@ pub(crate) enum Wait {
     Unknown,
 }
 
-/// The bits of both words of a direction.
+/// The bits of the words by direction: of who asks by a poll function, of who awaits a future, of both.
+const POLL: [u8; 2] = [0b0001, 0b0010];
+const FUTURE: [u8; 2] = [0b0100, 0b1000];
 const WORDS: [u8; 2] = [0b0101, 0b1010];
 
 impl Source {
@@ -101,77 +155,146 @@ impl Source {
         self.bits & (ready | CLOSED[direction as usize]) != 0
     }
 
-    fn word(&mut self, direction: Direction, by: By) -> (&mut usize, &mut u8, u8) {
-        let at = by as usize * 2 + direction as usize;
-        (&mut self.words[at], &mut self.armed, 1 << at)
+    /// Is the future's word armed?
+    #[inline]
+    fn is_armed(&self, direction: Direction, ticket: Ticket) -> bool {
+        self.armed & FUTURE[direction as usize] != 0 && self.tickets[direction as usize] == ticket
     }
 
-    /// Lets the waker be woken, if that takes no clone of it; tells whether that is so.
-    fn arm(&mut self, direction: Direction, by: By, waker: &Waker) -> bool {
-        let has_others = self.has_others();
-        let (word, armed, bit) = self.word(direction, by);
-        if let Some(new) = word_of(waker) {
-            let is_free = !has_others && (*armed & bit == 0 || by == By::Poll);
-            if is_free || (*word == new && by == By::Future) {
-                *word = new;
-                *armed |= bit;
-                return true;
+    /// Lets the waker be woken, if that takes no clone of it; tells whether that is so. `last` is the
+    /// last ticket that was given out.
+    #[inline]
+    fn arm(&mut self, direction: Direction, by: By<'_>, waker: &Waker, last: &mut Ticket) -> bool {
+        let at = direction as usize;
+        match (by, word_of(waker), &self.others) {
+            (By::Poll, Some(word), None) => {
+                self.words[at] = word;
+                self.armed |= POLL[at];
+                true
+            }
+            (By::Future(_), Some(word), None) if self.armed & FUTURE[at] == 0 => {
+                self.arm_future(direction, by, word, last);
+                true
+            }
+            _ => self.arm_rarely(direction, by, waker, last),
+        }
+    }
+
+    #[inline]
+    fn arm_future(&mut self, direction: Direction, by: By<'_>, word: usize, last: &mut Ticket) {
+        let By::Future(ticket) = by else { return };
+        let at = direction as usize;
+        last.0 += 1;
+        ticket.set(*last);
+        self.tickets[at] = *last;
+        self.words[2 + at] = word;
+        self.armed |= FUTURE[at];
+    }
+
+    /// [`arm`](Source::arm) where somebody else waits, or by a waker that is not a slot's.
+    #[cold]
+    fn arm_rarely(
+        &mut self,
+        direction: Direction,
+        by: By<'_>,
+        waker: &Waker,
+        last: &mut Ticket,
+    ) -> bool {
+        let at = direction as usize;
+        let word = word_of(waker);
+        let known = |known: &Option<Waker>| known.as_ref().is_some_and(|w| w.will_wake(waker));
+        match by {
+            By::Poll => {
+                let foreign = self.others.as_ref().map_or(&None, |others| &others.polls[at]);
+                match word {
+                    // The foreign waker has to go.
+                    Some(_) if foreign.is_some() => false,
+                    Some(word) => {
+                        self.words[at] = word;
+                        self.armed |= POLL[at];
+                        true
+                    }
+                    None => known(foreign),
+                }
+            }
+            By::Future(ticket) => {
+                if self.is_armed(direction, ticket.get()) {
+                    self.words[2 + at] = word.unwrap_or(self.words[2 + at]);
+                    return word.is_some();
+                }
+                let row = self.others.as_mut().map(|others| &mut others.futures[at]);
+                match (row, word) {
+                    // First in, first out: the word is only for who finds nobody waiting.
+                    (Some(row), _) if row.taken > 0 => {
+                        row.find(ticket.get()).is_some_and(|w| known(w))
+                    }
+                    (_, Some(word)) if self.armed & FUTURE[at] == 0 => {
+                        self.arm_future(direction, by, word, last);
+                        true
+                    }
+                    _ => false,
+                }
             }
         }
-        has_others && self.other(direction, by, waker).is_some()
-    }
-
-    fn has_others(&self) -> bool {
-        self.others.as_ref().is_some_and(|others| !others.is_empty())
-    }
-
-    #[cold]
-    fn other(&self, direction: Direction, by: By, waker: &Waker) -> Option<usize> {
-        self.others.as_ref()?.iter().position(|other| {
-            (other.direction, other.by) == (direction, by) && other.waker.will_wake(waker)
-        })
     }
 
     /// Puts a waker down that could not be armed, and gives back the one whose place it takes.
-    fn wait(&mut self, direction: Direction, by: By, waker: Waker) -> Option<Waker> {
-        // One who polls takes the place of the last one.
-        let polls =
-            |other: &Other| by == By::Poll && (other.direction, other.by) == (direction, by);
+    fn wait(
+        &mut self,
+        direction: Direction,
+        by: By<'_>,
+        waker: Waker,
+        last: &mut Ticket,
+    ) -> Option<Waker> {
+        let at = direction as usize;
+        let is_armed = matches!(by, By::Future(ticket) if self.is_armed(direction, ticket.get()));
         let others = self.others.get_or_insert_default();
-        let at = others.iter().position(polls);
-        let before = at.map(|at| others.remove(at).waker);
-        let at = at.unwrap_or(others.len());
-        let other = Other { direction, by, waker };
-        let (word, armed, bit) = self.word(direction, by);
-        let is_free = *armed & bit == 0 || by == By::Poll;
-        match word_of(&other.waker) {
-            Some(new) if is_free => {
-                *word = new;
-                *armed |= bit;
-            }
-            _ => {
-                if by == By::Poll {
-                    *armed &= !bit;
+        match by {
+            By::Poll => match word_of(&waker) {
+                Some(word) => {
+                    self.words[at] = word;
+                    self.armed |= POLL[at];
+                    others.polls[at].take()
                 }
-                self.others.get_or_insert_default().insert(at, other);
+                None => {
+                    self.armed &= !POLL[at];
+                    others.polls[at].replace(waker)
+                }
+            },
+            By::Future(ticket) => {
+                if let Some(place) = others.futures[at].find(ticket.get()) {
+                    return place.replace(waker);
+                }
+                if is_armed {
+                    self.armed &= !FUTURE[at];
+                }
+                last.0 += 1;
+                ticket.set(*last);
+                others.futures[at].push(*last, waker);
+                None
             }
         }
-        before
     }
 
-    /// Takes a waker of a future out, if it is still to be woken.
-    fn leave(&mut self, direction: Direction, waker: &Waker) -> Option<Waker> {
-        if let Some(at) = self.other(direction, By::Future, waker) {
-            return self.others.as_mut().map(|others| others.remove(at).waker);
+    /// The socket is ready for a future that may have waited: it need not be woken any more.
+    #[inline]
+    fn has_come(&mut self, direction: Direction, ticket: &Cell<Ticket>) {
+        if self.is_armed(direction, ticket.get()) {
+            self.armed &= !FUTURE[direction as usize];
+        } else if self.others.is_some() {
+            // It may be among those; then it leaves when it is dropped.
+            return;
         }
-        let (word, armed, bit) = self.word(direction, By::Future);
-        if word_of(waker) != Some(*word) {
+        ticket.set(Ticket::NONE);
+    }
+
+    /// Takes out a future, if it is still to be woken; the caller drops its waker.
+    fn leave(&mut self, direction: Direction, ticket: Ticket) -> Option<Waker> {
+        if self.is_armed(direction, ticket) {
+            self.armed &= !FUTURE[direction as usize];
             return None;
         }
-        // One that was woken has nothing to wait for.
-        let was_armed = *armed & bit != 0;
-        *armed &= !bit;
-        was_armed.then(|| waker.clone())
+        self.others.as_mut()?.futures[direction as usize].leave(ticket)
     }
 
     /// Wakes who waits for the directions whose `WORDS` these are: slots by `wake`, if that can.
@@ -186,7 +309,7 @@ impl Source {
                 later.push(waker(word));
             }
         }
-        if self.has_others() {
+        if self.others.is_some() {
             self.wake_others(words, later);
         }
     }
@@ -194,11 +317,10 @@ impl Source {
     #[cold]
     fn wake_others(&mut self, words: u8, later: &mut Vec<Waker>) {
         let Some(others) = &mut self.others else { return };
-        for other in std::mem::take(&mut **others) {
-            if words & WORDS[other.direction as usize] != 0 {
-                later.push(other.waker);
-            } else {
-                others.push(other);
+        for (at, direction) in WORDS.into_iter().enumerate() {
+            if words & direction != 0 {
+                later.extend(others.polls[at].take());
+                others.futures[at].empty(later);
             }
         }
     }
@@ -216,11 +338,13 @@ pub(crate) struct Taken {
 #[derive(Debug)]
 pub(crate) struct Readiness {
     sources: Slots<Source, true>,
+    /// The last ticket that was given out.
+    last: Ticket,
 }
 
 impl Readiness {
     pub(crate) fn new() -> Readiness {
-        Readiness { sources: Slots::new() }
+        Readiness { sources: Slots::new(), last: Ticket::NONE }
     }
 
     /// A slot for a socket; what is `ready` is tried at once rather than waited for.
@@ -248,7 +372,7 @@ impl Readiness {
         key: Key,
         direction: Direction,
         until: Until,
-        by: By,
+        by: By<'_>,
         waker: &Waker,
     ) -> Option<Wait> {
         let source = self.sources.get_mut(key)?;
@@ -256,9 +380,15 @@ impl Readiness {
             if until == Until::ReadyOnce {
                 source.bits &= !READY[direction as usize];
             }
+            match by {
+                By::Future(ticket) if ticket.get() != Ticket::NONE => {
+                    source.has_come(direction, ticket);
+                }
+                _ => {}
+            }
             return Some(Wait::Ready);
         }
-        let known = source.arm(direction, by, waker);
+        let known = source.arm(direction, by, waker, &mut self.last);
         Some(if known { Wait::Known } else { Wait::Unknown })
     }
 
@@ -268,16 +398,20 @@ impl Readiness {
         &mut self,
         key: Key,
         direction: Direction,
-        by: By,
+        by: By<'_>,
         waker: Waker,
     ) -> Option<Waker> {
-        self.sources.get_mut(key)?.wait(direction, by, waker)
+        self.sources.get_mut(key)?.wait(direction, by, waker, &mut self.last)
     }
 
-    /// A future that waits by `waker` is dropped. Whoever else waits by the same has to ask again, so
-    /// the caller wakes it.
-    pub(crate) fn leave(&mut self, key: Key, direction: Direction, waker: &Waker) -> Option<Waker> {
-        self.sources.get_mut(key)?.leave(direction, waker)
+    /// A future that has waited is dropped; so is its waker by the caller, when it holds no borrow.
+    pub(crate) fn leave(
+        &mut self,
+        key: Key,
+        direction: Direction,
+        ticket: Ticket,
+    ) -> Option<Waker> {
+        self.sources.get_mut(key)?.leave(direction, ticket)
     }
 
     /// What was done after [`ReadyOnce`](Until::ReadyOnce) has not drained the socket.
@@ -305,8 +439,8 @@ impl Readiness {
     pub(crate) fn take(&mut self, key: Key, waker: &Waker) -> Option<Taken> {
         let source = self.sources.get_mut(key)?;
         for direction in [Direction::Read, Direction::Write] {
-            if !source.arm(direction, By::Poll, waker) {
-                source.wait(direction, By::Poll, waker.clone());
+            if !source.arm(direction, By::Poll, waker, &mut self.last) {
+                source.wait(direction, By::Poll, waker.clone(), &mut self.last);
             }
         }
         let bits = std::mem::take(&mut source.bits);
@@ -390,7 +524,7 @@ mod tests {
         readiness: &mut Readiness,
         key: Key,
         direction: Direction,
-        by: By,
+        by: By<'_>,
         waker: &Waker,
     ) -> Wait {
         let wait = readiness.poll(key, direction, Until::Ready, by, waker).unwrap();
@@ -407,13 +541,20 @@ mod tests {
         woken
     }
 
+    /// A future's ticket.
+    fn ticket() -> Cell<Ticket> {
+        Cell::new(Ticket::NONE)
+    }
+
     #[test]
     fn a_slot_stays_for_the_next_time_and_gives_way_to_another() {
         let (mut readiness, key) = table();
         readiness.drained(key, Read);
         let mut woken = Vec::new();
         for word in [7, 7, 8] {
-            assert_eq!(ask(&mut readiness, key, Read, By::Future, &waker(word)), Wait::Known);
+            let ticket = ticket();
+            let by = By::Future(&ticket);
+            assert_eq!(ask(&mut readiness, key, Read, by, &waker(word)), Wait::Known);
             let source = readiness.sources.get_mut(key).unwrap();
             for _ in 0..2 {
                 let wake = &mut |word| {
@@ -430,11 +571,26 @@ mod tests {
     fn a_bit_stays_until_the_socket_is_drained() {
         let (mut readiness, key) = table();
         for _ in 0..2 {
-            assert_eq!(ask(&mut readiness, key, Read, By::Future, Waker::noop()), Wait::Ready);
+            assert_eq!(ask(&mut readiness, key, Read, By::Poll, Waker::noop()), Wait::Ready);
         }
         readiness.drained(key, Read);
-        assert_eq!(ask(&mut readiness, key, Read, By::Future, Waker::noop()), Wait::Unknown);
-        assert_eq!(ask(&mut readiness, key, Write, By::Future, Waker::noop()), Wait::Unknown);
+        assert_eq!(ask(&mut readiness, key, Read, By::Poll, Waker::noop()), Wait::Unknown);
+        assert_eq!(ask(&mut readiness, key, Write, By::Poll, Waker::noop()), Wait::Unknown);
+    }
+
+    #[test]
+    fn what_is_taken_to_drain_the_socket_does_so_until_it_says_otherwise() {
+        let (mut readiness, key) = table();
+        let ticket = ticket();
+        let poll = |readiness: &mut Readiness, until| {
+            readiness.poll(key, Read, until, By::Future(&ticket), &waker(1)).unwrap()
+        };
+        assert_eq!(poll(&mut readiness, Until::ReadyOnce), Wait::Ready);
+        assert_eq!(poll(&mut readiness, Until::ReadyOnce), Wait::Known);
+        readiness.again(key, Read);
+        assert_eq!(poll(&mut readiness, Until::Closed), Wait::Known);
+        assert_eq!(poll(&mut readiness, Until::Ready), Wait::Ready);
+        assert_eq!(poll(&mut readiness, Until::Ready), Wait::Ready);
     }
 
     #[test]
@@ -452,19 +608,23 @@ mod tests {
         for wakers in both_kinds(3) {
             let (mut readiness, key) = table();
             readiness.drained(key, Read);
-            for waker in &wakers {
-                assert_ne!(ask(&mut readiness, key, Read, By::Future, waker), Wait::Ready);
+            let tickets = [(); 4].map(|()| ticket());
+            for (waker, ticket) in wakers.iter().zip(&tickets) {
+                let wait = ask(&mut readiness, key, Read, By::Future(ticket), waker);
+                assert_ne!(wait, Wait::Ready);
             }
-            for waker in &wakers {
-                assert_eq!(ask(&mut readiness, key, Read, By::Future, waker), Wait::Known);
+            for (waker, ticket) in wakers.iter().zip(&tickets) {
+                let wait = ask(&mut readiness, key, Read, By::Future(ticket), waker);
+                assert_eq!(wait, Wait::Known);
             }
-            ask(&mut readiness, key, Write, By::Future, &wakers[0]);
+            ask(&mut readiness, key, Write, By::Future(&tickets[3]), &wakers[0]);
             let got = woken(&mut readiness, key, Read);
             assert!(same(&got, &[&wakers[0], &wakers[1], &wakers[2]]));
             let mut rest = Vec::new();
             readiness.remove(key, &mut rest);
             assert!(same(&rest, &[&wakers[0]]));
-            assert_eq!(readiness.poll(key, Read, Until::Ready, By::Future, &wakers[0]), None);
+            let by = By::Future(&tickets[0]);
+            assert_eq!(readiness.poll(key, Read, Until::Ready, by, &wakers[0]), None);
         }
     }
 
@@ -473,8 +633,9 @@ mod tests {
         for wakers in both_kinds(3) {
             let (mut readiness, key) = table();
             readiness.drained(key, Read);
+            let ticket = ticket();
             ask(&mut readiness, key, Read, By::Poll, &wakers[0]);
-            ask(&mut readiness, key, Read, By::Future, &wakers[1]);
+            ask(&mut readiness, key, Read, By::Future(&ticket), &wakers[1]);
             ask(&mut readiness, key, Read, By::Poll, &wakers[2]);
             assert!(same(&woken(&mut readiness, key, Read), &[&wakers[2], &wakers[1]]));
         }
@@ -494,20 +655,98 @@ mod tests {
         }
     }
 
+    /// However a future that waits changes its waker, and whoever waits beside it.
     #[test]
-    fn a_future_that_is_dropped_leaves_nothing() {
-        for wakers in both_kinds(3) {
+    fn of_the_wakers_of_one_future_the_last_one_is_woken() {
+        let [slots, foreign] = both_kinds(3);
+        let turns = [&slots[0], &foreign[0], &slots[1], &foreign[1], &foreign[2], &slots[0]];
+        for last in 1..=turns.len() {
+            for others in [[None, None], [Some(&slots[2]), None], [None, Some(&slots[2])]] {
+                let (mut readiness, key) = table();
+                readiness.drained(key, Read);
+                let tickets = [(); 3].map(|()| ticket());
+                let other = |readiness: &mut Readiness, n: usize| {
+                    if let Some(other) = others[n] {
+                        ask(readiness, key, Read, By::Future(&tickets[n]), other);
+                    }
+                };
+                other(&mut readiness, 0);
+                for (n, waker) in turns[..last].iter().enumerate() {
+                    ask(&mut readiness, key, Read, By::Future(&tickets[2]), waker);
+                    if n == 0 {
+                        other(&mut readiness, 1);
+                    }
+                }
+                let got = woken(&mut readiness, key, Read);
+                let beside = others.into_iter().flatten().count();
+                let is = |waker: &Waker| got.iter().filter(|w| w.will_wake(waker)).count();
+                assert_eq!((got.len(), is(turns[last - 1])), (1 + beside, 1), "{last} {others:?}");
+                assert_eq!(is(&slots[2]), beside);
+            }
+        }
+    }
+
+    #[test]
+    fn a_future_that_is_dropped_takes_out_itself_and_nobody_else() {
+        for mut wakers in both_kinds(3) {
+            // The second waits by the waker of the first, as those of one task do.
+            wakers[1] = wakers[0].clone();
+            for gone in 0..3 {
+                let (mut readiness, key) = table();
+                readiness.drained(key, Read);
+                let tickets = [(); 3].map(|()| ticket());
+                for (waker, ticket) in wakers.iter().zip(&tickets) {
+                    ask(&mut readiness, key, Read, By::Future(ticket), waker);
+                }
+                for _ in 0..2 {
+                    readiness.leave(key, Read, tickets[gone].get());
+                    readiness.leave(key, Write, tickets[(gone + 1) % 3].get());
+                }
+                let mut left: Vec<_> = wakers.iter().collect();
+                left.remove(gone);
+                assert!(same(&woken(&mut readiness, key, Read), &left), "{gone}");
+                // A ticket that was used is nobody's, also when the same futures wait again.
+                let old = tickets[1].get();
+                for (waker, ticket) in wakers.iter().zip(&tickets) {
+                    ask(&mut readiness, key, Read, By::Future(ticket), waker);
+                }
+                readiness.leave(key, Read, old);
+                assert_eq!(woken(&mut readiness, key, Read).len(), 3);
+            }
+        }
+    }
+
+    #[test]
+    fn a_future_that_finds_the_socket_ready_is_not_woken_any_more() {
+        for wakers in both_kinds(2) {
             let (mut readiness, key) = table();
             readiness.drained(key, Read);
-            for waker in &wakers {
-                ask(&mut readiness, key, Read, By::Future, waker);
+            let (first, second) = (ticket(), ticket());
+            ask(&mut readiness, key, Read, By::Future(&first), &wakers[0]);
+            ask(&mut readiness, key, Read, By::Future(&second), &wakers[1]);
+            readiness.again(key, Read);
+            for (ticket, waker) in [(&first, &wakers[0]), (&second, &wakers[1])] {
+                let wait = ask(&mut readiness, key, Read, By::Future(ticket), waker);
+                assert_eq!(wait, Wait::Ready);
+                // As its destructor does.
+                readiness.leave(key, Read, ticket.get());
             }
-            for gone in [&wakers[2], &wakers[0]] {
-                assert!(readiness.leave(key, Read, gone).unwrap().will_wake(gone));
-                assert!(readiness.leave(key, Read, gone).is_none());
-            }
-            assert!(readiness.leave(key, Write, &wakers[1]).is_none());
-            assert!(same(&woken(&mut readiness, key, Read), &[&wakers[1]]));
+            assert!(woken(&mut readiness, key, Read).is_empty());
         }
+    }
+
+    #[test]
+    fn a_row_that_many_have_left_keeps_no_empty_places() {
+        let mut row = Row::default();
+        for n in 1..=1000 {
+            row.push(Ticket(n), Waker::noop().clone());
+        }
+        for n in (1..=1000).filter(|n| n % 10 != 0) {
+            assert!(row.leave(Ticket(n)).is_some() && row.leave(Ticket(n)).is_none());
+        }
+        assert!(row.taken == 100 && row.places.len() <= 200, "{}", row.places.len());
+        let mut woken = Vec::new();
+        row.empty(&mut woken);
+        assert!(woken.len() == 100 && row.places.capacity() <= KEPT_PLACES);
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::panic::Location;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -11,7 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::{Inner, IoStream, Transport};
 use crate::concurrent::{self, Promise, promise};
 use crate::error::{LoopClosed, StreamError};
-use crate::{foreign, resumption};
+use crate::foreign;
 
 /// What was written and is unsent. Bytes are counted over the stream's whole life.
 #[derive(Default)]
@@ -53,7 +52,6 @@ impl Unsent {
 #[derive(Debug)]
 pub struct Write {
     state: State,
-    place: &'static Location<'static>,
 }
 
 #[derive(Debug)]
@@ -68,15 +66,11 @@ impl Future for Write {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.state {
             State::Done(result) => Poll::Ready(result.clone()),
-            State::Unsent(future) => match Pin::new(future).poll(cx) {
-                Poll::Ready(Ok(result)) => Poll::Ready(result),
+            State::Unsent(future) => Pin::new(future).poll(cx).map(|settled| match settled {
+                Ok(result) => result,
                 // The promise goes with the stream.
-                Poll::Ready(Err(_)) => Poll::Ready(Err(StreamError::Closed(None))),
-                Poll::Pending => {
-                    resumption::waits_at(self.place);
-                    Poll::Pending
-                }
-            },
+                Err(_) => Err(StreamError::Closed(None)),
+            }),
         }
     }
 }
@@ -100,7 +94,7 @@ impl<S: Transport> IoStream<S> {
     #[track_caller]
     pub fn write(&self, data: impl AsRef<[u8]>) -> Write {
         let state = self.inner.clone().write(data.as_ref());
-        Write { state, place: Location::caller() }
+        Write { state }
     }
 
     /// For whoever answers for the stream without using it.
@@ -175,7 +169,7 @@ impl<S: Transport> Inner<S> {
         drop(unsent);
         if !self.sending.replace(true) {
             // Not started now: whoever writes what is always taken gives way when his budget is spent.
-            let (home, sending) = (self.home(), resumption::here(Sending(self).send()));
+            let (home, sending) = (self.home(), Sending(self).send());
             match home {
                 Some(home) => drop(home.spawn(sending)),
                 // It is closed, which is the end of the stream, too.

@@ -1,8 +1,7 @@
 //! Any other file descriptor on the loop: `AsyncFd`.
 //!
 //! The loop tells when the fd is ready, and the operation is the user's closure. The fd belongs to
-//! the object in it, which may be shared or live on, so unlike with sockets the selector is told
-//! when the loop is to watch it no more: before the object is dropped or given back.
+//! the object in it, which may be shared or live on.
 
 use std::fmt;
 use std::io;
@@ -10,11 +9,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::Location;
 use std::task::{Context, Poll};
 
-use mio::unix::SourceFd;
-
 use super::fd::Fd;
 use super::source::Registered;
-use crate::ioloop::{Direction, Interest, LoopId, with_current};
+use crate::ioloop::{Direction, Interest};
 
 /// A file descriptor of any kind, with operations of your own: a raw socket, a timerfd, inotify, a
 /// terminal, a socket that a C library has made.
@@ -24,9 +21,9 @@ use crate::ioloop::{Direction, Interest, LoopId, with_current};
 /// becomes ready. A counterpart of Tornado's `add_handler` for coroutines; callbacks are served by
 /// [`add_handler`](crate::IoLoop::add_handler).
 ///
-/// Dropping it takes the fd from the loop and drops the object, in that order. Dropped on another
-/// thread it cannot tell the selector, so there the object has to close the fd, as owners do; if
-/// something else keeps the file open, the loop goes on being woken by it, in vain.
+/// Dropping it takes the fd from the loop and drops the object, in that order, on whatever thread; the
+/// object may be shared, or something else may keep the file open. If the fd was closed before, and its
+/// number given to another file, that one is left alone.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -47,26 +44,7 @@ use crate::ioloop::{Direction, Interest, LoopId, with_current};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct AsyncFd<T: AsRawFd> {
-    /// Before the object, so that the selector is told before the fd is closed.
-    watched: Watched,
     registered: Registered<Fd<T>>,
-}
-
-/// Tells the selector of its loop to watch the fd no more.
-struct Watched {
-    id: LoopId,
-    fd: RawFd,
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        with_current(|core| {
-            if core.id() == self.id {
-                // The user may have closed the fd behind our back; there is nothing to do then.
-                let _ = core.registry(|registry| registry.deregister(&mut SourceFd(&self.fd)));
-            }
-        });
-    }
 }
 
 impl<T: AsRawFd> AsyncFd<T> {
@@ -89,7 +67,6 @@ impl<T: AsRawFd> AsyncFd<T> {
     /// As [`new`](AsyncFd::new).
     #[track_caller]
     pub fn with_interest(object: T, interest: Interest) -> io::Result<AsyncFd<T>> {
-        let fd = object.as_raw_fd();
         // Its state is not known: what is asked for is tried first.
         let ready: &[Direction] =
             match (interest.contains(Interest::READ), interest.contains(Interest::WRITE)) {
@@ -98,8 +75,9 @@ impl<T: AsRawFd> AsyncFd<T> {
                 (false, true) => &[Direction::Write],
                 (false, false) => &[],
             };
-        let registered = Registered::with_interest(Fd::new(object), interest.mio(), ready)?;
-        Ok(AsyncFd { watched: Watched { id: registered.loop_id(), fd }, registered })
+        Ok(AsyncFd {
+            registered: Registered::with_interest(Fd::new(object), interest.mio(), ready)?,
+        })
     }
 
     /// Does `read` when the fd is readable, again each time it answers `WouldBlock`.
@@ -113,9 +91,9 @@ impl<T: AsRawFd> AsyncFd<T> {
     #[track_caller]
     pub fn read_with<R>(
         &self,
-        read: impl FnMut(&T) -> io::Result<R>,
+        mut read: impl FnMut(&T) -> io::Result<R>,
     ) -> impl Future<Output = io::Result<R>> {
-        self.registered.fd_io(Direction::Read, Location::caller(), read)
+        self.registered.io(Direction::Read, Location::caller(), move |fd| read(fd.get_ref()))
     }
 
     /// Does `write` when the fd is writable, again each time it answers `WouldBlock`.
@@ -129,9 +107,9 @@ impl<T: AsRawFd> AsyncFd<T> {
     #[track_caller]
     pub fn write_with<R>(
         &self,
-        write: impl FnMut(&T) -> io::Result<R>,
+        mut write: impl FnMut(&T) -> io::Result<R>,
     ) -> impl Future<Output = io::Result<R>> {
-        self.registered.fd_io(Direction::Write, Location::caller(), write)
+        self.registered.io(Direction::Write, Location::caller(), move |fd| write(fd.get_ref()))
     }
 
     /// [`read_with`](AsyncFd::read_with) as a poll function.
@@ -140,7 +118,7 @@ impl<T: AsRawFd> AsyncFd<T> {
         cx: &mut Context<'_>,
         mut read: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        self.registered.poll_io(cx, Direction::Read, |fd| fd.do_io(&mut read))
+        self.registered.poll_io(cx, Direction::Read, |fd| read(fd.get_ref()))
     }
 
     /// [`write_with`](AsyncFd::write_with) as a poll function.
@@ -149,7 +127,7 @@ impl<T: AsRawFd> AsyncFd<T> {
         cx: &mut Context<'_>,
         mut write: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        self.registered.poll_io(cx, Direction::Write, |fd| fd.do_io(&mut write))
+        self.registered.poll_io(cx, Direction::Write, |fd| write(fd.get_ref()))
     }
 
     /// Does `read` once. If it answers `WouldBlock`, [`readable`](AsyncFd::readable) waits from now
@@ -159,7 +137,7 @@ impl<T: AsRawFd> AsyncFd<T> {
     ///
     /// Those of `read`; that the fd belongs to another loop.
     pub fn try_read_with<R>(&self, read: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
-        self.registered.try_fd_io(Direction::Read, read)
+        self.registered.try_io(Direction::Read, |fd| read(fd.get_ref()))
     }
 
     /// Does `write` once. If it answers `WouldBlock`, [`writable`](AsyncFd::writable) waits from
@@ -169,7 +147,7 @@ impl<T: AsRawFd> AsyncFd<T> {
     ///
     /// Those of `write`; that the fd belongs to another loop.
     pub fn try_write_with<R>(&self, write: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
-        self.registered.try_fd_io(Direction::Write, write)
+        self.registered.try_io(Direction::Write, |fd| write(fd.get_ref()))
     }
 
     /// Waits until there may be something to read; then use
@@ -217,11 +195,7 @@ impl<T: AsRawFd> AsyncFd<T> {
     ///
     /// If it does not belong to the current loop; the object is dropped then.
     pub fn into_inner(self) -> io::Result<T> {
-        let AsyncFd { watched, registered } = self;
-        let fd = registered.into_source()?;
-        // The selector has been told.
-        drop(watched);
-        Ok(fd.into_inner())
+        Ok(self.registered.into_source()?.into_inner())
     }
 }
 

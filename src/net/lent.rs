@@ -3,11 +3,17 @@
 //! A connection that waits needs no buffer; the loop keeps a few for those that do not wait. So ten
 //! thousand idle connections own none, and the busy ones share buffers large enough to empty a
 //! socket in one call.
+//!
+//! A buffer that is lent again holds bytes of whoever had it before. A socket does not look, but what
+//! else an `IoStream` is over might; so a buffer knows how much of it was used, and that is zeroed
+//! before somebody else's code reads into it.
 
 use std::fmt;
+use std::io;
 use std::ops::{Deref, DerefMut};
+use std::task::Poll;
 
-use crate::ioloop::with_current;
+use crate::ioloop::{LentBuffer, with_current};
 
 /// How many buffers a loop keeps for later; more are in use at once only while writes are blocked.
 const KEPT: usize = 8;
@@ -18,7 +24,7 @@ const KEPT: usize = 8;
 /// stream. It may be held while awaiting (a write, say); then it is one buffer more in use.
 pub struct Lent {
     /// `None` once given back.
-    buffer: Option<Box<[u8]>>,
+    buffer: Option<LentBuffer>,
     len: usize,
 }
 
@@ -28,17 +34,52 @@ impl Lent {
 
     pub(crate) fn borrow() -> Lent {
         let kept = with_current(|core| core.lent.borrow_mut().pop()).flatten();
-        let buffer = kept.unwrap_or_else(|| vec![0; Lent::SIZE].into_boxed_slice());
-        Lent { buffer: Some(buffer), len: 0 }
+        let new = || LentBuffer { bytes: vec![0; Lent::SIZE].into_boxed_slice(), used: 0 };
+        Lent { buffer: Some(kept.unwrap_or_else(new)), len: 0 }
     }
 
-    pub(crate) fn whole(&mut self) -> &mut [u8] {
-        self.buffer.as_deref_mut().unwrap_or_default()
+    /// All of it, for a socket to read into; then tell how much that [`filled`](Lent::filled).
+    pub(super) fn whole(&mut self) -> &mut [u8] {
+        self.buffer.as_mut().map_or(&mut [], |buffer| &mut buffer.bytes)
     }
 
     pub(super) fn filled(mut self, len: usize) -> Lent {
-        self.len = len;
+        self.set_len(len);
         self
+    }
+
+    fn set_len(&mut self, len: usize) {
+        self.len = len;
+        if let Some(buffer) = &mut self.buffer {
+            buffer.used = buffer.used.max(len);
+        }
+    }
+
+    /// Lets somebody else's code read into it, at most `most` bytes. That is shown none of what was in
+    /// it before, and not believed if it claims to have read more.
+    pub(crate) fn poll_fill(
+        &mut self,
+        most: usize,
+        read: impl FnOnce(&mut [u8]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let Some(LentBuffer { bytes, used }) = &mut self.buffer else { return Poll::Ready(Ok(0)) };
+        bytes[..*used].fill(0);
+        let most = most.min(bytes.len());
+        // Unless it comes back and says how much it was.
+        *used = most;
+        let polled = read(&mut bytes[..most]);
+        match &polled {
+            Poll::Ready(Ok(len)) if *len > most => {
+                let message = format!("the transport has read {len} bytes into a buffer of {most}");
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, message)));
+            }
+            Poll::Ready(Ok(len)) => {
+                *used = 0;
+                self.set_len(*len);
+            }
+            Poll::Ready(Err(_)) | Poll::Pending => *used = 0,
+        }
+        polled
     }
 }
 
@@ -46,7 +87,7 @@ impl Deref for Lent {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.buffer.as_deref().map_or(&[], |buffer| &buffer[..self.len])
+        self.buffer.as_ref().map_or(&[], |buffer| &buffer.bytes[..self.len])
     }
 }
 

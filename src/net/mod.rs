@@ -19,6 +19,7 @@ mod fd;
 mod lent;
 pub mod pipe;
 mod resolver;
+mod send;
 mod source;
 mod split;
 mod stdin;

@@ -3,10 +3,16 @@
 //! [`pair`] makes one. The ends of a child process's pipes are taken over with `try_from`, and so
 //! is any other fd that is a pipe or like one (a FIFO, a terminal). Since such an fd may have more
 //! to give than one read takes, a short read proves nothing here.
+//!
+//! Writing to a pipe that nobody reads any more raises `SIGPIPE`, for pipes have no flag against that as
+//! sockets have. Rust programs ignore the signal unless told otherwise, and get `BrokenPipe`; in a
+//! program where it has its default action, it ends the process.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
 use std::panic::Location;
 use std::pin::Pin;
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
@@ -15,9 +21,11 @@ use std::task::{Context, Poll};
 use futures::io::{AsyncRead, AsyncWrite};
 use mio::Interest;
 use mio::unix::pipe::{Receiver, Sender};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::fd::Fd;
 use super::lent::Lent;
-use super::source::{Asker, ByteStream, Registered};
+use super::source::{Asker, ReadBytes, Registered, WriteBytes};
 use crate::ioloop::Direction;
 
 /// A new pipe: what is written to the one end is read from the other. Both belong to the current
@@ -43,15 +51,66 @@ use crate::ioloop::Direction;
 /// ```
 pub fn pair() -> io::Result<(PipeWriter, PipeReader)> {
     let (sender, receiver) = mio::unix::pipe::new()?;
-    Ok((PipeWriter::new(sender)?, PipeReader::new(receiver)?))
+    Ok((PipeWriter::new(sender)?, PipeReader::new(receiver, false)?))
 }
 
-impl ByteStream for Sender {
-    const SHORT_IS_DRAINED: bool = false;
+impl WriteBytes for Fd<Sender> {
+    fn write(&self, buf: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(self.get_ref(), buf)?)
+    }
+
+    fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(rustix::io::writev(self.get_ref(), bufs)?)
+    }
 }
 
-impl ByteStream for Receiver {
-    const SHORT_IS_DRAINED: bool = false;
+/// What a reader reads from.
+#[derive(Debug)]
+struct Source {
+    receiver: Receiver,
+    /// It has a name in the file system, so that it may be open for reading before it is for writing.
+    is_fifo: bool,
+}
+
+impl Source {
+    /// The result of a read. To read nothing from a FIFO is its end only if it had a writer before.
+    fn end_or_wait(&self, result: rustix::io::Result<usize>) -> io::Result<usize> {
+        match result? {
+            0 if self.is_fifo && !self.has_ended()? => Err(io::ErrorKind::WouldBlock.into()),
+            n => Ok(n),
+        }
+    }
+
+    fn has_ended(&self) -> io::Result<bool> {
+        let mut asked = [PollFd::new(&self.receiver, PollFlags::IN)];
+        poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        Ok(asked[0].revents().contains(PollFlags::HUP))
+    }
+}
+
+impl AsRawFd for Source {
+    fn as_raw_fd(&self) -> RawFd {
+        self.receiver.as_raw_fd()
+    }
+}
+
+impl ReadBytes for Fd<Source> {
+    fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        // To read into nothing is no end.
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let source = self.get_ref();
+        source.end_or_wait(rustix::io::read(&source.receiver, buf))
+    }
+
+    fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        if bufs.iter().all(|buf| buf.is_empty()) {
+            return Ok(0);
+        }
+        let source = self.get_ref();
+        source.end_or_wait(rustix::io::readv(&source.receiver, bufs))
+    }
 }
 
 /// The end of a pipe that is read from; from [`pair`] or a child process.
@@ -74,20 +133,21 @@ impl ByteStream for Receiver {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct PipeReader {
-    registered: Registered<Receiver>,
+    registered: Registered<Fd<Source>>,
 }
 
 impl PipeReader {
     /// It is in non-blocking mode already.
-    fn new(receiver: Receiver) -> io::Result<PipeReader> {
+    fn new(receiver: Receiver, is_fifo: bool) -> io::Result<PipeReader> {
+        let source = Fd::new(Source { receiver, is_fifo });
         let ready = [Direction::Read];
-        let registered = Registered::with_interest(receiver, Interest::READABLE, &ready)?;
+        let registered = Registered::with_interest(source, Interest::READABLE, &ready)?;
         Ok(PipeReader { registered })
     }
 
-    fn nonblocking(receiver: Receiver) -> io::Result<PipeReader> {
+    fn nonblocking(receiver: Receiver, is_fifo: bool) -> io::Result<PipeReader> {
         receiver.set_nonblocking(true)?;
-        PipeReader::new(receiver)
+        PipeReader::new(receiver, is_fifo)
     }
 
     /// Gives the fd up, in blocking mode, as children expect it.
@@ -96,7 +156,7 @@ impl PipeReader {
     ///
     /// If it does not belong to the current loop; it is closed then.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
-        let receiver = self.registered.into_source()?;
+        let Source { receiver, .. } = self.registered.into_source()?.into_inner();
         receiver.set_nonblocking(false)?;
         Ok(receiver.into())
     }
@@ -179,7 +239,7 @@ impl TryFrom<ChildStdout> for PipeReader {
 
     /// Takes over what a child writes to its standard output, for the current loop.
     fn try_from(stdout: ChildStdout) -> io::Result<PipeReader> {
-        PipeReader::nonblocking(stdout.into())
+        PipeReader::nonblocking(stdout.into(), false)
     }
 }
 
@@ -188,7 +248,7 @@ impl TryFrom<ChildStderr> for PipeReader {
 
     /// Takes over what a child writes to its standard error, for the current loop.
     fn try_from(stderr: ChildStderr) -> io::Result<PipeReader> {
-        PipeReader::nonblocking(stderr.into())
+        PipeReader::nonblocking(stderr.into(), false)
     }
 }
 
@@ -197,8 +257,12 @@ impl TryFrom<OwnedFd> for PipeReader {
 
     /// Takes over an fd to read from, for the current loop. It is set to non-blocking mode, also for
     /// other processes that share it. A regular file is refused by epoll (`EPERM`).
+    ///
+    /// A FIFO that nobody has opened for writing yet has not ended: reading waits for its first writer.
     fn try_from(fd: OwnedFd) -> io::Result<PipeReader> {
-        PipeReader::nonblocking(fd.into())
+        let file = File::from(fd);
+        let is_fifo = file.metadata()?.file_type().is_fifo();
+        PipeReader::nonblocking(OwnedFd::from(file).into(), is_fifo)
     }
 }
 
@@ -240,13 +304,13 @@ impl AsyncRead for PipeReader {
 
 impl fmt::Debug for PipeReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.registered.source().fmt(f)
+        self.registered.source().get_ref().receiver.fmt(f)
     }
 }
 
 impl AsFd for PipeReader {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.registered.source().as_fd()
+        self.registered.source().get_ref().receiver.as_fd()
     }
 }
 
@@ -284,14 +348,14 @@ impl AsRawFd for PipeReader {
 /// ```
 pub struct PipeWriter {
     /// `None` once it was closed: a pipe is closed by closing its fd, there is no other way.
-    registered: Option<Registered<Sender>>,
+    registered: Option<Registered<Fd<Sender>>>,
 }
 
 impl PipeWriter {
     /// It is in non-blocking mode already.
     fn new(sender: Sender) -> io::Result<PipeWriter> {
         let ready = [Direction::Write];
-        let registered = Registered::with_interest(sender, Interest::WRITABLE, &ready)?;
+        let registered = Registered::with_interest(Fd::new(sender), Interest::WRITABLE, &ready)?;
         Ok(PipeWriter { registered: Some(registered) })
     }
 
@@ -300,7 +364,7 @@ impl PipeWriter {
         PipeWriter::new(sender)
     }
 
-    fn open(&self) -> io::Result<&Registered<Sender>> {
+    fn open(&self) -> io::Result<&Registered<Fd<Sender>>> {
         self.registered.as_ref().ok_or_else(closed)
     }
 
@@ -311,7 +375,7 @@ impl PipeWriter {
     /// `BrokenPipe` if it was closed; if it does not belong to the current loop: it is closed then.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         let registered = self.registered.ok_or_else(closed)?;
-        let sender = registered.into_source()?;
+        let sender = registered.into_source()?.into_inner();
         sender.set_nonblocking(false)?;
         Ok(sender.into())
     }

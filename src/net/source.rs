@@ -6,10 +6,12 @@
 //! that it does not belong to, it answers with an error that says so; dropped on another thread, it
 //! posts its slot to the owner's inbox.
 //!
-//! The slot is forgotten before the fd is closed, and epoll is not told: closing the fd does that.
+//! The registration ends before the fd is closed, since somebody may hold a duplicate of it.
 
+use std::cell::Cell;
 use std::future::poll_fn;
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, RawFd};
 use std::panic::Location;
 use std::task::{Context, Poll, Waker};
 
@@ -19,22 +21,27 @@ use mio::event::Source;
 use super::lent::Lent;
 use crate::error::LoopClosed;
 use crate::ioloop::{
-    By, Core, Direction, IoLoop, Item, Key, LoopId, Until, Wait, forget, is_closed, with_current,
+    By, Core, Direction, IoLoop, Key, LoopId, SHORT_IS_DRAINED, Ticket, Until, Wait, forget_source,
+    is_closed, with_current,
 };
 use crate::{foreign, resumption};
 
-/// Names a slot in the readiness table of a loop, and gives it back.
+/// Names a slot in the readiness table of a loop, and ends the registration with it.
 #[derive(Debug)]
 struct Token {
     id: LoopId,
     key: Key,
+    fd: RawFd,
+    interest: Interest,
+    /// See [`short_is_drained`](Registered::short_is_drained).
+    short_is_drained: bool,
 }
 
 /// Who asks a socket: a task, and whether by a poll function or by a future.
 #[derive(Clone, Copy)]
 pub(crate) struct Asker<'a> {
     waker: &'a Waker,
-    by: By,
+    by: By<'a>,
 }
 
 impl<'a> From<&'a Context<'_>> for Asker<'a> {
@@ -138,35 +145,41 @@ impl Token {
 
     /// A system call, on its loop, has answered `EAGAIN`.
     #[cold]
-    fn would_block(&self, direction: Direction) {
-        with_current(|core| {
+    fn would_block(&self, direction: Direction) -> io::Result<()> {
+        let rearmed = with_current(|core| {
             core.counting().would_block.add(1);
             core.readiness(|table| table.would_block(self.key, direction));
+            // poll(2) reports a socket again only when it is told to.
+            match cfg!(mio_unsupported_force_poll_poll) {
+                true => core.descriptors().rearm(self.fd, self.key, self.interest),
+                false => Ok(()),
+            }
         });
+        rearmed.unwrap_or(Ok(()))
     }
 
-    /// A future that waited by `waker` is dropped.
+    /// A future that has waited is dropped.
     #[cold]
-    fn leave(&self, direction: Direction, waker: Waker) {
-        let waiting = with_current(|core| {
-            if core.id() != self.id {
-                return None;
-            }
-            core.readiness(|readiness| readiness.leave(self.key, direction, &waker))
+    fn leave(&self, direction: Direction, ticket: Ticket) {
+        let waker = with_current(|core| {
+            let ours = core.id() == self.id;
+            ours.then(|| core.readiness(|table| table.leave(self.key, direction, ticket)))
         });
-        // Another future of the same task may have counted on it.
-        if let Some(waiting) = waiting.flatten() {
-            foreign::wake(waiting);
-        }
+        foreign::discard(waker);
     }
 }
 
 impl Drop for Token {
     fn drop(&mut self) {
-        let woken = with_current(|core| (core.id() == self.id).then(|| core.take_source(self.key)));
+        let woken = with_current(|core| {
+            (core.id() == self.id).then(|| {
+                core.descriptors().release(self.fd, self.key);
+                core.take_source(self.key)
+            })
+        });
         match woken.flatten() {
             Some(woken) => foreign::wake_all(woken),
-            None => forget(self.id, Item::ForgetSource(self.key)),
+            None => forget_source(self.id, self.fd, self.key),
         }
     }
 }
@@ -174,7 +187,7 @@ impl Drop for Token {
 /// A mio source registered with a loop.
 #[derive(Debug)]
 pub(crate) struct Registered<S> {
-    /// Before the source, so that the slot goes before the fd.
+    /// Before the source, so that the registration ends before the fd is closed.
     token: Token,
     source: S,
 }
@@ -186,10 +199,6 @@ impl<S> Registered<S> {
 
     pub(crate) fn source_mut(&mut self) -> &mut S {
         &mut self.source
-    }
-
-    pub(crate) fn loop_id(&self) -> LoopId {
-        self.token.id
     }
 
     /// Waits until the direction has ended: an error, or nobody is at the other end.
@@ -231,8 +240,10 @@ impl<S> Registered<S> {
             let result = operation(&self.source);
             match &result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if let Err(error) = self.token.would_block(direction) {
+                        return Poll::Ready(Err(error));
+                    }
                     // Around again, to wait.
-                    self.token.would_block(direction);
                     continue;
                 }
                 Ok(moved) if has_drained(moved) => {
@@ -271,7 +282,7 @@ impl<S> Registered<S> {
         }
         let result = operation(&self.source);
         if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
-            self.token.would_block(direction);
+            self.token.would_block(direction)?;
         }
         result
     }
@@ -315,43 +326,47 @@ impl<S> Registered<S> {
         place: &'static Location<'static>,
         mut poll: impl FnMut(Asker<'_>) -> Poll<T>,
     ) -> impl Future<Output = T> {
-        let mut waits = Waits { token: &self.token, direction, waker: None };
-        poll_fn(move |cx| {
-            let polled = poll(Asker { waker: cx.waker(), by: By::Future });
-            match &polled {
-                Poll::Ready(_) => waits.waker = None,
-                Poll::Pending => {
-                    waits.by(cx.waker());
-                    resumption::waits_at(place);
-                }
-            }
-            polled
-        })
+        let waits = self.waits(direction, place);
+        poll_fn(move |cx| waits.poll(cx, &mut poll))
+    }
+
+    /// Somebody who will wait for the direction, at that place.
+    pub(super) fn waits(
+        &self,
+        direction: Direction,
+        place: &'static Location<'static>,
+    ) -> Waits<'_> {
+        Waits { token: &self.token, direction, place, ticket: Cell::new(Ticket::NONE) }
     }
 }
 
-/// A future that may be waiting.
-struct Waits<'a> {
+/// A future or a stream that may be waiting; it leaves when it is dropped.
+pub(super) struct Waits<'a> {
     token: &'a Token,
     direction: Direction,
-    waker: Option<Waker>,
+    place: &'static Location<'static>,
+    ticket: Cell<Ticket>,
 }
 
 impl Waits<'_> {
-    fn by(&mut self, waker: &Waker) {
-        if self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            return;
+    /// Polls, and tells the coroutine where it waits.
+    pub(super) fn poll<T>(
+        &self,
+        cx: &Context<'_>,
+        poll: impl FnOnce(Asker<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let polled = poll(Asker { waker: cx.waker(), by: By::Future(&self.ticket) });
+        if polled.is_pending() {
+            resumption::waits_at(self.place);
         }
-        if let Some(before) = self.waker.replace(waker.clone()) {
-            self.token.leave(self.direction, before);
-        }
+        polled
     }
 }
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            self.token.leave(self.direction, waker);
+        if self.ticket.get() != Ticket::NONE {
+            self.token.leave(self.direction, self.ticket.get());
         }
     }
 }
@@ -373,7 +388,7 @@ pub(crate) fn established<P>(
     }
 }
 
-impl<S: Source> Registered<S> {
+impl<S: Source + AsRawFd> Registered<S> {
     /// Registers a source with the current loop, for both directions. What is in `ready` is tried
     /// first rather than waited for.
     #[track_caller]
@@ -388,9 +403,10 @@ impl<S: Source> Registered<S> {
         interest: Interest,
         ready: &[Direction],
     ) -> io::Result<Registered<S>> {
+        let fd = source.as_raw_fd();
         let mut register = |core: &Core| {
-            let key = core.add_source(&mut source, interest, ready)?;
-            Ok(Token { id: core.id(), key })
+            let key = core.add_source(&mut source, fd, interest, ready)?;
+            Ok(Token { id: core.id(), key, fd, interest, short_is_drained: false })
         };
         let token = match with_current(&mut register) {
             Some(token) => token,
@@ -406,14 +422,12 @@ impl<S: Source> Registered<S> {
     /// If the socket's loop, which has to be told, is not the current one.
     pub(crate) fn into_source(self) -> io::Result<S> {
         let Registered { token, mut source } = self;
-        let deregistered = with_current(|core| {
+        let taken = with_current(|core| {
             (core.id() == token.id)
-                .then(|| core.registry(|registry| registry.deregister(&mut source)))
+                .then(|| core.descriptors().take_back(token.fd, token.key, &mut source))
         });
-        match deregistered.flatten() {
-            // poll(2) in mio forgets by itself what has hung up.
-            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Some(_) => Ok(source),
+        match taken.flatten() {
+            Some(taken) => taken.map(|()| source),
             None => Err(io::Error::other(format!(
                 "this socket belongs to {}, which is not the current loop",
                 token.id
@@ -422,15 +436,37 @@ impl<S: Source> Registered<S> {
     }
 }
 
-/// A source of bytes without boundaries.
-pub(crate) trait ByteStream {
-    /// Moving less than was asked proves the source drained, so that `EAGAIN` need not be waited
-    /// for. Not so for what an fd of unknown kind may be: a terminal gives a line at a time.
-    const SHORT_IS_DRAINED: bool;
+/// So many buffers are read or written in one system call; that it takes fewer bytes than more of them
+/// hold proves nothing.
+const IOV_MAX: usize = 1024;
+
+/// A source that bytes are read from.
+pub(crate) trait ReadBytes {
+    fn read(&self, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// With at most [`IOV_MAX`] buffers.
+    fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
 }
 
-impl<S: ByteStream> Registered<S> {
-    /// [`poll_io`](Registered::poll_io) for byte streams: moving less than `asked` proves something.
+/// A source that bytes are written to. A socket answers `BrokenPipe` if nobody reads any more, and does
+/// not raise `SIGPIPE`.
+pub(crate) trait WriteBytes {
+    fn write(&self, buf: &[u8]) -> io::Result<usize>;
+
+    /// With at most [`IOV_MAX`] buffers.
+    fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
+}
+
+impl<S> Registered<S> {
+    /// Moving less than was asked proves this source drained, so that `EAGAIN` need not be waited for.
+    /// That is so of TCP. A Unix stream stops early at urgent data and at descriptors that come with
+    /// bytes, a socket with boundaries gives one packet at a time, a terminal a line.
+    pub(super) fn short_is_drained(mut self) -> Registered<S> {
+        self.token.short_is_drained = SHORT_IS_DRAINED;
+        self
+    }
+
+    /// [`poll_io`](Registered::poll_io) for byte streams: moving less than `asked` may prove something.
     fn poll_transfer<'a>(
         &self,
         asker: impl Into<Asker<'a>>,
@@ -438,28 +474,26 @@ impl<S: ByteStream> Registered<S> {
         asked: usize,
         operation: impl FnMut(&S) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
+        let short_is_drained = self.token.short_is_drained;
         // Most reads are short, most writes are not.
         let until = match direction {
-            Direction::Read if S::SHORT_IS_DRAINED => Until::ReadyOnce,
+            Direction::Read if short_is_drained => Until::ReadyOnce,
             _ => Until::Ready,
         };
         self.poll_draining(asker.into(), direction, until, operation, |&moved| {
             // Nothing at all is the end of the stream, which stays readable.
-            S::SHORT_IS_DRAINED && 0 < moved && moved < asked
+            short_is_drained && 0 < moved && moved < asked
         })
     }
 }
 
-impl<S: ByteStream> Registered<S>
-where
-    for<'a> &'a S: Read,
-{
+impl<S: ReadBytes> Registered<S> {
     pub(crate) fn poll_read<'a>(
         &self,
         asker: impl Into<Asker<'a>>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_transfer(asker, Direction::Read, buf.len(), |mut source| source.read(buf))
+        self.poll_transfer(asker, Direction::Read, buf.len(), |source| source.read(buf))
     }
 
     pub(crate) fn poll_read_vectored<'a>(
@@ -467,14 +501,16 @@ where
         asker: impl Into<Asker<'a>>,
         bufs: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
+        let most = bufs.len().min(IOV_MAX);
+        let bufs = &mut bufs[..most];
         let asked = bufs.iter().map(|buf| buf.len()).sum();
-        self.poll_transfer(asker, Direction::Read, asked, |mut source| source.read_vectored(bufs))
+        self.poll_transfer(asker, Direction::Read, asked, |source| source.read_vectored(bufs))
     }
 
     /// Reads into a buffer that the loop lends when there is something to read.
     pub(crate) fn poll_read_lent<'a>(&self, asker: impl Into<Asker<'a>>) -> Poll<io::Result<Lent>> {
         let mut lent = None;
-        let polled = self.poll_transfer(asker, Direction::Read, Lent::SIZE, |mut source| {
+        let polled = self.poll_transfer(asker, Direction::Read, Lent::SIZE, |source| {
             source.read(lent.get_or_insert_with(Lent::borrow).whole())
         });
         polled.map_ok(|len| lent.unwrap_or_else(Lent::borrow).filled(len))
@@ -525,20 +561,17 @@ where
     }
 
     pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.try_io(Direction::Read, |mut source| source.read(buf))
+        self.try_io(Direction::Read, |source| source.read(buf))
     }
 }
 
-impl<S: ByteStream> Registered<S>
-where
-    for<'a> &'a S: Write,
-{
+impl<S: WriteBytes> Registered<S> {
     pub(crate) fn poll_write<'a>(
         &self,
         asker: impl Into<Asker<'a>>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_transfer(asker, Direction::Write, buf.len(), |mut source| source.write(buf))
+        self.poll_transfer(asker, Direction::Write, buf.len(), |source| source.write(buf))
     }
 
     pub(crate) fn poll_write_vectored<'a>(
@@ -546,8 +579,9 @@ where
         asker: impl Into<Asker<'a>>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let bufs = &bufs[..bufs.len().min(IOV_MAX)];
         let asked = bufs.iter().map(|buf| buf.len()).sum();
-        self.poll_transfer(asker, Direction::Write, asked, |mut source| source.write_vectored(bufs))
+        self.poll_transfer(asker, Direction::Write, asked, |source| source.write_vectored(bufs))
     }
 
     pub(crate) fn write(
@@ -586,6 +620,6 @@ where
     }
 
     pub(crate) fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
-        self.try_io(Direction::Write, |mut source| source.write(buf))
+        self.try_io(Direction::Write, |source| source.write(buf))
     }
 }

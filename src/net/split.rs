@@ -13,6 +13,15 @@ pub trait HalfClose {
     fn close_write(&self);
 }
 
+/// What comes of closing a stream by shutting it down: one whose other side has gone is closed already.
+/// (Linux says so after a reset, macOS also after an orderly end.)
+pub(super) fn is_closed_by(shutdown: io::Result<()>) -> io::Result<()> {
+    match shutdown {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        result => result,
+    }
+}
+
 /// The reading side of a borrowed stream; from its `split`.
 #[derive(Debug)]
 pub struct ReadHalf<'a, S>(pub(super) &'a S);

@@ -1,7 +1,7 @@
 //! TCP: `TcpListener` and `TcpStream`.
 
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::net::{self, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::Location;
@@ -17,10 +17,12 @@ use socket2::SockRef;
 use super::address::{ToSocketAddrs, first_that_works};
 use super::bind::{BindOptions, listen};
 use super::lent::Lent;
-use super::source::{Asker, ByteStream, Registered, established};
-use super::split::{HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split};
-use crate::ioloop::{Direction, SHORT_IS_DRAINED};
-use crate::resumption;
+use super::send::{send, send_vectored};
+use super::source::{Asker, ReadBytes, Registered, WriteBytes, established};
+use super::split::{
+    HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split, is_closed_by,
+};
+use crate::ioloop::Direction;
 
 /// A TCP socket that accepts connections.
 ///
@@ -43,6 +45,8 @@ use crate::resumption;
 /// ```
 pub struct TcpListener {
     registered: Registered<mio::net::TcpListener>,
+    /// Its connections are TCP: one that was taken over could be of something else.
+    is_tcp: bool,
 }
 
 impl TcpListener {
@@ -53,11 +57,11 @@ impl TcpListener {
     /// # Errors
     ///
     /// Of the last address: `AddrInUse`, `PermissionDenied` and the like.
-    #[track_caller]
-    pub fn bind(address: impl ToSocketAddrs) -> impl Future<Output = io::Result<TcpListener>> {
-        resumption::here(first_that_works(address, async |address| {
+    pub async fn bind(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
+        first_that_works(address, async |address| {
             TcpListener::from_std(listen(address, &BindOptions::default(), false)?)
-        }))
+        })
+        .await
     }
 
     /// Takes over a listener made elsewhere, for the current loop.
@@ -67,8 +71,9 @@ impl TcpListener {
     /// What the system says of setting it non-blocking and of watching it.
     pub fn from_std(listener: net::TcpListener) -> io::Result<TcpListener> {
         listener.set_nonblocking(true)?;
+        let is_tcp = is_tcp(&listener);
         let listener = mio::net::TcpListener::from_std(listener);
-        Ok(TcpListener { registered: Registered::new(listener, &[Direction::Read])? })
+        Ok(TcpListener { registered: Registered::new(listener, &[Direction::Read])?, is_tcp })
     }
 
     /// Gives the socket up, in blocking mode as std's are.
@@ -96,7 +101,8 @@ impl TcpListener {
         self.registered.waiting(Direction::Read, place, move |asker| self.poll_accept_by(asker))
     }
 
-    /// [`accept`](TcpListener::accept) as a poll function.
+    /// [`accept`](TcpListener::accept) as a poll function: of the tasks that call it, the last one is
+    /// woken.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         self.poll_accept_by(cx.into())
     }
@@ -105,7 +111,8 @@ impl TcpListener {
         loop {
             match self.registered.poll_io(asker, Direction::Read, |listener| listener.accept()) {
                 Poll::Ready(Ok((stream, peer))) => {
-                    return Poll::Ready(TcpStream::accepted(stream).map(|stream| (stream, peer)));
+                    let stream = TcpStream::accepted(stream, self.is_tcp);
+                    return Poll::Ready(stream.map(|stream| (stream, peer)));
                 }
                 Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -122,7 +129,7 @@ impl TcpListener {
     pub fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let accepted = self.registered.try_io(Direction::Read, |listener| listener.accept());
         let (stream, peer) = accepted?;
-        Ok((TcpStream::accepted(stream)?, peer))
+        Ok((TcpStream::accepted(stream, self.is_tcp)?, peer))
     }
 
     /// Waits until there may be a connection to accept; then use
@@ -138,10 +145,13 @@ impl TcpListener {
         self.registered.ready(Direction::Read, Location::caller())
     }
 
-    /// Connections as a stream, which never ends.
+    /// Connections as a stream, which never ends. There may be several at once.
+    #[track_caller]
     pub fn incoming(&self) -> impl Stream<Item = io::Result<TcpStream>> {
-        futures::stream::poll_fn(|cx| {
-            self.poll_accept(cx).map(|accepted| Some(accepted.map(|(stream, _)| stream)))
+        let waits = self.registered.waits(Direction::Read, Location::caller());
+        futures::stream::poll_fn(move |cx| {
+            let accepted = waits.poll(cx, |asker| self.poll_accept_by(asker));
+            accepted.map(|accepted| Some(accepted.map(|(stream, _)| stream)))
         })
     }
 
@@ -184,6 +194,16 @@ pub struct TcpStream {
     registered: Registered<mio::net::TcpStream>,
 }
 
+/// Is it what its type says? The standard library takes any fd for one.
+fn is_tcp(socket: &impl AsFd) -> bool {
+    let socket = SockRef::from(socket);
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    let is_tcp = matches!(socket.protocol(), Ok(Some(socket2::Protocol::TCP)));
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    let is_tcp = socket.tcp_nodelay().is_ok();
+    is_tcp
+}
+
 impl TcpStream {
     /// Connects to the first of the addresses that answers, trying one after the other.
     ///
@@ -192,9 +212,8 @@ impl TcpStream {
     /// # Errors
     ///
     /// Of the last address, or of looking up its name.
-    #[track_caller]
-    pub fn connect(address: impl ToSocketAddrs) -> impl Future<Output = io::Result<TcpStream>> {
-        resumption::here(first_that_works(address, TcpStream::connect_to))
+    pub async fn connect(address: impl ToSocketAddrs) -> io::Result<TcpStream> {
+        first_that_works(address, TcpStream::connect_to).await
     }
 
     async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
@@ -223,7 +242,7 @@ impl TcpStream {
     }
 
     async fn connecting(stream: mio::net::TcpStream) -> io::Result<TcpStream> {
-        let stream = TcpStream::registered(stream, &[])?;
+        let stream = TcpStream::registered(stream, true, &[])?;
         let established = |stream: &mio::net::TcpStream| {
             stream.try_io(|| established(stream.take_error(), || stream.peer_addr()))
         };
@@ -232,16 +251,22 @@ impl TcpStream {
     }
 
     /// What a listener has accepted: it is tried first, for the client has often sent already.
-    fn accepted(stream: mio::net::TcpStream) -> io::Result<TcpStream> {
-        TcpStream::registered(stream, &[Direction::Read, Direction::Write])
+    fn accepted(stream: mio::net::TcpStream, is_tcp: bool) -> io::Result<TcpStream> {
+        TcpStream::registered(stream, is_tcp, &[Direction::Read, Direction::Write])
     }
 
-    fn registered(stream: mio::net::TcpStream, ready: &[Direction]) -> io::Result<TcpStream> {
+    fn registered(
+        stream: mio::net::TcpStream,
+        is_tcp: bool,
+        ready: &[Direction],
+    ) -> io::Result<TcpStream> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         // Urgent data makes reads end early, so that has to be known.
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let interest = interest | Interest::PRIORITY;
-        Ok(TcpStream { registered: Registered::with_interest(stream, interest, ready)? })
+        let registered = Registered::with_interest(stream, interest, ready)?;
+        let registered = if is_tcp { registered.short_is_drained() } else { registered };
+        Ok(TcpStream { registered })
     }
 
     /// Takes over a connection made elsewhere, for the current loop.
@@ -251,7 +276,8 @@ impl TcpStream {
     /// What the system says of setting it non-blocking and of watching it.
     pub fn from_std(stream: net::TcpStream) -> io::Result<TcpStream> {
         stream.set_nonblocking(true)?;
-        TcpStream::accepted(mio::net::TcpStream::from_std(stream))
+        let is_tcp = is_tcp(&stream);
+        TcpStream::accepted(mio::net::TcpStream::from_std(stream), is_tcp)
     }
 
     /// Gives the socket up, in blocking mode as std's are.
@@ -526,8 +552,24 @@ impl TcpStream {
     }
 }
 
-impl ByteStream for mio::net::TcpStream {
-    const SHORT_IS_DRAINED: bool = SHORT_IS_DRAINED;
+impl ReadBytes for mio::net::TcpStream {
+    fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        (&mut &*self).read(buf)
+    }
+
+    fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&mut &*self).read_vectored(bufs)
+    }
+}
+
+impl WriteBytes for mio::net::TcpStream {
+    fn write(&self, buf: &[u8]) -> io::Result<usize> {
+        send(self, buf)
+    }
+
+    fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        send_vectored(self, bufs)
+    }
 }
 
 impl HalfClose for TcpStream {
@@ -577,7 +619,7 @@ impl AsyncWrite for &TcpStream {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.shutdown(Shutdown::Write))
+        Poll::Ready(is_closed_by(self.shutdown(Shutdown::Write)))
     }
 }
 

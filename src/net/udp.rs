@@ -14,7 +14,6 @@ use super::address::{ToSocketAddrs, first_that_works, resolve_one};
 use super::fd::Fd;
 use super::source::Registered;
 use crate::ioloop::Direction;
-use crate::resumption;
 
 /// A UDP socket.
 ///
@@ -53,12 +52,9 @@ impl UdpSocket {
     /// # Errors
     ///
     /// Of the last address, or of looking up its name: `AddrInUse`, `PermissionDenied` and the like.
-    #[track_caller]
-    pub fn bind(address: impl ToSocketAddrs) -> impl Future<Output = io::Result<UdpSocket>> {
-        resumption::here(async {
-            let bind = async |address| net::UdpSocket::bind(address);
-            UdpSocket::from_std(first_that_works(address, bind).await?)
-        })
+    pub async fn bind(address: impl ToSocketAddrs) -> io::Result<UdpSocket> {
+        let bind = async |address| net::UdpSocket::bind(address);
+        UdpSocket::from_std(first_that_works(address, bind).await?)
     }
 
     /// Takes over a socket made elsewhere, for the current loop.
@@ -92,10 +88,8 @@ impl UdpSocket {
     /// # Errors
     ///
     /// Of the last address, or of looking up its name.
-    #[track_caller]
-    pub fn connect(&self, address: impl ToSocketAddrs) -> impl Future<Output = io::Result<()>> {
-        let connect = async |address| self.socket().connect(address);
-        resumption::here(async move { first_that_works(address, connect).await })
+    pub async fn connect(&self, address: impl ToSocketAddrs) -> io::Result<()> {
+        first_that_works(address, async |address| self.socket().connect(address)).await
     }
 
     /// Sends a datagram to where the socket is connected, and gives its length.
@@ -108,7 +102,7 @@ impl UdpSocket {
     /// datagram sent before, a datagram that is too long (`EMSGSIZE`).
     #[track_caller]
     pub fn send(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> {
-        self.registered.fd_io(Direction::Write, Location::caller(), move |socket| socket.send(buf))
+        self.registered.io(Direction::Write, Location::caller(), move |fd| fd.get_ref().send(buf))
     }
 
     /// Receives a datagram, and gives its length.
@@ -120,7 +114,7 @@ impl UdpSocket {
     /// What the system says: `ConnectionRefused` of a datagram sent before, if connected.
     #[track_caller]
     pub fn recv(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        self.registered.fd_io(Direction::Read, Location::caller(), move |socket| socket.recv(buf))
+        self.registered.io(Direction::Read, Location::caller(), move |fd| fd.get_ref().recv(buf))
     }
 
     /// Sends a datagram to the first of the addresses, and gives its length.
@@ -142,7 +136,7 @@ impl UdpSocket {
         async move {
             let address = resolve_one(address).await?;
             self.registered
-                .fd_io(Direction::Write, place, move |socket| socket.send_to(buf, address))
+                .io(Direction::Write, place, move |fd| fd.get_ref().send_to(buf, address))
                 .await
         }
     }
@@ -160,7 +154,7 @@ impl UdpSocket {
         buf: &mut [u8],
     ) -> impl Future<Output = io::Result<(usize, SocketAddr)>> {
         self.registered
-            .fd_io(Direction::Read, Location::caller(), move |socket| socket.recv_from(buf))
+            .io(Direction::Read, Location::caller(), move |fd| fd.get_ref().recv_from(buf))
     }
 
     /// Receives a datagram, which stays there to be received again.
@@ -172,7 +166,7 @@ impl UdpSocket {
     /// As [`recv`](UdpSocket::recv).
     #[track_caller]
     pub fn peek(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        self.registered.fd_io(Direction::Read, Location::caller(), move |socket| socket.peek(buf))
+        self.registered.io(Direction::Read, Location::caller(), move |fd| fd.get_ref().peek(buf))
     }
 
     /// [`peek`](UdpSocket::peek) that also tells where the datagram came from.
@@ -188,7 +182,7 @@ impl UdpSocket {
         buf: &mut [u8],
     ) -> impl Future<Output = io::Result<(usize, SocketAddr)>> {
         self.registered
-            .fd_io(Direction::Read, Location::caller(), move |socket| socket.peek_from(buf))
+            .io(Direction::Read, Location::caller(), move |fd| fd.get_ref().peek_from(buf))
     }
 
     /// [`recv_from`](UdpSocket::recv_from) as a poll function.
@@ -197,7 +191,7 @@ impl UdpSocket {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<(usize, SocketAddr)>> {
-        self.registered.poll_io(cx, Direction::Read, |fd| fd.do_io(|socket| socket.recv_from(buf)))
+        self.registered.poll_io(cx, Direction::Read, |fd| fd.get_ref().recv_from(buf))
     }
 
     /// [`send_to`](UdpSocket::send_to) as a poll function.
@@ -207,8 +201,7 @@ impl UdpSocket {
         buf: &[u8],
         address: SocketAddr,
     ) -> Poll<io::Result<usize>> {
-        self.registered
-            .poll_io(cx, Direction::Write, |fd| fd.do_io(|socket| socket.send_to(buf, address)))
+        self.registered.poll_io(cx, Direction::Write, |fd| fd.get_ref().send_to(buf, address))
     }
 
     /// Sends a datagram to where the socket is connected, if there is room.
@@ -217,7 +210,7 @@ impl UdpSocket {
     ///
     /// `WouldBlock` if there is none; as [`send`](UdpSocket::send).
     pub fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
-        self.registered.try_fd_io(Direction::Write, |socket| socket.send(buf))
+        self.registered.try_io(Direction::Write, |fd| fd.get_ref().send(buf))
     }
 
     /// Receives a datagram if one is there.
@@ -226,7 +219,7 @@ impl UdpSocket {
     ///
     /// `WouldBlock` if there is none; as [`recv`](UdpSocket::recv).
     pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.registered.try_fd_io(Direction::Read, |socket| socket.recv(buf))
+        self.registered.try_io(Direction::Read, |fd| fd.get_ref().recv(buf))
     }
 
     /// Sends a datagram to `address`, if there is room.
@@ -235,7 +228,7 @@ impl UdpSocket {
     ///
     /// `WouldBlock` if there is none; as [`send`](UdpSocket::send).
     pub fn try_send_to(&self, buf: &[u8], address: SocketAddr) -> io::Result<usize> {
-        self.registered.try_fd_io(Direction::Write, |socket| socket.send_to(buf, address))
+        self.registered.try_io(Direction::Write, |fd| fd.get_ref().send_to(buf, address))
     }
 
     /// Receives a datagram if one is there, and tells where it came from.
@@ -244,7 +237,7 @@ impl UdpSocket {
     ///
     /// `WouldBlock` if there is none; as [`recv`](UdpSocket::recv).
     pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.registered.try_fd_io(Direction::Read, |socket| socket.recv_from(buf))
+        self.registered.try_io(Direction::Read, |fd| fd.get_ref().recv_from(buf))
     }
 
     /// Waits until there may be a datagram; then use [`try_recv`](UdpSocket::try_recv).

@@ -1,7 +1,7 @@
 //! Unix domain streams: `UnixListener` and `UnixStream`.
 
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::{self, SocketAddr};
@@ -16,11 +16,13 @@ use futures::stream::Stream;
 
 use super::address::unix_address;
 use super::lent::Lent;
-use super::source::{Asker, ByteStream, Registered, established};
-use super::split::{HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split};
+use super::send::{send, send_vectored};
+use super::source::{Asker, ReadBytes, Registered, WriteBytes, established};
+use super::split::{
+    HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split, is_closed_by,
+};
 use crate::coroutine::sleep;
-use crate::ioloop::{Direction, SHORT_IS_DRAINED};
-use crate::resumption;
+use crate::ioloop::Direction;
 
 /// A full queue on the other side is the one thing that no selector tells about: it is tried again
 /// after so long, then after twice as long, up to the second figure.
@@ -104,7 +106,8 @@ impl UnixListener {
         self.registered.waiting(Direction::Read, place, move |asker| self.poll_accept_by(asker))
     }
 
-    /// [`accept`](UnixListener::accept) as a poll function.
+    /// [`accept`](UnixListener::accept) as a poll function: of the tasks that call it, the last one is
+    /// woken.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(UnixStream, SocketAddr)>> {
         self.poll_accept_by(cx.into())
     }
@@ -133,10 +136,13 @@ impl UnixListener {
         Ok((UnixStream::ready(stream)?, peer))
     }
 
-    /// Connections as a stream, which never ends.
+    /// Connections as a stream, which never ends. There may be several at once.
+    #[track_caller]
     pub fn incoming(&self) -> impl Stream<Item = io::Result<UnixStream>> {
-        futures::stream::poll_fn(|cx| {
-            self.poll_accept(cx).map(|accepted| Some(accepted.map(|(stream, _)| stream)))
+        let waits = self.registered.waits(Direction::Read, Location::caller());
+        futures::stream::poll_fn(move |cx| {
+            let accepted = waits.poll(cx, |asker| self.poll_accept_by(asker));
+            accepted.map(|accepted| Some(accepted.map(|(stream, _)| stream)))
         })
     }
 
@@ -204,12 +210,7 @@ impl UnixStream {
     ///
     /// `NotFound` if there is no such path, `ConnectionRefused` if nobody listens there any more;
     /// what the system says.
-    #[track_caller]
-    pub fn connect(path: impl AsRef<Path>) -> impl Future<Output = io::Result<UnixStream>> {
-        resumption::here(UnixStream::connect_to(path))
-    }
-
-    async fn connect_to(path: impl AsRef<Path>) -> io::Result<UnixStream> {
+    pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
         let address = unix_address(path.as_ref())?;
         let mut patience = PATIENCE[0];
         let stream = loop {
@@ -444,10 +445,24 @@ impl UnixStream {
     }
 }
 
-/// True of bytes alone; a peer that sends file descriptors along makes reads end early, and a reader
-/// of bytes has no use for such a peer.
-impl ByteStream for mio::net::UnixStream {
-    const SHORT_IS_DRAINED: bool = SHORT_IS_DRAINED;
+impl ReadBytes for mio::net::UnixStream {
+    fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        (&mut &*self).read(buf)
+    }
+
+    fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&mut &*self).read_vectored(bufs)
+    }
+}
+
+impl WriteBytes for mio::net::UnixStream {
+    fn write(&self, buf: &[u8]) -> io::Result<usize> {
+        send(self, buf)
+    }
+
+    fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        send_vectored(self, bufs)
+    }
 }
 
 impl HalfClose for UnixStream {
@@ -497,7 +512,7 @@ impl AsyncWrite for &UnixStream {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.shutdown(Shutdown::Write))
+        Poll::Ready(is_closed_by(self.shutdown(Shutdown::Write)))
     }
 }
 

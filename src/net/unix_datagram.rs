@@ -13,6 +13,7 @@ use futures::future::{Either, select};
 
 use super::address::unix_address;
 use super::fd::Fd;
+use super::send::send;
 use super::source::Registered;
 use super::unix::PATIENCE;
 use crate::coroutine::sleep;
@@ -118,7 +119,7 @@ impl UnixDatagram {
     /// What the system says: `NotConnected`, `ConnectionRefused` if the other side has gone.
     #[track_caller]
     pub fn send(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> {
-        self.registered.fd_io(Direction::Write, Location::caller(), move |socket| socket.send(buf))
+        self.registered.io(Direction::Write, Location::caller(), move |fd| send(fd.get_ref(), buf))
     }
 
     /// Receives a datagram, and gives its length.
@@ -130,7 +131,7 @@ impl UnixDatagram {
     /// What the system says.
     #[track_caller]
     pub fn recv(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        self.registered.fd_io(Direction::Read, Location::caller(), move |socket| socket.recv(buf))
+        self.registered.io(Direction::Read, Location::caller(), move |fd| fd.get_ref().recv(buf))
     }
 
     /// Sends a datagram to the socket on a path, and gives its length.
@@ -158,7 +159,7 @@ impl UnixDatagram {
                 // This socket may be full, too, and of that the selector does tell.
                 let send = self
                     .registered
-                    .fd_io(Direction::Write, place, |socket| socket.send_to_addr(buf, &address));
+                    .io(Direction::Write, place, |fd| fd.get_ref().send_to_addr(buf, &address));
                 if let Either::Left((sent, _)) = select(pin!(send), sleep(patience)).await {
                     return sent;
                 }
@@ -185,7 +186,7 @@ impl UnixDatagram {
         buf: &mut [u8],
     ) -> impl Future<Output = io::Result<(usize, SocketAddr)>> {
         self.registered
-            .fd_io(Direction::Read, Location::caller(), move |socket| socket.recv_from(buf))
+            .io(Direction::Read, Location::caller(), move |fd| fd.get_ref().recv_from(buf))
     }
 
     /// Sends a datagram to where the socket is connected, if there is room.
@@ -194,7 +195,7 @@ impl UnixDatagram {
     ///
     /// `WouldBlock` if there is none; as [`send`](UnixDatagram::send).
     pub fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
-        self.registered.try_fd_io(Direction::Write, |socket| socket.send(buf))
+        self.registered.try_io(Direction::Write, |fd| send(fd.get_ref(), buf))
     }
 
     /// Receives a datagram if one is there.
@@ -203,7 +204,7 @@ impl UnixDatagram {
     ///
     /// `WouldBlock` if there is none; as [`recv`](UnixDatagram::recv).
     pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.registered.try_fd_io(Direction::Read, |socket| socket.recv(buf))
+        self.registered.try_io(Direction::Read, |fd| fd.get_ref().recv(buf))
     }
 
     /// Sends a datagram to the socket on a path, if there is room.
@@ -216,7 +217,7 @@ impl UnixDatagram {
     }
 
     fn try_send_to_address(&self, buf: &[u8], address: &SocketAddr) -> io::Result<usize> {
-        self.registered.try_fd_io(Direction::Write, |socket| socket.send_to_addr(buf, address))
+        self.registered.try_io(Direction::Write, |fd| fd.get_ref().send_to_addr(buf, address))
     }
 
     /// Receives a datagram if one is there, and tells where it came from.
@@ -225,7 +226,7 @@ impl UnixDatagram {
     ///
     /// `WouldBlock` if there is none; as [`recv`](UnixDatagram::recv).
     pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.registered.try_fd_io(Direction::Read, |socket| socket.recv_from(buf))
+        self.registered.try_io(Direction::Read, |fd| fd.get_ref().recv_from(buf))
     }
 
     /// Waits until there may be a datagram; then use [`try_recv`](UnixDatagram::try_recv).

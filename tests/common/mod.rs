@@ -10,10 +10,11 @@ use std::fmt::Display;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -94,21 +95,6 @@ pub fn virtual_loop() -> IoLoop {
     IoLoop::builder().virtual_time().build().unwrap()
 }
 
-/// A waker that panics.
-pub fn panicking_waker() -> Waker {
-    waker_fn(|| panic!("a waker"))
-}
-
-/// Counts that it is dropped, and panics.
-pub struct Bomb(pub Arc<AtomicUsize>);
-
-impl Drop for Bomb {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        panic!("a destructor");
-    }
-}
-
 pub fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
@@ -140,6 +126,24 @@ pub async fn until(mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         moment().await;
     }
+}
+
+/// Closes a file and gives its number to another one. (Just to close it and open the other would not do:
+/// tests that run beside open files, too.)
+pub fn give_number<G, F>(gone: G, fresh: F) -> F
+where
+    OwnedFd: From<G> + From<F>,
+    F: From<OwnedFd>,
+{
+    let mut number = OwnedFd::from(gone);
+    rustix::io::dup2(OwnedFd::from(fresh), &mut number).unwrap();
+    number.into()
+}
+
+/// A number that `fd` has beside its own, and no other test will get: far from the lowest free ones.
+pub fn remote_number(fd: impl AsFd) -> OwnedFd {
+    static NEXT: AtomicI32 = AtomicI32::new(500);
+    rustix::io::fcntl_dupfd_cloexec(fd, NEXT.fetch_add(10, Ordering::Relaxed)).unwrap()
 }
 
 /// Suspends once, waking itself.

@@ -1,13 +1,18 @@
 //! Reads: what they want, what they get, what they leave.
 
 use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures::io::{AsyncRead, AsyncWrite};
 use futures::{FutureExt, StreamExt};
 use waterspout::StreamError;
 use waterspout::coroutine::{self, moment, with_timeout};
 use waterspout::iostream::{IoStream, Options, ReadBufferFull, UnsatisfiableRead};
+use waterspout::net::UnixStream;
 use waterspout::testing::{self, ExpectLog};
 
 use crate::{
@@ -604,4 +609,79 @@ async fn reading_what_has_arrived_already_lets_others_run<K: Kind>() {
     moment().await;
     stop.set(true);
     assert!(asking.await, "nobody else ever ran");
+}
+
+/// A transport that looks at the buffers that it is given, and may claim to have read more than they hold.
+struct Curious {
+    io: UnixStream,
+    seen: Rc<Cell<usize>>,
+    claims: usize,
+}
+
+impl AsyncRead for Curious {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let others = buf.iter().filter(|&&byte| byte != 0).count();
+        self.seen.set(self.seen.get() + others);
+        let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        Poll::Ready(Ok(read + self.claims))
+    }
+}
+
+impl AsyncWrite for Curious {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_close(cx)
+    }
+}
+
+#[waterspout::test]
+async fn a_transport_is_shown_no_bytes_of_other_connections() {
+    let (here, there) = UnixStream::pair().unwrap();
+    let (secret, peer) = UnixStream::pair().unwrap();
+    let seen = Rc::new(Cell::new(0));
+    let curious = IoStream::new(Curious { io: here, seen: seen.clone(), claims: 0 });
+    for round in 1..=3 {
+        // By a buffer that the loop lends directly, and by a stream.
+        peer.write_all(&pattern(3000 * round)).await.unwrap();
+        drop(secret.read_lent().await.unwrap());
+        there.write_all(&[b'x'; 10]).await.unwrap();
+        assert_eq!(curious.read_bytes(10).await.unwrap(), [b'x'; 10]);
+    }
+    let (other, other_peer) = UnixStream::pair().unwrap();
+    let other = IoStream::new(other);
+    other_peer.write_all(&pattern(5000)).await.unwrap();
+    other.read_bytes(5000).await.unwrap();
+    there.write_all(b"y").await.unwrap();
+    assert_eq!(curious.read_bytes(1).await.unwrap(), b"y");
+    assert_eq!(seen.get(), 0);
+}
+
+#[waterspout::test]
+async fn a_transport_that_claims_more_than_the_buffer_holds_is_not_believed() {
+    let (here, there) = UnixStream::pair().unwrap();
+    let (secret, peer) = UnixStream::pair().unwrap();
+    peer.write_all(&pattern(3000)).await.unwrap();
+    drop(secret.read_lent().await.unwrap());
+    let options = Options { read_chunk_size: 100, ..Options::default() };
+    let liar = Curious { io: here, seen: Rc::default(), claims: 100 };
+    let liar = IoStream::with_options(liar, options);
+    there.write_all(b"x").await.unwrap();
+    let error = liar.read_bytes(1).await.unwrap_err();
+    let StreamError::Closed(Some(error)) = error else { panic!("{error:?}") };
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
 }

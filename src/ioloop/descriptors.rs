@@ -1,0 +1,183 @@
+//! Who registered which file descriptor.
+//!
+//! The selector knows descriptors by number, and a number is used again as soon as it was closed,
+//! perhaps behind the back of whoever registered it. So a loop notes for each number whose it is
+//! now: the key of the last one that registered it. Whoever wants to change a registration or to
+//! end it shows its key, and nothing happens if the number is another one's by now; that one would
+//! never hear of its socket again otherwise.
+//!
+//! A registration is ended before its fd is closed, and not left to the close: somebody may hold a
+//! duplicate of the fd, and then the selector would go on to report what nobody waits for, and
+//! refuse the duplicate once it has the same number.
+//!
+//! Sockets are dropped on other threads, too, so all of it is behind a lock; hardly ever does anyone
+//! wait for that.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mio::event::Source;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use super::slots::Key;
+use crate::error::LoopClosed;
+
+/// The descriptors of a loop; see the module's text.
+#[derive(Debug)]
+pub(crate) struct Descriptors {
+    /// `None` once the loop is closed.
+    open: Mutex<Option<Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    registry: Registry,
+    owners: BTreeMap<RawFd, Owner>,
+}
+
+#[derive(Debug)]
+struct Owner {
+    key: Key,
+    file: FileId,
+}
+
+impl Descriptors {
+    pub(crate) fn new(registry: Registry) -> Descriptors {
+        Descriptors { open: Mutex::new(Some(Open { registry, owners: BTreeMap::new() })) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers `source`, whose number is `fd`, for `key`. Whoever had that number before has it no
+    /// more, since its file must have been closed.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyExists` if the file that has the number is registered by it already; what the
+    /// selector says.
+    pub(super) fn register(
+        &self,
+        source: &mut impl Source,
+        fd: RawFd,
+        key: Key,
+        interest: Interest,
+    ) -> io::Result<()> {
+        let mut open = self.lock();
+        let Open { registry, owners } = open.as_mut().ok_or(LoopClosed)?;
+        let file = FileId::of(fd);
+        if file.has_to_be_compared() {
+            match owners.get(&fd) {
+                Some(known) if known.file == file => {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
+                // Of a file that was closed; the selector has not noticed.
+                Some(_) => drop(registry.deregister(&mut SourceFd(&fd))),
+                None => {}
+            }
+        }
+        registry.register(source, Token(key.pack()), interest)?;
+        owners.insert(fd, Owner { key, file });
+        Ok(())
+    }
+
+    /// Makes the selector report what the fd is ready for, also if it has reported it before.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if the number is another one's by now; what the selector says.
+    pub(crate) fn rearm(&self, fd: RawFd, key: Key, interest: Interest) -> io::Result<()> {
+        let mut open = self.lock();
+        let Open { registry, owners } = open.as_mut().ok_or(LoopClosed)?;
+        if owners.get(&fd).is_none_or(|owner| owner.key != key) {
+            let message = format!("fd {fd} was closed, and what has the number now is not watched");
+            return Err(io::Error::new(io::ErrorKind::NotFound, message));
+        }
+        let (mut fd, token) = (SourceFd(&fd), Token(key.pack()));
+        match registry.reregister(&mut fd, token, interest) {
+            // poll(2) in mio forgets an fd that has hung up or has an error.
+            Err(error)
+                if cfg!(mio_unsupported_force_poll_poll)
+                    && error.kind() == io::ErrorKind::NotFound =>
+            {
+                registry.register(&mut fd, token, interest)
+            }
+            result => result,
+        }
+    }
+
+    /// Ends a registration, unless the number is another one's by now. From any thread.
+    pub(crate) fn release(&self, fd: RawFd, key: Key) {
+        self.end(fd, key, |registry| {
+            // The user may have closed the fd behind our back; there is nothing to do then.
+            let _ = registry.deregister(&mut SourceFd(&fd));
+        });
+    }
+
+    /// [`release`](Descriptors::release) of a source that lives on, and may be registered again.
+    ///
+    /// # Errors
+    ///
+    /// What the selector says.
+    pub(crate) fn take_back(
+        &self,
+        fd: RawFd,
+        key: Key,
+        source: &mut impl Source,
+    ) -> io::Result<()> {
+        match self.end(fd, key, |registry| registry.deregister(source)) {
+            // poll(2) in mio forgets by itself what has hung up.
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn end<R>(&self, fd: RawFd, key: Key, end: impl FnOnce(&Registry) -> R) -> Option<R> {
+        let mut open = self.lock();
+        let Open { registry, owners } = open.as_mut()?;
+        if owners.get(&fd)?.key != key {
+            return None;
+        }
+        owners.remove(&fd);
+        Some(end(registry))
+    }
+
+    /// Whether the number is still that of `key`.
+    pub(super) fn is_owner(&self, fd: RawFd, key: Key) -> bool {
+        let open = self.lock();
+        open.as_ref().and_then(|open| open.owners.get(&fd)).is_some_and(|owner| owner.key == key)
+    }
+
+    /// Forgets all, as the loop is closed.
+    pub(super) fn close(&self) {
+        drop(self.lock().take());
+    }
+}
+
+/// Which file a descriptor is of, for selectors that go by the number alone.
+///
+/// epoll and kqueue tell by themselves: they forget a file that was closed, and refuse one only if it
+/// is registered already.
+#[derive(PartialEq, Eq, Debug)]
+struct FileId(Option<(u64, u64)>);
+
+impl FileId {
+    fn of(fd: RawFd) -> FileId {
+        FileId(if cfg!(mio_unsupported_force_poll_poll) { device_and_inode(fd) } else { None })
+    }
+
+    fn has_to_be_compared(&self) -> bool {
+        cfg!(mio_unsupported_force_poll_poll)
+    }
+}
+
+/// `None` where there is no such way to ask: then a number is taken for the same file.
+fn device_and_inode(fd: RawFd) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(format!("/proc/self/fd/{fd}")).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
