@@ -19,10 +19,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, RawWakerVTable, Waker};
 use std::thread;
 use std::time::Duration;
+
+use pin_project_lite::pin_project;
 
 use crate::foreign;
 
@@ -118,6 +121,57 @@ pub(crate) fn waits_at(place: &'static Location<'static>) {
 #[inline]
 pub(crate) fn place() -> Place {
     WAITS_AT.get()
+}
+
+pin_project! {
+    /// A future that tells where it waits; from [`here`] and [`or_here`].
+    #[derive(Debug)]
+    pub(crate) struct Told<F> {
+        #[pin]
+        future: F,
+        place: &'static Location<'static>,
+        in_any_case: bool,
+    }
+}
+
+/// `future` waits where this is called: what it is made of is no affair of whoever awaits it. So is
+/// every future of the crate that a user calls for.
+#[track_caller]
+pub(crate) fn here<F>(future: F) -> Told<F> {
+    at(Location::caller(), future)
+}
+
+/// [`here`] on behalf of whoever stands at `place`.
+pub(crate) fn at<F>(place: &'static Location<'static>, future: F) -> Told<F> {
+    Told { future, place, in_any_case: true }
+}
+
+/// `future` is made of the user's own futures: it waits where they say, and where this is called only
+/// if none of them says anything.
+#[track_caller]
+pub(crate) fn or_here<F>(future: F) -> Told<F> {
+    or_at(Location::caller(), future)
+}
+
+/// [`or_here`] on behalf of whoever stands at `place`.
+pub(crate) fn or_at<F>(place: &'static Location<'static>, future: F) -> Told<F> {
+    Told { future, place, in_any_case: false }
+}
+
+impl<F: Future> Future for Told<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let before = WAITS_AT.replace(None);
+        let polled = this.future.poll(cx);
+        if polled.is_ready() {
+            WAITS_AT.set(before);
+        } else if *this.in_any_case || WAITS_AT.get().is_none() {
+            WAITS_AT.set(Some(this.place));
+        }
+        polled
+    }
 }
 
 /// Spends one unit, if there is one.
@@ -328,6 +382,26 @@ mod tests {
         assert!(spend(FULL) && !spend(1));
         end();
         take_deferred();
+    }
+
+    #[test]
+    fn the_call_of_the_crate_says_where_it_waits_and_what_it_is_made_of_does_not() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut polled = |future: Pin<&mut dyn Future<Output = ()>>| {
+            begin();
+            let is_pending = future.poll(&mut cx).is_pending();
+            (is_pending, place().map(Location::line))
+        };
+        let untold = std::future::pending::<()>;
+        let inner = line!() + 1;
+        let told = || here(untold());
+        let outer = line!() + 1;
+        assert_eq!(polled(std::pin::pin!(here(told()))), (true, Some(outer)));
+        let own = line!() + 1;
+        assert_eq!(polled(std::pin::pin!(or_here(untold()))), (true, Some(own)));
+        assert_eq!(polled(std::pin::pin!(or_here(told()))), (true, Some(inner)));
+        assert_eq!(polled(std::pin::pin!(here(async {}))), (false, None));
+        end();
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::coroutine::{CancelOnDrop, start};
 use crate::error::ExcInfo;
 use crate::net::UnixStream;
 use crate::report::{self, Exception};
+use crate::resumption;
 
 /// A signal that can be listened to.
 ///
@@ -74,6 +75,8 @@ impl Signal {
 
 /// Signals as they come; from [`stream`]. Dropping it ends the listening.
 pub struct SignalStream {
+    /// Where it was made: there waits who uses this as a stream.
+    place: &'static Location<'static>,
     id: SigId,
     signal: Signal,
     pipe: UnixStream,
@@ -101,11 +104,12 @@ pub struct SignalStream {
 /// })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[track_caller]
 pub fn stream(signal: Signal) -> io::Result<SignalStream> {
     let (read, write) = unix::UnixStream::pair()?;
     let pipe = UnixStream::from_std(read)?;
     let id = low_level::pipe::register(signal.0, write)?;
-    Ok(SignalStream { id, signal, pipe })
+    Ok(SignalStream { place: Location::caller(), id, signal, pipe })
 }
 
 impl SignalStream {
@@ -114,8 +118,9 @@ impl SignalStream {
     /// # Errors
     ///
     /// If it is awaited on another loop than it was made on.
+    #[track_caller]
     pub fn recv(&mut self) -> impl Future<Output = io::Result<()>> {
-        std::future::poll_fn(|cx| self.poll_recv(cx))
+        resumption::here(std::future::poll_fn(|cx| self.poll_recv(cx)))
     }
 
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -125,7 +130,10 @@ impl SignalStream {
         loop {
             match Pin::new(&mut &self.pipe).poll_read(cx, &mut bytes) {
                 Poll::Ready(Ok(n)) if n == bytes.len() => heard = true,
-                Poll::Pending if !heard => return Poll::Pending,
+                Poll::Pending if !heard => {
+                    resumption::waits_at(self.place);
+                    return Poll::Pending;
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(_)) | Poll::Pending => return Poll::Ready(Ok(())),
             }
@@ -207,6 +215,7 @@ impl fmt::Debug for SignalHandler {
 /// # Errors
 ///
 /// As [`stream`].
-pub async fn ctrl_c() -> io::Result<()> {
-    stream(Signal::INTERRUPT)?.recv().await
+#[track_caller]
+pub fn ctrl_c() -> impl Future<Output = io::Result<()>> {
+    resumption::here(async { stream(Signal::INTERRUPT)?.recv().await })
 }

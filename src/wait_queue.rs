@@ -1,20 +1,23 @@
 //! `WaitQueue`: who waits, first in first out; the one queue under every lock, queue and promise.
 //!
-//! A waiter joins at the end, with a value or without, and leaves from anywhere when it is dropped.
-//! Whoever has something for the first waiter *takes* it: exchanges the value, and gets the waker to
-//! wake when no borrow is held any more, because waking runs foreign code. A waiter that was taken
-//! has left the queue, but its place stays until it has come for its value. If it is dropped before
-//! that, [`leave`](WaitQueue::leave) gives the value back, and what was handed over can be handed on:
-//! nothing is lost with a waiter.
+//! A waiter is a [`Waiting`]: it joins at the end when it is first polled, with a value or without,
+//! tells its coroutine where it waits, and leaves from anywhere when it is dropped. Whoever has
+//! something for the first waiter *takes* it: exchanges the value, and gets the waker to wake when
+//! no borrow is held any more, because waking runs foreign code. A waiter that was taken has left the
+//! queue, but its ticket stays good until it has come for its value. If it is dropped before that,
+//! the value is [handed on](Queued::hand_on): nothing is lost with a waiter.
 //!
 //! Being single-threaded drops what makes such queues hard elsewhere: no lock, no atomic, no
 //! registering twice to close a race.
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use crate::foreign;
 use crate::ioloop::{Key, Slots};
+use crate::{foreign, resumption};
 
 struct Waiter<T> {
     /// `None` once it was taken.
@@ -35,19 +38,143 @@ pub(crate) struct WaitQueue<T = ()> {
     waiters: RefCell<Waiters<T>>,
 }
 
-/// A waiter's place, as long as it has one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Place(Option<Key>);
+/// What is waited for: it has a queue, which its waiters keep alive.
+pub(crate) trait Queued<T> {
+    /// The queue.
+    fn waiters(&self) -> &WaitQueue<T>;
+
+    /// A waiter that was taken is dropped before it has come for this.
+    fn hand_on(&self, value: T) {
+        foreign::discard(value);
+    }
+}
+
+/// A waiter, in the queue from its first poll until it was taken and has come for its value.
+pub(crate) struct Waiting<Q: Queued<T>, T = ()> {
+    queued: Rc<Q>,
+    /// While it is in the queue, or was taken and has not come yet.
+    ticket: Option<Key>,
+    /// The line of whoever called for it.
+    place: &'static Location<'static>,
+    _value: PhantomData<fn(T) -> T>,
+}
 
 /// How a waiter left.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Left<T> {
-    /// It had no place.
+    /// It was not waiting.
     Outside,
     /// It was waiting, with this value.
     Waiting(Option<T>),
     /// It had been taken, and this was for it.
     Taken(Option<T>),
+}
+
+impl<Q: Queued<T>, T> Waiting<Q, T> {
+    /// A waiter that has not joined yet, on behalf of the caller.
+    #[track_caller]
+    pub(crate) fn new(queued: Rc<Q>) -> Waiting<Q, T> {
+        Waiting::at(Location::caller(), queued)
+    }
+
+    /// [`new`](Waiting::new) on behalf of whoever stands at `place`.
+    pub(crate) fn at(place: &'static Location<'static>, queued: Rc<Q>) -> Waiting<Q, T> {
+        Waiting { queued, ticket: None, place, _value: PhantomData }
+    }
+
+    /// What it waits for.
+    pub(crate) fn queued(&self) -> &Rc<Q> {
+        &self.queued
+    }
+
+    /// On whose behalf it waits.
+    pub(crate) fn place(&self) -> &'static Location<'static> {
+        self.place
+    }
+
+    /// Whether it is in the queue, or was taken and has not come yet.
+    pub(crate) fn has_joined(&self) -> bool {
+        self.ticket.is_some()
+    }
+
+    /// Joins at the end, with a value for whoever takes it.
+    pub(crate) fn join(&mut self, cx: &Context<'_>, value: &mut Option<T>) {
+        // Wakers are foreign: cloned before the borrow, and before the value is out of its owner's hands.
+        let waker = cx.waker().clone();
+        self.ticket = Some(self.queued.waiters().waiters.borrow_mut().join(waker, value.take()));
+        resumption::waits_at(self.place);
+    }
+
+    /// Waits. Ready when it was taken, and gives what was for it then; it has left the queue. So it
+    /// has with nothing if it has come before, or never joined.
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Option<T>> {
+        let Some(key) = self.ticket else { return Poll::Ready(None) };
+        // Wakers are foreign: cloned before the borrow, and the old one dropped after it.
+        let mut latest = cx.waker().clone();
+        let mut waiters = self.queued.waiters().waiters.borrow_mut();
+        match waiters.slots.get_mut(key) {
+            Some(Waiter { waker: Some(waker), .. }) => {
+                std::mem::swap(waker, &mut latest);
+                drop(waiters);
+                foreign::discard(latest);
+                resumption::waits_at(self.place);
+                Poll::Pending
+            }
+            _ => {
+                self.ticket = None;
+                let waiter = waiters.slots.remove(key);
+                drop(waiters);
+                Poll::Ready(waiter.and_then(|waiter| waiter.value))
+            }
+        }
+    }
+
+    /// [`poll`](Waiting::poll) for a waiter without a value, which joins if it has not.
+    pub(crate) fn wait(&mut self, cx: &Context<'_>) -> Poll<Option<T>> {
+        if !self.has_joined() {
+            self.join(cx, &mut None);
+            return Poll::Pending;
+        }
+        self.poll(cx)
+    }
+
+    /// Leaves, taken or not, and gives what it had to whoever calls, who is to hand it on.
+    pub(crate) fn leave(&mut self) -> Left<T> {
+        let Some(key) = self.ticket.take() else { return Left::Outside };
+        let waiter = {
+            let mut waiters = self.queued.waiters().waiters.borrow_mut();
+            waiters.unlink(key);
+            waiters.slots.remove(key)
+        };
+        match waiter {
+            Some(Waiter { waker: Some(waker), value, .. }) => {
+                foreign::discard(waker);
+                Left::Waiting(value)
+            }
+            Some(Waiter { waker: None, value, .. }) => Left::Taken(value),
+            None => Left::Outside,
+        }
+    }
+}
+
+impl<Q: Queued<T>, T> Drop for Waiting<Q, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // Most have come for what was theirs.
+        if self.has_joined() {
+            self.give_up();
+        }
+    }
+}
+
+impl<Q: Queued<T>, T> Waiting<Q, T> {
+    fn give_up(&mut self) {
+        match self.leave() {
+            Left::Taken(Some(value)) => self.queued.hand_on(value),
+            Left::Waiting(Some(value)) => foreign::discard(value),
+            _ => {}
+        }
+    }
 }
 
 impl<T> WaitQueue<T> {
@@ -56,80 +183,26 @@ impl<T> WaitQueue<T> {
         WaitQueue { waiters: RefCell::new(waiters) }
     }
 
-    /// A place at the end, with a value for whoever takes it.
-    pub(crate) fn join(&self, cx: &Context<'_>, value: Option<T>) -> Place {
-        let waker = cx.waker().clone();
-        Place(Some(self.waiters.borrow_mut().join(waker, value)))
-    }
-
-    /// Waits in a place. Ready when it was taken; gives what is in it then, and the place is none.
-    ///
-    /// Without a place it is ready with nothing: the waiter has come for its value already.
-    pub(crate) fn poll(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<T>> {
-        let Some(key) = place.0 else { return Poll::Ready(None) };
-        // Wakers are foreign: cloned before the borrow, and the old one dropped after it.
-        let mut latest = cx.waker().clone();
-        let mut waiters = self.waiters.borrow_mut();
-        match waiters.slots.get_mut(key) {
-            Some(Waiter { waker: Some(waker), .. }) => {
-                std::mem::swap(waker, &mut latest);
-                Poll::Pending
-            }
-            _ => {
-                place.0 = None;
-                Poll::Ready(waiters.slots.remove(key).and_then(|waiter| waiter.value))
-            }
-        }
-    }
-
-    /// [`poll`](WaitQueue::poll) for a waiter without a value: without a place it takes one at the
-    /// end.
-    pub(crate) fn wait(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<T>> {
-        if *place == Place::default() {
-            *place = self.join(cx, None);
-            return Poll::Pending;
-        }
-        self.poll(place, cx)
-    }
-
-    /// Gives a place up, taken or not.
-    pub(crate) fn leave(&self, place: &mut Place) -> Left<T> {
-        let Some(key) = place.0.take() else { return Left::Outside };
-        let waiter = {
-            let mut waiters = self.waiters.borrow_mut();
-            waiters.unlink(key);
-            waiters.slots.remove(key)
-        };
-        match waiter {
-            Some(Waiter { waker: Some(_), value, .. }) => Left::Waiting(value),
-            Some(Waiter { waker: None, value, .. }) => Left::Taken(value),
-            None => Left::Outside,
-        }
-    }
-
     /// Takes the first waiter, if there is one: `exchange` gets its value and leaves it another. The
     /// caller wakes it. `exchange` runs under the queue's borrow: it moves values and no more.
     #[must_use = "a waiter that was taken has to be woken"]
-    pub(crate) fn take_first(
-        &self,
-        exchange: impl FnOnce(Option<T>) -> Option<T>,
-    ) -> Option<Waker> {
+    pub(crate) fn take_first(&self, exchange: impl FnOnce(&mut Option<T>)) -> Option<Waker> {
         let mut waiters = self.waiters.borrow_mut();
         let first = waiters.first;
         waiters.unlink(first);
         let waiter = waiters.slots.get_mut(first)?;
-        waiter.value = exchange(waiter.value.take());
+        exchange(&mut waiter.value);
         waiter.waker.take()
     }
 
     /// Takes all who wait now, then wakes them in order.
     pub(crate) fn wake_all(&self) {
-        self.wake_first(usize::MAX, |value| value);
+        self.wake_first(usize::MAX, |_| ());
     }
 
     /// Takes up to `n` who have waited longest, as [`take_first`](WaitQueue::take_first) does, then
     /// wakes them in order.
-    pub(crate) fn wake_first(&self, n: usize, exchange: impl Fn(Option<T>) -> Option<T>) {
+    pub(crate) fn wake_first(&self, n: usize, exchange: impl Fn(&mut Option<T>)) {
         let mut taken = (0..n).map_while(|_| self.take_first(&exchange));
         let Some(first) = taken.next() else { return };
         // Most often that was all, and an empty vector costs nothing.
@@ -186,77 +259,159 @@ impl<T> Waiters<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::sync::{Arc, Mutex};
 
     type Log = Arc<Mutex<Vec<u32>>>;
+
+    /// A queue, and what was handed on from waiters that had been taken.
+    struct Hands<T> {
+        queue: WaitQueue<T>,
+        handed: Cell<Option<T>>,
+    }
+
+    impl<T> Queued<T> for Hands<T> {
+        fn waiters(&self) -> &WaitQueue<T> {
+            &self.queue
+        }
+
+        fn hand_on(&self, value: T) {
+            self.handed.set(Some(value));
+        }
+    }
+
+    fn hands<T>() -> (Rc<Hands<T>>, Log) {
+        let hands = Hands { queue: WaitQueue::new(), handed: Cell::new(None) };
+        (Rc::new(hands), Log::default())
+    }
 
     fn waker(log: &Log, n: u32) -> Waker {
         let log = log.clone();
         waker_fn::waker_fn(move || log.lock().unwrap().push(n))
     }
 
-    fn joined<T>(queue: &WaitQueue<T>, log: &Log, n: u32, value: Option<T>) -> Place {
-        queue.join(&Context::from_waker(&waker(log, n)), value)
+    fn joined<T>(
+        hands: &Rc<Hands<T>>,
+        log: &Log,
+        n: u32,
+        value: Option<T>,
+    ) -> Waiting<Hands<T>, T> {
+        let mut waiting = Waiting::new(hands.clone());
+        let mut value = value;
+        waiting.join(&Context::from_waker(&waker(log, n)), &mut value);
+        assert!(waiting.has_joined() && value.is_none());
+        waiting
     }
 
-    fn poll<T>(queue: &WaitQueue<T>, place: &mut Place) -> Poll<Option<T>> {
-        queue.poll(place, &Context::from_waker(Waker::noop()))
+    fn poll<T>(waiting: &mut Waiting<Hands<T>, T>) -> Poll<Option<T>> {
+        waiting.poll(&Context::from_waker(Waker::noop()))
     }
 
     #[test]
     fn waiters_are_woken_first_in_first_out_and_leave_from_anywhere() {
-        let (queue, log) = (WaitQueue::<()>::new(), Log::default());
-        let mut places: Vec<Place> = (0..5).map(|n| joined(&queue, &log, n, None)).collect();
+        let (hands, log) = hands::<()>();
+        let mut waiting: Vec<_> = (0..5).map(|n| joined(&hands, &log, n, None)).collect();
         for n in [0, 2, 4] {
-            assert_eq!(queue.leave(&mut places[n]), Left::Waiting(None));
+            assert_eq!(waiting[n].leave(), Left::Waiting(None));
         }
-        queue.wake_all();
+        hands.queue.wake_all();
         assert_eq!(*log.lock().unwrap(), [1, 3]);
-        assert_eq!(poll(&queue, &mut places[1]), Poll::Ready(None));
-        assert_eq!(queue.leave(&mut places[1]), Left::Outside);
-        assert_eq!(queue.leave(&mut places[3]), Left::Taken(None));
-        assert!(queue.is_empty());
+        assert_eq!(poll(&mut waiting[1]), Poll::Ready(None));
+        assert_eq!(waiting[1].leave(), Left::Outside);
+        assert_eq!(waiting[3].leave(), Left::Taken(None));
+        assert!(hands.queue.is_empty());
     }
 
     #[test]
-    fn polling_again_keeps_the_place_and_the_latest_waker() {
-        let (queue, log) = (WaitQueue::<()>::new(), Log::default());
-        let mut first = joined(&queue, &log, 1, None);
-        let _second = joined(&queue, &log, 2, None);
-        assert!(queue.poll(&mut first, &Context::from_waker(&waker(&log, 3))).is_pending());
-        queue.wake_all();
+    fn those_at_the_ends_and_in_the_middle_leave_by_being_dropped() {
+        let (hands, log) = hands::<()>();
+        let mut waiting: Vec<_> = (0..6).map(|n| joined(&hands, &log, n, None)).collect();
+        for n in [5, 2, 0] {
+            drop(waiting.remove(n));
+        }
+        waiting.push(joined(&hands, &log, 6, None));
+        hands.queue.wake_first(3, |_| ());
+        assert_eq!(*log.lock().unwrap(), [1, 3, 4]);
+        assert!(!hands.queue.is_empty());
+        hands.queue.wake_first(3, |_| ());
+        assert_eq!(*log.lock().unwrap(), [1, 3, 4, 6]);
+        assert!(hands.queue.is_empty());
+    }
+
+    #[test]
+    fn polling_again_keeps_the_turn_and_the_latest_waker() {
+        let (hands, log) = hands::<()>();
+        let mut first = joined(&hands, &log, 1, None);
+        let _second = joined(&hands, &log, 2, None);
+        assert!(first.poll(&Context::from_waker(&waker(&log, 3))).is_pending());
+        hands.queue.wake_all();
         assert_eq!(*log.lock().unwrap(), [3, 2]);
     }
 
     #[test]
+    fn who_waits_tells_the_line_of_its_caller_at_each_poll() {
+        let (hands, _log) = hands::<()>();
+        let _resumption = resumption::nested();
+        let line = line!() + 1;
+        let mut waiting = Waiting::new(hands.clone());
+        let cx = Context::from_waker(Waker::noop());
+        for _ in 0..2 {
+            let _again = resumption::nested();
+            assert!(waiting.wait(&cx).is_pending());
+            let place = resumption::place().unwrap();
+            assert_eq!((place.file(), place.line()), (file!(), line));
+        }
+        hands.queue.wake_all();
+        let _last = resumption::nested();
+        assert!(waiting.wait(&cx).is_ready() && resumption::place().is_none());
+    }
+
+    #[test]
     fn taking_exchanges_values_with_the_first_waiter() {
-        let (queue, log) = (WaitQueue::new(), Log::default());
-        let mut getter = joined(&queue, &log, 1, None);
-        let mut putter = joined(&queue, &log, 2, Some("put"));
-        queue.take_first(|_| Some("given")).unwrap().wake();
+        let (hands, log) = hands();
+        let mut getter = joined(&hands, &log, 1, None);
+        let mut putter = joined(&hands, &log, 2, Some("put"));
+        hands.queue.take_first(|value| *value = Some("given")).unwrap().wake();
         let mut got = None;
-        queue
-            .take_first(|value| {
-                got = value;
-                None
-            })
-            .unwrap()
-            .wake();
-        assert_eq!((got, queue.is_empty()), (Some("put"), true));
-        assert!(queue.take_first(|value| value).is_none());
-        assert_eq!(poll(&queue, &mut getter), Poll::Ready(Some("given")));
-        assert_eq!(poll(&queue, &mut putter), Poll::Ready(None));
+        hands.queue.take_first(|value| got = value.take()).unwrap().wake();
+        assert_eq!((got, hands.queue.is_empty()), (Some("put"), true));
+        assert!(hands.queue.take_first(|_| ()).is_none());
+        assert_eq!(poll(&mut getter), Poll::Ready(Some("given")));
+        assert_eq!(poll(&mut putter), Poll::Ready(None));
         assert_eq!(*log.lock().unwrap(), [1, 2]);
     }
 
     #[test]
-    fn what_was_for_a_waiter_that_leaves_comes_back() {
-        let (queue, log) = (WaitQueue::new(), Log::default());
-        let mut place = joined(&queue, &log, 1, None);
-        drop(queue.take_first(|_| Some(7)));
-        assert_eq!(queue.leave(&mut place), Left::Taken(Some(7)));
-        let mut place = joined(&queue, &log, 1, Some(8));
-        assert_eq!(queue.leave(&mut place), Left::Waiting(Some(8)));
-        assert!(queue.is_empty());
+    fn what_was_for_a_waiter_that_leaves_is_handed_on() {
+        let (hands, log) = hands();
+        let mut waiting = joined(&hands, &log, 1, None);
+        drop(hands.queue.take_first(|value| *value = Some(7)));
+        assert_eq!(waiting.leave(), Left::Taken(Some(7)));
+        drop(waiting);
+        assert_eq!(hands.handed.take(), None);
+        let waiting = joined(&hands, &log, 1, None);
+        drop(hands.queue.take_first(|value| *value = Some(7)));
+        drop(waiting);
+        assert_eq!(hands.handed.take(), Some(7));
+        // What it brought itself is nobody else's.
+        let mut waiting = joined(&hands, &log, 1, Some(8));
+        assert_eq!(waiting.leave(), Left::Waiting(Some(8)));
+        drop(joined(&hands, &log, 1, Some(8)));
+        assert_eq!((hands.handed.take(), hands.queue.is_empty()), (None, true));
+    }
+
+    #[test]
+    fn a_waker_that_panics_leaves_nobody_asleep() {
+        let (hands, log) = hands::<()>();
+        let panics = waker_fn::waker_fn(|| panic!("a waker"));
+        let mut first = Waiting::new(hands.clone());
+        let mut second = Waiting::new(hands.clone());
+        for waiting in [&mut first, &mut second] {
+            assert!(waiting.wait(&Context::from_waker(&panics)).is_pending());
+        }
+        let _third = joined(&hands, &log, 3, None);
+        hands.queue.wake_all();
+        assert_eq!(*log.lock().unwrap(), [3]);
+        assert!(poll(&mut first).is_ready() && poll(&mut second).is_ready());
     }
 }

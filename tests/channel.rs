@@ -1,5 +1,7 @@
 //! `concurrent::channel`: items between loops.
 
+mod common;
+
 use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
@@ -9,10 +11,11 @@ use std::task::Context;
 use std::thread;
 use std::time::Duration;
 
+use common::{Bomb, Diary, panicking_waker, poll_for};
 use futures::{FutureExt, StreamExt};
 use waterspout::IoLoop;
 use waterspout::concurrent::{TrySendError, channel};
-use waterspout::coroutine::{moment, sleep, spawn, with_timeout};
+use waterspout::coroutine::{moment, sleep, spawn, start, with_timeout};
 
 #[waterspout::test(virtual_time)]
 async fn items_arrive_in_order_and_the_end_after_them() {
@@ -188,4 +191,82 @@ async fn a_receiver_may_wait_with_others() {
     });
     assert_eq!(receiver.next().await, Some(7));
     assert_eq!(receiver.next().await, None);
+}
+
+/// Those that wait were polled once: nobody looks again by himself.
+#[waterspout::test(virtual_time)]
+async fn a_send_that_is_dropped_in_its_turn_wakes_the_next() {
+    let (sender, mut receiver) = channel(1);
+    sender.send(1).await.unwrap();
+    let mut gone = Box::pin(sender.send(2));
+    assert!((&mut gone).now_or_never().is_none());
+    let others = [3, 4].map(|n| {
+        let sender = sender.clone();
+        start(async move { sender.send(n).await.unwrap() })
+    });
+    assert_eq!(receiver.try_recv(), Some(1));
+    drop(gone);
+    let received = async { [receiver.recv().await, receiver.recv().await] };
+    assert_eq!(with_timeout(Duration::from_secs(1), received).await, Ok([Some(3), Some(4)]));
+    for other in others {
+        other.await;
+    }
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_send_that_is_dropped_before_its_turn_takes_nobodys() {
+    let (sender, mut receiver) = channel(1);
+    sender.send(1).await.unwrap();
+    let other = sender.clone();
+    let first = start(async move { other.send(2).await.unwrap() });
+    let mut gone = Box::pin(sender.send(3));
+    assert!((&mut gone).now_or_never().is_none());
+    drop(gone);
+    assert!(!first.done());
+    assert_eq!(receiver.recv().await, Some(1));
+    assert_eq!(receiver.recv().await, Some(2));
+    first.await;
+    assert_eq!(receiver.try_recv(), None);
+    sender.try_send(4).unwrap();
+}
+
+#[test]
+fn a_waker_that_panics_keeps_nobody_from_the_end_of_a_channel() {
+    let diary = Diary::new();
+    let io_loop = diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap();
+    let ran = io_loop.run_sync_timeout(Duration::from_secs(1), async || {
+        let (sender, receiver) = channel(1);
+        sender.send(0).await.unwrap();
+        let mut foreign = Box::pin(sender.send(1));
+        assert!(poll_for(&mut foreign, &panicking_waker()).is_pending());
+        let other = sender.clone();
+        let waiting = start(async move { other.send(2).await });
+        drop(receiver);
+        assert_eq!(waiting.await.unwrap_err().0, 2);
+    });
+    ran.unwrap();
+    assert_eq!(diary.read(), ["panicked: a waker"]);
+}
+
+#[test]
+fn items_whose_destructors_panic_keep_nobody_from_the_end_of_a_channel() {
+    let diary = Diary::new();
+    let io_loop = diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap();
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let ran = io_loop.run_sync_timeout(Duration::from_secs(1), async || {
+        let bomb = || Bomb(dropped.clone());
+        let (sender, receiver) = channel(2);
+        assert!(sender.try_send(bomb()).is_ok() && sender.try_send(bomb()).is_ok());
+        let mut gone = Box::pin(sender.send(bomb()));
+        assert!((&mut gone).now_or_never().is_none());
+        let other = sender.clone();
+        let last = bomb();
+        let waiting = start(async move { std::mem::forget(other.send(last).await) });
+        drop(gone);
+        assert_eq!(dropped.load(Relaxed), 1);
+        drop(receiver);
+        waiting.await;
+    });
+    ran.unwrap();
+    assert_eq!((dropped.load(Relaxed), diary.read().len()), (3, 3));
 }

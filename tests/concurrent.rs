@@ -8,11 +8,12 @@ use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Barrier, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use common::{AtDrop, Diary, one_turn, panic_of, suspend, virtual_loop};
+use common::{AtDrop, Bomb, Diary, one_turn, panic_of, panicking_waker, suspend, virtual_loop};
 use futures::future::join_all;
 use waterspout::IoLoop;
 use waterspout::concurrent::{ExcInfo, Executor, Future, promise};
@@ -580,4 +581,41 @@ fn without_places_to_wait_work_still_has_the_threads() {
     let io_loop = IoLoop::new().unwrap();
     let executor = Executor::builder().threads(1).queue_limit(0).build();
     assert_eq!(io_loop.run_sync(|| executor.run(|| "ran")).unwrap(), "ran");
+}
+
+#[test]
+fn a_waker_that_panics_keeps_no_result_from_the_others() {
+    let (io_loop, diary) = reporting();
+    let ran = io_loop.run_sync_timeout(SECOND, async || {
+        let (promise, future) = promise();
+        let before = coroutine::start(future.clone());
+        let mut foreign = future.clone();
+        let polled = Pin::new(&mut foreign).poll(&mut Context::from_waker(&panicking_waker()));
+        assert!(polled.is_pending());
+        let after = coroutine::start(future);
+        promise.set_result(7);
+        (before.await.unwrap(), after.await.unwrap())
+    });
+    assert_eq!(ran.unwrap(), (7, 7));
+    assert_eq!(diary.read(), ["panicked: a waker"]);
+}
+
+#[test]
+fn a_result_whose_destructor_panics_hurts_nobody() {
+    let (io_loop, diary) = reporting();
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let bomb = || Rc::new(Bomb(dropped.clone()));
+    io_loop
+        .run_sync(async || {
+            let (kept, future) = promise();
+            kept.set_result(bomb());
+            drop(future);
+            // Nobody wants this one.
+            let (unwanted, future) = promise();
+            drop(future);
+            unwanted.set_result(bomb());
+        })
+        .unwrap();
+    assert_eq!(dropped.load(Relaxed), 2);
+    assert_eq!(diary.read(), ["panicked: a destructor"; 2]);
 }

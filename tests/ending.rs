@@ -19,7 +19,7 @@ use waterspout::coroutine::{
 use waterspout::locks::Event;
 use waterspout::{Coroutine, IoLoop};
 
-const LONG: usize = 100_000;
+const LONG: usize = if cfg!(miri) { 500 } else { 100_000 };
 
 /// Ticks every second, for ever.
 #[waterspout::coroutine]
@@ -372,6 +372,7 @@ fn a_done_callback_is_called_on_its_own_loop_whichever_is_current() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "starts a process")]
 fn handles_of_closed_loops_keep_no_file_open() {
     child::alone("handles_of_closed_loops_keep_no_file_open", || {
         let before = child::open_files();

@@ -342,6 +342,7 @@ fn an_exception_handler_is_not_given_what_it_causes_itself() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "makes sockets")]
 fn a_loop_that_has_unwound_can_run_again() {
     let builder = IoLoop::builder().on_exception(|_| panic_any(PanicsWithItself(3)));
     let io_loop = builder.build().unwrap();
@@ -369,6 +370,7 @@ fn a_loop_that_has_unwound_can_run_again() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "starts a process")]
 fn panics_are_survived_where_nobody_reads_standard_error() {
     const NAME: &str = "panics_are_survived_where_nobody_reads_standard_error";
     if child::is_child(NAME) {
@@ -400,6 +402,7 @@ fn a_callback_that_is_dropped_by_a_closed_loop_may_panic() {
 // What has never run
 
 #[test]
+#[cfg_attr(miri, ignore = "starts a process")]
 fn what_waits_on_a_thread_that_never_ran_its_loop_is_told_when_the_thread_ends() {
     child::alone(
         "what_waits_on_a_thread_that_never_ran_its_loop_is_told_when_the_thread_ends",

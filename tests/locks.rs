@@ -10,7 +10,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use common::{AtDrop, Diary, poll, poll_for, polled_again, run_elsewhere, seconds, suspend};
+use common::{
+    AtDrop, Diary, panicking_waker, poll, poll_for, polled_again, run_elsewhere, seconds, suspend,
+};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use waker_fn::waker_fn;
@@ -939,4 +941,75 @@ fn locks_work_under_another_executor() {
         }
     };
     assert!(always.now_or_never().is_some());
+}
+
+// ---------------------------------------------------------------------------------------------
+// Wakers that panic
+// ---------------------------------------------------------------------------------------------
+
+/// One in a row of waiters has a waker that panics, whoever wakes them: the others go on, and the
+/// panic is reported.
+#[test]
+fn a_waker_that_panics_leaves_nobody_asleep() {
+    type Wait = Box<dyn Fn() -> LocalBoxFuture<'static, ()>>;
+    type Wake = Box<dyn Fn()>;
+    let (event, all, some) = (Event::new(), Condition::new(), Condition::new());
+    let (semaphore, lock) = (Semaphore::new(0), Lock::new(()));
+    let held = Cell::new(lock.try_acquire());
+    let cases: Vec<(&str, Wait, Wake)> = vec![
+        (
+            "Event::set",
+            Box::new({
+                let event = event.clone();
+                move || Box::pin(event.wait())
+            }),
+            Box::new(move || event.set()),
+        ),
+        (
+            "Condition::notify_all",
+            Box::new({
+                let all = all.clone();
+                move || Box::pin(all.wait())
+            }),
+            Box::new(move || all.notify_all()),
+        ),
+        (
+            "Condition::notify",
+            Box::new({
+                let some = some.clone();
+                move || Box::pin(some.wait())
+            }),
+            Box::new(move || some.notify(3)),
+        ),
+        (
+            "Semaphore::release",
+            Box::new({
+                let semaphore = semaphore.clone();
+                move || Box::pin(semaphore.acquire().map(drop))
+            }),
+            Box::new(move || (0..3).for_each(|_| semaphore.release())),
+        ),
+        (
+            "the guard of a Lock",
+            Box::new(move || Box::pin(lock.acquire().map(drop))),
+            Box::new(move || drop(held.take())),
+        ),
+    ];
+    for (what, wait, wake) in cases {
+        let diary = Diary::new();
+        let io_loop = diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap();
+        let ran = io_loop.run_sync_timeout(seconds(1), async || {
+            let before = start(wait());
+            let mut foreign = wait();
+            assert!(poll_for(&mut foreign, &panicking_waker()).is_pending());
+            let after = start(wait());
+            wake();
+            before.await;
+            // It was woken all the same. Dropped, it hands on what was for it.
+            drop(foreign);
+            after.await;
+        });
+        assert!(ran.is_ok(), "{what}: {ran:?}");
+        assert_eq!(diary.read(), ["panicked: a waker"], "{what}");
+    }
 }

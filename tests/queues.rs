@@ -4,23 +4,26 @@
 mod common;
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Ordering;
 use std::error::Error;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::Duration;
 
-use common::{poll, poll_for, polled_again, run_elsewhere, seconds};
+use common::{Bomb, Diary, panicking_waker, poll, poll_for, polled_again, run_elsewhere, seconds};
 use futures::future::LocalBoxFuture;
 use futures::stream::{self, FusedStream};
 use futures::{FutureExt, SinkExt, StreamExt};
 use waker_fn::waker_fn;
 use waterspout::coroutine::{moment, multi, sleep, spawn, start, with_timeout};
 use waterspout::queues::{
-    LifoQueue, PriorityQueue, Queue, QueueClosed, QueueEmpty, QueueFull, QueueOver, Store,
-    TaskDoneTooOften,
+    Fifo, Lifo, LifoQueue, Priority, PriorityQueue, Queue, QueueClosed, QueueEmpty, QueueFull,
+    QueueOver, Store, TaskDoneTooOften,
 };
-use waterspout::{IoLoop, TimedOut};
+use waterspout::{Coroutine, IoLoop, TimedOut};
 
 /// All that can be got now.
 fn drain<S: Store>(queue: &QueueOver<S>) -> Vec<S::Item> {
@@ -1032,4 +1035,261 @@ fn the_errors_of_a_queue_are_errors() {
     assert_eq!(message(QueueFull(not_debug)), "the queue has no room");
     assert_eq!(message(QueueClosed(not_debug)), "the queue is closed");
     assert_eq!(message(QueueEmpty::ForNow), "the queue is empty");
+}
+
+// ---------------------------------------------------------------------------------------------
+// Foreign code
+// ---------------------------------------------------------------------------------------------
+
+/// A loop on which `body` runs, and what is reported meanwhile.
+fn reported<F: Future>(body: impl FnOnce() -> F) -> Vec<String> {
+    let diary = Diary::new();
+    let io_loop = diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap();
+    io_loop.run_sync_timeout(seconds(1), body).unwrap();
+    diary.read()
+}
+
+#[test]
+fn a_waker_that_panics_keeps_nobody_from_hearing_that_a_queue_is_closed() {
+    let told = reported(async || {
+        let (empty, full) = (Queue::<u8>::new(0), Queue::new(1));
+        full.put_nowait(0).unwrap();
+        let mut getter = Box::pin(empty.get());
+        let mut putter = Box::pin(full.put(1));
+        assert!(poll_for(&mut getter, &panicking_waker()).is_pending());
+        assert!(poll_for(&mut putter, &panicking_waker()).is_pending());
+        let (gets, puts) = (start(empty.get()), start(full.put(2)));
+        empty.close();
+        full.close();
+        assert!(gets.await.is_err());
+        assert_eq!(puts.await.unwrap_err().0, 2);
+    });
+    assert_eq!(told, ["panicked: a waker"; 2]);
+}
+
+#[test]
+fn a_getter_whose_waker_panics_hands_its_item_on() {
+    let told = reported(async || {
+        let queue = Queue::new(0);
+        let mut foreign = Box::pin(queue.get());
+        assert!(poll_for(&mut foreign, &panicking_waker()).is_pending());
+        let other = start(queue.get());
+        queue.put_nowait(1).unwrap();
+        drop(foreign);
+        assert_eq!(other.await, Ok(1));
+    });
+    assert_eq!(told, ["panicked: a waker"]);
+}
+
+#[test]
+fn items_whose_destructors_panic_are_dropped_all_the_same() {
+    fn all_of<S: Store<Item = Keyed>>() {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let item = || Keyed(Bomb(dropped.clone()));
+        let told = reported(async || {
+            let queue = QueueOver::<S>::new(2);
+            assert!(queue.put_nowait(item()).is_ok() && queue.put_nowait(item()).is_ok());
+            // One that waits for room, and one that was never polled.
+            let mut waiting = Box::pin(queue.put(item()));
+            assert!(poll(&mut waiting).is_pending());
+            drop(waiting);
+            drop(queue.put(item()));
+            assert_eq!(dropped.load(Relaxed), 2);
+            drop(queue);
+        });
+        assert_eq!((dropped.load(Relaxed), told), (4, vec!["panicked: a destructor".into(); 4]));
+    }
+    all_of::<Fifo<Keyed>>();
+    all_of::<Lifo<Keyed>>();
+    all_of::<Priority<Keyed>>();
+}
+
+/// All are equal.
+struct Keyed(#[expect(dead_code)] Bomb);
+
+impl PartialEq for Keyed {
+    fn eq(&self, _: &Keyed) -> bool {
+        true
+    }
+}
+
+impl Eq for Keyed {}
+
+impl PartialOrd for Keyed {
+    fn partial_cmp(&self, other: &Keyed) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Keyed {
+    fn cmp(&self, _: &Keyed) -> Ordering {
+        Ordering::Equal
+    }
+}
+
+/// Compared by its number, after what its order does besides.
+#[derive(Clone)]
+struct Ranked(u32, Rc<dyn Fn()>);
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Ranked) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Ranked {}
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Ranked) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Ranked) -> Ordering {
+        (self.1)();
+        self.0.cmp(&other.0)
+    }
+}
+
+fn numbers(queue: &PriorityQueue<Ranked>) -> Vec<u32> {
+    drain(queue).into_iter().map(|Ranked(n, _)| n).collect()
+}
+
+#[test]
+fn an_order_may_look_at_its_queue() {
+    let queue = PriorityQueue::new(9);
+    let sizes = Rc::new(RefCell::new(Vec::new()));
+    let looks: Rc<dyn Fn()> = Rc::new({
+        let (queue, sizes) = (queue.clone(), sizes.clone());
+        move || {
+            sizes.borrow_mut().push(queue.qsize());
+            assert!(!queue.is_empty() && !queue.is_full());
+            assert!(format!("{queue:?}").contains("maxsize: 9"));
+        }
+    });
+    for n in [3, 1, 2] {
+        queue.put_nowait(Ranked(n, looks.clone())).unwrap();
+    }
+    assert_eq!((numbers(&queue), queue.qsize()), (vec![1, 2, 3], 0));
+    assert!(sizes.borrow().iter().all(|size| (1..=3).contains(size)), "{sizes:?}");
+}
+
+#[test]
+fn an_order_may_use_its_queue() {
+    let queue = PriorityQueue::new(0);
+    let quiet: Rc<dyn Fn()> = Rc::new(|| ());
+    let once = Rc::new(Cell::new(3_u32));
+    let uses: Rc<dyn Fn()> = Rc::new({
+        let (queue, quiet) = (queue.clone(), quiet.clone());
+        move || {
+            if let Some(left) = once.get().checked_sub(1) {
+                once.set(left);
+                queue.put_nowait(Ranked(10 + left, quiet.clone())).unwrap();
+                // What it has put, or nothing: the others are being compared.
+                if left == 1 {
+                    let _ = queue.get_nowait();
+                }
+            }
+        }
+    });
+    for n in [3, 1, 2] {
+        queue.put_nowait(Ranked(n, uses.clone())).unwrap();
+    }
+    let size = queue.qsize();
+    let got = numbers(&queue);
+    assert_eq!((got.len(), &got[..3]), (size, &[1, 2, 3][..]));
+    assert!(got.is_sorted() && size == 5, "{got:?}");
+}
+
+#[test]
+fn who_begins_to_get_while_items_are_compared_gets_one() {
+    let told = reported(async || {
+        let queue = PriorityQueue::new(0);
+        let getter: Rc<RefCell<Option<Coroutine<_>>>> = Rc::default();
+        let gets: Rc<dyn Fn()> = Rc::new({
+            let (queue, getter) = (queue.clone(), getter.clone());
+            let begun = Cell::new(false);
+            move || {
+                if queue.qsize() == 3 && !begun.replace(true) {
+                    let got = start(queue.get());
+                    assert!(!got.done());
+                    *getter.borrow_mut() = Some(got);
+                }
+            }
+        });
+        for n in [3, 1] {
+            queue.put_nowait(Ranked(n, gets.clone())).unwrap();
+        }
+        queue.put_nowait(Ranked(2, gets.clone())).unwrap();
+        let got = getter.take().expect("it was compared").await.ok().map(|item| item.0);
+        assert_eq!((got, numbers(&queue)), (Some(1), vec![2, 3]));
+    });
+    assert!(told.is_empty(), "{told:?}");
+}
+
+#[test]
+fn who_stops_getting_while_items_are_compared_loses_none() {
+    let told = reported(async || {
+        let queue = PriorityQueue::new(0);
+        let goes: Rc<RefCell<Option<Coroutine<_>>>> = Rc::default();
+        let order: Rc<dyn Fn()> = Rc::new({
+            let goes = goes.clone();
+            move || {
+                if let Some(goes) = goes.take() {
+                    goes.cancel();
+                }
+            }
+        });
+        for n in [3, 1, 2] {
+            queue.put_nowait(Ranked(n, order.clone())).unwrap();
+        }
+        // It is given an item, and gives it back while that is compared.
+        let first = start(queue.get());
+        assert_eq!(first.await.ok().map(|item| item.0), Some(1));
+        let empty = PriorityQueue::new(0);
+        *goes.borrow_mut() = Some(start(empty.get()));
+        empty.put_nowait(Ranked(5, order.clone())).unwrap();
+        empty.put_nowait(Ranked(4, order.clone())).unwrap();
+        goes.take();
+        assert_eq!(numbers(&queue), [2, 3]);
+        let left = numbers(&empty);
+        assert!(left.contains(&4), "{left:?}");
+    });
+    assert!(told.is_empty(), "{told:?}");
+}
+
+#[test]
+fn an_order_that_panics_loses_no_item_and_is_reported() {
+    let panics = Rc::new(Cell::new(false));
+    let told = reported(async || {
+        let queue = PriorityQueue::new(0);
+        let order: Rc<dyn Fn()> = Rc::new({
+            let panics = panics.clone();
+            move || assert!(!panics.get(), "an order")
+        });
+        let item = |n| Ranked(n, order.clone());
+        for n in [3, 1, 2, 5] {
+            queue.put_nowait(item(n)).unwrap();
+        }
+        panics.set(true);
+        queue.put_nowait(item(4)).unwrap();
+        let first = queue.get_nowait().unwrap();
+        panics.set(false);
+        let mut all = numbers(&queue);
+        all.push(first.0);
+        all.sort_unstable();
+        assert_eq!(all, [1, 2, 3, 4, 5]);
+        // Also if it is a getter's coroutine that is woken, or a putter whose item is let in.
+        let full = PriorityQueue::new(2);
+        full.put_nowait(item(1)).unwrap();
+        full.put_nowait(item(2)).unwrap();
+        let putter = start(full.put(item(3)));
+        panics.set(true);
+        assert!(full.get_nowait().is_ok());
+        panics.set(false);
+        putter.await.ok().unwrap();
+        assert_eq!(numbers(&full).len(), 2);
+    });
+    assert!(told.len() > 1 && told.iter().all(|told| told == "panicked: an order"), "{told:?}");
 }

@@ -9,9 +9,10 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use futures::stream::{FusedStream, Stream};
 
@@ -67,6 +68,7 @@ impl<T> Shared<T> {
 /// worker.join().unwrap()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[track_caller]
 pub fn channel<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let state = State {
         items: VecDeque::new(),
@@ -77,7 +79,7 @@ pub fn channel<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         next: 0,
     };
     let shared = Arc::new(Shared { state: Mutex::new(state), capacity: capacity.max(1) });
-    (Sender { shared: shared.clone() }, Receiver { shared })
+    (Sender { shared: shared.clone() }, Receiver { shared, place: Location::caller() })
 }
 
 /// The sending end; a clone sends into the same channel. When the last is dropped, the receiver gets
@@ -90,6 +92,8 @@ pub struct Sender<T> {
 /// back.
 pub struct Receiver<T> {
     shared: Arc<Shared<T>>,
+    /// Where the channel was made: there waits who uses this as a stream.
+    place: &'static Location<'static>,
 }
 
 /// The receiver has gone.
@@ -116,9 +120,10 @@ impl<T: Send> Sender<T> {
     /// # Errors
     ///
     /// [`SendError`] with the item, if the receiver has gone.
+    #[track_caller]
     pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> {
         let mut sending = Sending { shared: &self.shared, item: Some(item), number: None };
-        poll_fn(move |cx| sending.poll(cx))
+        resumption::here(poll_fn(move |cx| sending.poll(cx)))
     }
 
     /// Sends an item and blocks this thread until there is room: for threads that run no loop.
@@ -175,18 +180,28 @@ impl<T> Unpin for Sending<'_, T> {}
 
 impl<T> Sending<'_, T> {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<(), SendError<T>>> {
-        std::task::ready!(resumption::poll_proceed(cx));
-        let mut state = self.shared.lock();
-        let Some(item) = self.item.take() else { return Poll::Pending };
-        if state.refused {
-            return Poll::Ready(Err(SendError(item)));
+        ready!(resumption::poll_proceed(cx));
+        match self.send_or_wait(None) {
+            // Cloning a waker is foreign code, which must not find the channel locked. Much may happen
+            // meanwhile.
+            Poll::Pending => self.send_or_wait(Some(cx.waker().clone())),
+            sent => sent,
         }
+    }
+
+    /// Sends the item if there is room. If not, waits to be woken by `waker`, if there is one.
+    fn send_or_wait(&mut self, waker: Option<Waker>) -> Poll<Result<(), SendError<T>>> {
+        let mut state = self.shared.lock();
         let first = match self.number {
             // Room is for the first who waits, or for anybody if nobody does.
             None => state.waiting.is_empty(),
             Some(number) => state.waiting.front().is_none_or(|(first, _)| *first >= number),
         };
-        if first && state.items.len() < self.shared.capacity {
+        if state.refused || first && state.items.len() < self.shared.capacity {
+            let Some(item) = self.item.take() else { return Poll::Pending };
+            if state.refused {
+                return Poll::Ready(Err(SendError(item)));
+            }
             if self.number.take().is_some() {
                 state.waiting.pop_front();
             }
@@ -195,10 +210,10 @@ impl<T> Sending<'_, T> {
             drop(state);
             wake(receiver);
             wake(next);
+            foreign::discard(waker);
             return Poll::Ready(Ok(()));
         }
-        self.item = Some(item);
-        let waker = cx.waker().clone();
+        let Some(waker) = waker else { return Poll::Pending };
         let before = match self.number {
             None => {
                 let number = state.next;
@@ -213,7 +228,7 @@ impl<T> Sending<'_, T> {
             }
         };
         drop(state);
-        drop(before);
+        foreign::discard(before);
         Poll::Pending
     }
 }
@@ -230,6 +245,7 @@ impl<T> State<T> {
 
 impl<T> Drop for Sending<'_, T> {
     fn drop(&mut self) {
+        foreign::discard(self.item.take());
         let Some(number) = self.number else { return };
         let mut state = self.shared.lock();
         let at = state.waiting.binary_search_by_key(&number, |(n, _)| *n);
@@ -237,8 +253,8 @@ impl<T> Drop for Sending<'_, T> {
         // It may have been its turn.
         let next = state.next_to_send(self.shared.capacity);
         drop(state);
-        drop(gone);
         wake(next);
+        foreign::discard(gone);
     }
 }
 
@@ -246,8 +262,9 @@ impl<T: Send> Receiver<T> {
     /// Receives an item, waiting for one; `None` when all senders have gone and nothing is left.
     ///
     /// Cancel safe.
+    #[track_caller]
     pub fn recv(&mut self) -> impl Future<Output = Option<T>> {
-        poll_fn(|cx| self.poll_recv(cx))
+        resumption::here(poll_fn(|cx| self.poll_recv(cx)))
     }
 
     /// Receives an item if there is one.
@@ -262,21 +279,35 @@ impl<T: Send> Receiver<T> {
 
     /// [`recv`](Receiver::recv) as a poll function.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        std::task::ready!(resumption::poll_proceed(cx));
+        ready!(resumption::poll_proceed(cx));
+        let received = match self.receive_or_wait(None) {
+            Poll::Pending => self.receive_or_wait(Some(cx.waker().clone())),
+            received => received,
+        };
+        if received.is_pending() {
+            resumption::waits_at(self.place);
+        }
+        received
+    }
+
+    /// Receives an item, or the end. If there is neither, waits to be woken by `waker`, if there is one.
+    fn receive_or_wait(&mut self, waker: Option<Waker>) -> Poll<Option<T>> {
         let mut state = self.shared.lock();
-        if let Some(item) = state.items.pop_front() {
-            let next = state.next_to_send(self.shared.capacity);
+        let item = state.items.pop_front();
+        let unused = if item.is_some() || state.senders == 0 {
+            waker
+        } else {
+            let Some(waker) = waker else { return Poll::Pending };
+            let before = state.receiver.replace(waker);
             drop(state);
-            wake(next);
-            return Poll::Ready(Some(item));
-        }
-        if state.senders == 0 {
-            return Poll::Ready(None);
-        }
-        let before = state.receiver.replace(cx.waker().clone());
+            foreign::discard(before);
+            return Poll::Pending;
+        };
+        let next = state.next_to_send(self.shared.capacity);
         drop(state);
-        drop(before);
-        Poll::Pending
+        wake(next);
+        foreign::discard(unused);
+        Poll::Ready(item)
     }
 }
 
@@ -317,12 +348,14 @@ impl<T> Drop for Receiver<T> {
         let mut state = self.shared.lock();
         state.refused = true;
         let items = std::mem::take(&mut state.items);
+        let receiver = state.receiver.take();
         // They look again, and take themselves off the list.
         let waiting: Vec<Waker> =
             state.waiting.iter_mut().filter_map(|(_, waker)| waker.take()).collect();
         drop(state);
-        drop(items);
         foreign::wake_all(waiting);
+        foreign::discard(receiver);
+        foreign::discard_all(items);
     }
 }
 

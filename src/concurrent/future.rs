@@ -12,14 +12,21 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::error::ExcInfo;
+use crate::foreign;
 use crate::report::{self, Exception};
-use crate::wait_queue::{Place, WaitQueue};
+use crate::wait_queue::{Queued, WaitQueue, Waiting};
 
 struct Shared<T> {
     outcome: OnceCell<Result<T, ExcInfo>>,
     waiters: WaitQueue,
     /// Somebody has seen the exception.
     looked_at: Cell<bool>,
+}
+
+impl<T> Queued<()> for Shared<T> {
+    fn waiters(&self) -> &WaitQueue {
+        &self.waiters
+    }
 }
 
 impl<T> Shared<T> {
@@ -41,10 +48,14 @@ impl<T> Drop for Shared<T> {
             let what = "a Future whose exception was never retrieved";
             report::report(Exception { what, name: None, location: None, info });
         }
+        // It goes with the last handle, which may be anybody's.
+        foreign::discard(self.outcome.take());
     }
 }
 
 /// A promise and the future of its result.
+///
+/// Whoever awaits the future waits, for those who list coroutines, where the promise was made.
 ///
 /// ```
 /// use waterspout::{IoLoop, concurrent::promise};
@@ -56,13 +67,14 @@ impl<T> Drop for Shared<T> {
 /// assert_eq!(result.unwrap(), "here you are");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[track_caller]
 pub fn promise<T>() -> (Promise<T>, Future<T>) {
     let shared = Rc::new(Shared {
         outcome: OnceCell::new(),
         waiters: WaitQueue::new(),
         looked_at: Cell::new(false),
     });
-    (Promise { shared: Some(shared.clone()) }, Future { shared, place: Place::default() })
+    (Promise { shared: Some(shared.clone()) }, Future { waiting: Waiting::new(shared) })
 }
 
 /// The side that gives the result, once.
@@ -126,14 +138,17 @@ impl<T> fmt::Debug for Promise<T> {
 /// for what is not). Cancel safe: dropping one takes its place in the queue and nothing else. If an
 /// exception is set and no clone ever looked, it is reported when the last one goes.
 pub struct Future<T> {
-    shared: Rc<Shared<T>>,
-    place: Place,
+    waiting: Waiting<Shared<T>>,
 }
 
 impl<T> Future<T> {
+    fn shared(&self) -> &Shared<T> {
+        self.waiting.queued()
+    }
+
     /// Whether the result, or an exception, is there. Tornado: `done`.
     pub fn done(&self) -> bool {
-        self.shared.is_done()
+        self.shared().is_done()
     }
 
     /// The result or the exception; `None` as long as neither is there. Tornado: `result`.
@@ -146,8 +161,8 @@ impl<T> Future<T> {
 
     /// Shows the result, if it is there, without cloning it.
     pub fn with_result<R>(&self, look: impl FnOnce(&Result<T, ExcInfo>) -> R) -> Option<R> {
-        let outcome = self.shared.outcome.get()?;
-        self.shared.looked_at.set(true);
+        let outcome = self.shared().outcome.get()?;
+        self.shared().looked_at.set(true);
         Some(look(outcome))
     }
 
@@ -162,22 +177,17 @@ impl<T> Future<T> {
     }
 
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.shared.is_done() {
+        if self.done() {
             return Poll::Ready(());
         }
-        self.shared.waiters.wait(&mut self.place, cx).map(drop)
+        self.waiting.wait(cx).map(drop)
     }
 }
 
 impl<T> Clone for Future<T> {
     fn clone(&self) -> Future<T> {
-        Future { shared: self.shared.clone(), place: Place::default() }
-    }
-}
-
-impl<T> Drop for Future<T> {
-    fn drop(&mut self) {
-        self.shared.waiters.leave(&mut self.place);
+        let waiting = Waiting::at(self.waiting.place(), self.waiting.queued().clone());
+        Future { waiting }
     }
 }
 

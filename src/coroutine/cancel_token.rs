@@ -7,7 +7,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::task::{Poll, ready};
+use std::task::Poll;
 
 use super::ending;
 use crate::locks::Event;
@@ -53,27 +53,34 @@ impl CancelToken {
     }
 
     /// Waits until it is cancelled. Cancel safe.
+    #[track_caller]
     pub fn cancelled(&self) -> impl Future<Output = ()> + use<> {
         self.event.wait()
     }
 
     /// Awaits `future` until the token is cancelled: then `future` is dropped, the coroutines that it
     /// awaits are cancelled, and this gives `None`. A future that is ready wins.
-    pub async fn run<F: Future>(&self, future: F) -> Option<F::Output> {
-        let mut future = pin!(Some(future));
-        let mut cancelled = pin!(self.cancelled());
-        poll_fn(|cx| {
-            let running = future.as_mut().as_pin_mut();
-            match running.map_or(Poll::Pending, |running| running.poll(cx)) {
-                Poll::Ready(output) => Poll::Ready(Some(output)),
-                Poll::Pending => {
-                    ready!(cancelled.as_mut().poll(cx));
-                    ending::cancelling(|| future.set(None));
-                    Poll::Ready(None)
+    #[track_caller]
+    pub fn run<F: Future>(&self, future: F) -> impl Future<Output = Option<F::Output>> + use<F> {
+        let cancelled = self.cancelled();
+        async move {
+            let mut future = pin!(Some(future));
+            let mut cancelled = pin!(cancelled);
+            poll_fn(|cx| {
+                // The token first, so that it is the future that says where it waits.
+                let is_cancelled = cancelled.as_mut().poll(cx).is_ready();
+                let running = future.as_mut().as_pin_mut();
+                match running.map_or(Poll::Pending, |running| running.poll(cx)) {
+                    Poll::Ready(output) => Poll::Ready(Some(output)),
+                    Poll::Pending if is_cancelled => {
+                        ending::cancelling(|| future.set(None));
+                        Poll::Ready(None)
+                    }
+                    Poll::Pending => Poll::Pending,
                 }
-            }
-        })
-        .await
+            })
+            .await
+        }
     }
 }
 

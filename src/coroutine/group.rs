@@ -182,25 +182,33 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
     /// # Panics
     ///
     /// With the panic of a child, if that came first.
-    pub async fn join(&self) -> Result<(), E> {
-        self.inner.empty.wait().await;
-        let failure = self.inner.failure.take();
-        self.inner.reopen();
-        match failure.and_then(Kept::take).map(|failure| failure.cause) {
-            None => Ok(()),
-            Some(Cause::Error(error)) => Err(error),
-            Some(Cause::Panic(panic)) => resume_unwind(panic),
+    #[track_caller]
+    pub fn join(&self) -> impl Future<Output = Result<(), E>> {
+        let empty = self.inner.empty.wait();
+        async move {
+            empty.await;
+            let failure = self.inner.failure.take();
+            self.inner.reopen();
+            match failure.and_then(Kept::take).map(|failure| failure.cause) {
+                None => Ok(()),
+                Some(Cause::Error(error)) => Err(error),
+                Some(Cause::Panic(panic)) => resume_unwind(panic),
+            }
         }
     }
 
     /// Waits until no child is alive, but no longer than until `deadline`; then cancels those that
     /// are, and tells how many that were. The group takes no more children then.
-    pub async fn shutdown(&self, deadline: impl Into<Deadline>) -> usize {
-        let _ = with_timeout(deadline, self.inner.empty.wait()).await;
-        self.inner.state.set(State::Closed);
-        let left = self.len();
-        self.cancel();
-        left
+    #[track_caller]
+    pub fn shutdown(&self, deadline: impl Into<Deadline>) -> impl Future<Output = usize> {
+        let empty = self.inner.empty.wait();
+        async move {
+            let _ = with_timeout(deadline, empty).await;
+            self.inner.state.set(State::Closed);
+            let left = self.len();
+            self.cancel();
+            left
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use super::runner::Kind;
 use super::{Coroutine, start_on};
 use crate::concurrent::Executor;
 use crate::ioloop::IoLoop;
+use crate::resumption;
 
 impl IoLoop {
     /// Runs blocking work on a thread of this loop's [`Executor`], by default the process's shared
@@ -84,7 +85,7 @@ impl Executor {
             if let Err(refused) = submitted {
                 panic!("the work of {location} was refused: {refused}");
             }
-            match receiver.await {
+            match resumption::at(location, receiver).await {
                 Ok(Ok(output)) => output,
                 Ok(Err(panic)) => resume_unwind(panic),
                 Err(oneshot::Canceled) => {

@@ -40,6 +40,9 @@
 //! While the eager part runs, it is the *current* coroutine; the caller is put back when the call
 //! returns. Both spend of one budget (see below). A panic in it does not reach the caller, but whoever
 //! awaits it.
+//! Calls that start each other within their eager parts are nested on the stack, as any calls are: about
+//! 260 bytes each in a release build and 1,440 in a debug build, beside what the functions themselves
+//! take. A stack of 2 MiB holds a thousand with ease, and not ten thousand.
 //!
 //! [`start`] does the same with any future, [`spawn`] queues it to run in the loop's next turn.
 //! Outside a running loop both work: the loop takes the coroutine up when it starts.
@@ -115,6 +118,7 @@ use crate::foreign;
 use crate::ioloop::{
     Callback, Core, CoroutineInfo, IoLoop, PeriodicCallback, on_current, with_current,
 };
+use crate::resumption;
 #[doc(hidden)]
 pub use runner::Kind;
 pub(crate) use runner::KindOf;
@@ -193,8 +197,9 @@ impl<T> Coroutine<T> {
     /// assert!(result.unwrap_err().is_cancelled());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[track_caller]
     pub fn join(self) -> JoinHandle<T> {
-        JoinHandle { coroutine: self }
+        JoinHandle { coroutine: self, place: Location::caller() }
     }
 
     /// Ties it to the value that this returns: dropping that cancels it, instead of detaching it.
@@ -267,6 +272,7 @@ impl<T> fmt::Debug for Coroutine<T> {
 #[derive(Debug)]
 pub struct JoinHandle<T> {
     coroutine: Coroutine<T>,
+    place: &'static Location<'static>,
 }
 
 impl<T> std::future::Future for JoinHandle<T> {
@@ -274,7 +280,11 @@ impl<T> std::future::Future for JoinHandle<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Coroutine { runner } = &self.coroutine;
-        runner.poll_join(cx).map_err(|failure| JoinError::new(runner.info().name, failure))
+        let polled = runner.poll_join(cx);
+        if polled.is_pending() {
+            resumption::waits_at(self.place);
+        }
+        polled.map_err(|failure| JoinError::new(runner.info().name, failure))
     }
 }
 

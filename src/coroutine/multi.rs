@@ -21,6 +21,7 @@ use super::{Coroutine, WaitIterator};
 use crate::error::ExcInfo;
 use crate::foreign;
 use crate::report::{self, Exception, Kept};
+use crate::resumption;
 
 /// What [`multi`] awaits: a vector, an array, a map or a tuple of futures that give results.
 pub trait Children {
@@ -93,12 +94,13 @@ struct Held<T, E> {
 /// ```
 #[track_caller]
 pub fn multi<C: Children>(children: C) -> impl Future<Output = C::Output> {
-    children.settle(Others::Log(Location::caller()))
+    resumption::or_here(children.settle(Others::Log(Location::caller())))
 }
 
 /// [`multi`] that does not log the errors after the first. Tornado: `quiet_exceptions`.
+#[track_caller]
 pub fn multi_quiet<C: Children>(children: C) -> impl Future<Output = C::Output> {
-    children.settle(Others::Ignore)
+    resumption::or_here(children.settle(Others::Ignore))
 }
 
 /// Awaits coroutines until one gives an error; the rest is cancelled then, and when this is dropped.
@@ -122,17 +124,18 @@ pub fn multi_quiet<C: Children>(children: C) -> impl Future<Output = C::Output> 
 /// assert!(io_loop.coroutines().is_empty());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[track_caller]
 pub fn try_multi<T, E>(
     children: impl IntoIterator<Item = Coroutine<Result<T, E>>>,
 ) -> impl Future<Output = Result<Vec<T>, E>> {
     let mut running = WaitIterator::new(children.into_iter().map(Coroutine::cancel_on_drop));
-    async move {
+    resumption::or_here(async move {
         let mut values: Vec<Option<T>> = running.places().collect();
-        while let Some(result) = running.next().await {
+        while let Some(result) = running.advance().await {
             put(&mut values, &running, result?);
         }
         Ok(values.into_iter().flatten().collect())
-    }
+    })
 }
 
 /// Keeps what a child has given in its place.
@@ -150,7 +153,7 @@ where
 {
     let mut running = WaitIterator::new(futures);
     let mut results: Vec<Option<Kept<Held<T, E>>>> = running.places().collect();
-    while let Some(result) = running.next().await {
+    while let Some(result) = running.advance().await {
         put(&mut results, &running, others.keep(result));
     }
     let mut values = Vec::with_capacity(results.len());

@@ -14,6 +14,7 @@ use crate::error::{Failure, JoinError, LoopClosed};
 use crate::ioloop::{IoLoop, LoopHandle};
 use crate::park;
 use crate::report::{Exception, Kept};
+use crate::resumption;
 
 impl LoopHandle {
     /// Starts a coroutine on the loop from any thread.
@@ -59,13 +60,13 @@ impl LoopHandle {
             let made = Coroutine::of(queue(core, Kind::of::<F>, make, location));
             let kind = || Kind::named("the answer of a LoopHandle");
             let answering = async move {
-                let result = made.join().await;
+                let result = resumption::at(location, made.join()).await;
                 // If nobody takes it there, it is reported here: it comes back, and is dropped.
                 drop(sender.send(Kept::new(Done { result, location }, Done::failure)));
             };
             drop(Coroutine::of(queue(core, kind, answering, location)));
         })?;
-        Ok(Answer { receiver, name })
+        Ok(Answer { receiver, name, place: location })
     }
 
     /// Runs a coroutine on the loop and blocks this thread until it is done.
@@ -142,6 +143,8 @@ impl<T> Done<T> {
 pub struct Answer<T> {
     receiver: oneshot::Receiver<Kept<Done<T>>>,
     name: &'static str,
+    /// Where it was asked for.
+    place: &'static Location<'static>,
 }
 
 impl<T> Future for Answer<T> {
@@ -149,7 +152,11 @@ impl<T> Future for Answer<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let name = self.name;
-        Pin::new(&mut self.receiver).poll(cx).map(|answer| match answer.ok().and_then(Kept::take) {
+        let polled = Pin::new(&mut self.receiver).poll(cx);
+        if polled.is_pending() {
+            resumption::waits_at(self.place);
+        }
+        polled.map(|answer| match answer.ok().and_then(Kept::take) {
             Some(done) => done.result,
             None => Err(JoinError::new(name, Failure::Cancelled)),
         })

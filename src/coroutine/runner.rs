@@ -470,6 +470,8 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K>
                 Some(word) => self.awaiter.set(word),
                 None => self.await_by(cx.waker()),
             }
+            // The handle does not know where it is awaited; most often that is where it was got.
+            resumption::waits_at(self.started_at);
             return Poll::Pending;
         }
         match self.take() {

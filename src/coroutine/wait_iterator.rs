@@ -1,11 +1,15 @@
 //! `WaitIterator`: many futures in the order in which they finish.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::panic::Location;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
 use pin_project_lite::pin_project;
+
+use crate::resumption;
 
 pin_project! {
     /// A future that remembers its place.
@@ -51,23 +55,41 @@ impl<F: Future> Future for Numbered<F> {
 /// ```
 #[must_use = "streams do nothing unless polled"]
 pub struct WaitIterator<F> {
+    /// Where it was made: there waits who uses this as a stream.
+    place: &'static Location<'static>,
     waiting: FuturesUnordered<Numbered<F>>,
     current: Option<usize>,
 }
 
 impl<F: Future> WaitIterator<F> {
     /// Iterates over these.
+    #[track_caller]
     pub fn new(futures: impl IntoIterator<Item = F>) -> WaitIterator<F> {
         let futures = futures.into_iter().enumerate();
         WaitIterator {
+            place: Location::caller(),
             waiting: futures.map(|(index, future)| Numbered { index, future }).collect(),
             current: None,
         }
     }
 
     /// Waits for the next output; `None` when all have been given.
-    pub async fn next(&mut self) -> Option<F::Output> {
-        StreamExt::next(self).await
+    #[expect(clippy::should_implement_trait, reason = "it is awaited, and Tornado's name")]
+    #[track_caller]
+    pub fn next(&mut self) -> impl Future<Output = Option<F::Output>> {
+        resumption::or_here(self.advance())
+    }
+
+    /// [`next`](WaitIterator::next) that does not say where it waits.
+    pub(super) fn advance(&mut self) -> impl Future<Output = Option<F::Output>> {
+        poll_fn(|cx| self.poll_advance(cx))
+    }
+
+    fn poll_advance(&mut self, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        let next = ready!(self.waiting.poll_next_unpin(cx));
+        let (current, output) = next.unzip();
+        self.current = current;
+        Poll::Ready(output)
     }
 
     /// Whether all outputs have been given. Tornado: `done`.
@@ -90,10 +112,8 @@ impl<F: Future> Stream for WaitIterator<F> {
     type Item = F::Output;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
-        let next = std::task::ready!(self.waiting.poll_next_unpin(cx));
-        let (current, output) = next.unzip();
-        self.current = current;
-        Poll::Ready(output)
+        let place = self.place;
+        Pin::new(&mut resumption::or_at(place, self.advance())).poll(cx)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

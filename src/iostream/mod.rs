@@ -35,7 +35,7 @@ use crate::foreign;
 use crate::ioloop::{IoLoop, LoopId, on_current, with_current};
 use crate::net::Lent;
 use crate::resumption;
-use crate::wait_queue::{Left, Place, WaitQueue, wake};
+use crate::wait_queue::{Left, Queued, WaitQueue, Waiting, wake};
 use buffer::Buffer;
 pub use pipe::{Pipe, PipeIoStream};
 use write::Unsent;
@@ -200,8 +200,9 @@ impl<S: Transport> IoStream<S> {
     ///
     /// What arrives meanwhile is kept, up to a chunk; unread bytes delay the discovery, as in Tornado.
     /// Cancel safe. Tornado: `set_close_callback`.
+    #[track_caller]
     pub fn closed(&self) -> impl Future<Output = ()> + use<S> {
-        let mut watch = Watch { inner: self.inner.clone(), place: Place::default() };
+        let mut watch = Watch { waiting: Waiting::new(self.inner.clone()) };
         std::future::poll_fn(move |cx| watch.poll(cx))
     }
 
@@ -340,21 +341,26 @@ impl<S> Drop for Release<'_, S> {
     }
 }
 
+impl<S: Transport> Queued<()> for Inner<S> {
+    fn waiters(&self) -> &WaitQueue {
+        &self.closed
+    }
+}
+
 struct Watch<S: Transport> {
-    inner: Rc<Inner<S>>,
-    place: Place,
+    waiting: Waiting<Inner<S>>,
 }
 
 impl<S: Transport> Watch<S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let inner = &*self.inner;
         loop {
-            if inner.is_closed() {
+            if self.waiting.queued().is_closed() {
                 return Poll::Ready(());
             }
-            if inner.closed.wait(&mut self.place, cx).is_ready() {
+            if self.waiting.wait(cx).is_ready() {
                 continue;
             }
+            let inner = self.waiting.queued();
             // Whoever reads notices by himself, and wakes those who watch when he is done.
             let chunk = inner.options.read_chunk_size;
             let room = chunk.saturating_sub(inner.received.borrow().len());
@@ -370,8 +376,8 @@ impl<S: Transport> Watch<S> {
 
 impl<S: Transport> Drop for Watch<S> {
     fn drop(&mut self) {
-        if self.inner.closed.leave(&mut self.place) != Left::Outside {
-            self.inner.watch_again();
+        if self.waiting.leave() != Left::Outside {
+            self.waiting.queued().watch_again();
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::future::poll_fn;
 use std::io;
+use std::panic::Location;
 #[cfg(feature = "regex")]
 use std::pin::Pin;
 use std::sync::Arc;
@@ -314,12 +315,13 @@ impl<S: Transport> IoStream<S> {
     }
 
     /// Reads what `find` finds.
+    #[track_caller]
     fn read_found<F: Find>(
         &self,
         find: F,
     ) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S, F> {
         let mut reading = self.start_reading(find);
-        poll_fn(move |cx| reading.poll(cx, |received, n| received.take(n)))
+        resumption::here(poll_fn(move |cx| reading.poll(cx, |received, n| received.take(n))))
     }
 
     /// Reads `n` bytes; none is done at once. Tornado: `read_bytes(n)`.
@@ -331,6 +333,7 @@ impl<S: Transport> IoStream<S> {
     /// [`StreamError::Closed`] if the stream ends before; its error is [`ReadBufferFull`] if `n` is
     /// more than the stream may keep. [`StreamError::AlreadyReading`] if another read is under way. So
     /// for all reads.
+    #[track_caller]
     pub fn read_bytes(
         &self,
         n: usize,
@@ -346,6 +349,7 @@ impl<S: Transport> IoStream<S> {
     /// # Errors
     ///
     /// As [`read_bytes`](IoStream::read_bytes).
+    #[track_caller]
     pub fn read_some(
         &self,
         most: usize,
@@ -360,9 +364,12 @@ impl<S: Transport> IoStream<S> {
     /// # Errors
     ///
     /// As [`read_bytes`](IoStream::read_bytes).
+    #[track_caller]
     pub fn read_into(&self, buf: &mut [u8]) -> impl Future<Output = Result<(), StreamError>> {
         let mut reading = self.start_reading(exactly(buf.len()));
-        poll_fn(move |cx| reading.poll(cx, |received, _| received.take_into(buf)).map_ok(drop))
+        resumption::here(poll_fn(move |cx| {
+            reading.poll(cx, |received, _| received.take_into(buf)).map_ok(drop)
+        }))
     }
 
     /// Reads into `buf` as soon as there is anything, and tells how much. Tornado:
@@ -373,12 +380,13 @@ impl<S: Transport> IoStream<S> {
     /// # Errors
     ///
     /// As [`read_bytes`](IoStream::read_bytes).
+    #[track_caller]
     pub fn read_some_into(
         &self,
         buf: &mut [u8],
     ) -> impl Future<Output = Result<usize, StreamError>> {
         let mut reading = self.start_reading(some(buf.len()));
-        poll_fn(move |cx| reading.poll(cx, |received, _| received.take_into(buf)))
+        resumption::here(poll_fn(move |cx| reading.poll(cx, |received, _| received.take_into(buf))))
     }
 
     /// Reads up to and with `delimiter`. Tornado: `read_until`.
@@ -390,6 +398,7 @@ impl<S: Transport> IoStream<S> {
     /// # Errors
     ///
     /// As [`read_bytes`](IoStream::read_bytes); [`StreamError::Closed`] with [`UnsatisfiableRead`].
+    #[track_caller]
     pub fn read_until<D: AsRef<[u8]>>(
         &self,
         delimiter: D,
@@ -409,6 +418,7 @@ impl<S: Transport> IoStream<S> {
     ///
     /// As [`read_until`](IoStream::read_until).
     #[cfg(feature = "regex")]
+    #[track_caller]
     pub fn read_until_regex(
         &self,
         regex: &regex::bytes::Regex,
@@ -434,6 +444,7 @@ impl<S: Transport> IoStream<S> {
     ///
     /// [`StreamError::Closed`] if an error closes the stream, or with [`ReadBufferFull`] if it is more
     /// than the stream may keep. [`StreamError::AlreadyReading`].
+    #[track_caller]
     pub fn read_until_close(&self) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S> {
         self.read_found(|received: &[u8], after| match after {
             After::End => Found::First(received.len()),
@@ -445,17 +456,22 @@ impl<S: Transport> IoStream<S> {
     ///
     /// It ends with the stream, or after an error, which a line of more than `max_bytes` is, too,
     /// counted with its end. Cancel safe: a line is taken whole.
+    #[track_caller]
     pub fn lines(
         &self,
         max_bytes: usize,
     ) -> impl Stream<Item = Result<Vec<u8>, StreamError>> + use<S> {
-        let stream = self.clone();
+        let (stream, place) = (self.clone(), Location::caller());
         let begin = move || stream.start_reading(delimited(b"\n", max_bytes, true));
         // The line that is being read; none after the end.
         let mut reading = Some(begin());
         futures::stream::poll_fn(move |cx| {
             let Some(line) = &mut reading else { return Poll::Ready(None) };
-            match ready!(line.poll(cx, |received, n| received.take(n))) {
+            let polled = line.poll(cx, |received, n| received.take(n));
+            if polled.is_pending() {
+                resumption::waits_at(place);
+            }
+            match ready!(polled) {
                 Ok(mut line) => {
                     reading = Some(begin());
                     if line.last() == Some(&b'\n') {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::panic::Location;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -10,7 +11,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::{Inner, IoStream, Transport};
 use crate::concurrent::{self, Promise, promise};
 use crate::error::{LoopClosed, StreamError};
-use crate::foreign;
+use crate::{foreign, resumption};
 
 /// What was written and is unsent. Bytes are counted over the stream's whole life.
 #[derive(Default)]
@@ -52,6 +53,7 @@ impl Unsent {
 #[derive(Debug)]
 pub struct Write {
     state: State,
+    place: &'static Location<'static>,
 }
 
 #[derive(Debug)]
@@ -66,11 +68,15 @@ impl Future for Write {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.state {
             State::Done(result) => Poll::Ready(result.clone()),
-            State::Unsent(future) => Pin::new(future).poll(cx).map(|settled| match settled {
-                Ok(result) => result,
+            State::Unsent(future) => match Pin::new(future).poll(cx) {
+                Poll::Ready(Ok(result)) => Poll::Ready(result),
                 // The promise goes with the stream.
-                Err(_) => Err(StreamError::Closed(None)),
-            }),
+                Poll::Ready(Err(_)) => Poll::Ready(Err(StreamError::Closed(None))),
+                Poll::Pending => {
+                    resumption::waits_at(self.place);
+                    Poll::Pending
+                }
+            },
         }
     }
 }
@@ -94,7 +100,7 @@ impl<S: Transport> IoStream<S> {
     #[track_caller]
     pub fn write(&self, data: impl AsRef<[u8]>) -> Write {
         let state = self.inner.clone().write(data.as_ref());
-        Write { state }
+        Write { state, place: Location::caller() }
     }
 
     /// For whoever answers for the stream without using it.
@@ -169,7 +175,7 @@ impl<S: Transport> Inner<S> {
         drop(unsent);
         if !self.sending.replace(true) {
             // Not started now: whoever writes what is always taken gives way when his budget is spent.
-            let (home, sending) = (self.home(), Sending(self).send());
+            let (home, sending) = (self.home(), resumption::here(Sending(self).send()));
             match home {
                 Some(home) => drop(home.spawn(sending)),
                 // It is closed, which is the end of the stream, too.

@@ -2,9 +2,8 @@
 
 use std::fmt;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
-use crate::wait_queue::{Left, Place, WaitQueue};
+use crate::wait_queue::{Queued, WaitQueue, Waiting};
 
 /// Lets coroutines wait until they are notified. Tornado: `locks.Condition`.
 ///
@@ -25,15 +24,35 @@ use crate::wait_queue::{Left, Place, WaitQueue};
 /// ```
 #[derive(Clone)]
 pub struct Condition {
-    /// A waiter that was notified by number has something in its place, which it hands on if it is
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    /// A waiter that was notified by number has been given something, which is handed on if it is
     /// dropped; one that was woken with all the others has nothing.
-    waiters: Rc<WaitQueue>,
+    waiters: WaitQueue,
+}
+
+impl Queued<()> for Inner {
+    fn waiters(&self) -> &WaitQueue {
+        &self.waiters
+    }
+
+    fn hand_on(&self, (): ()) {
+        self.notify(1);
+    }
+}
+
+impl Inner {
+    fn notify(&self, n: usize) {
+        self.waiters.wake_first(n, |given| *given = Some(()));
+    }
 }
 
 impl Condition {
     /// A condition that nobody waits for.
     pub fn new() -> Condition {
-        Condition { waiters: Rc::new(WaitQueue::new()) }
+        Condition { inner: Rc::new(Inner { waiters: WaitQueue::new() }) }
     }
 
     /// Waits to be notified. It waits from its first poll on.
@@ -41,19 +60,20 @@ impl Condition {
     /// Cancel safe: a [`notify`](Condition::notify) that a dropped waiter had got goes to the next.
     /// Tornado's `False` after a time-out is the error of
     /// [`with_timeout`](crate::coroutine::with_timeout).
+    #[track_caller]
     pub fn wait(&self) -> impl Future<Output = ()> + use<> {
-        let mut waiting = Waiting { waiters: self.waiters.clone(), place: Place::default() };
-        std::future::poll_fn(move |cx| waiting.poll(cx))
+        let mut waiting = Waiting::new(self.inner.clone());
+        std::future::poll_fn(move |cx| waiting.wait(cx).map(drop))
     }
 
     /// Wakes up to `n` of those who have waited longest.
     pub fn notify(&self, n: usize) {
-        self.waiters.wake_first(n, |_| Some(()));
+        self.inner.notify(n);
     }
 
     /// Wakes all who wait.
     pub fn notify_all(&self) {
-        self.waiters.wake_all();
+        self.inner.waiters.wake_all();
     }
 }
 
@@ -65,25 +85,6 @@ impl Default for Condition {
 
 impl fmt::Debug for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Condition").field("is_awaited", &!self.waiters.is_empty()).finish()
-    }
-}
-
-struct Waiting {
-    waiters: Rc<WaitQueue>,
-    place: Place,
-}
-
-impl Waiting {
-    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
-        self.waiters.wait(&mut self.place, cx).map(drop)
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if let Left::Taken(Some(())) = self.waiters.leave(&mut self.place) {
-            self.waiters.wake_first(1, |_| Some(()));
-        }
+        f.debug_struct("Condition").field("is_awaited", &!self.inner.waiters.is_empty()).finish()
     }
 }

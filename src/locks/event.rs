@@ -3,10 +3,9 @@
 use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
 use crate::resumption;
-use crate::wait_queue::{Place, WaitQueue};
+use crate::wait_queue::{Queued, WaitQueue, Waiting};
 
 /// Blocks those who wait until it is set. Tornado: `locks.Event`.
 ///
@@ -33,6 +32,12 @@ pub struct Event {
 struct Inner {
     is_set: Cell<bool>,
     waiters: WaitQueue,
+}
+
+impl Queued<()> for Inner {
+    fn waiters(&self) -> &WaitQueue {
+        &self.waiters
+    }
 }
 
 impl Default for Inner {
@@ -64,40 +69,25 @@ impl Event {
     }
 
     /// Waits until it is set; ready at once if it is. Cancel safe.
+    #[track_caller]
     pub fn wait(&self) -> impl Future<Output = ()> + use<> {
-        let mut waiting =
-            Waiting { inner: self.inner.clone(), place: Place::default(), seen: false };
-        std::future::poll_fn(move |cx| waiting.poll(cx))
+        let mut waiting = Waiting::new(self.inner.clone());
+        // It was set when it was asked: clearing it while this gives way makes no difference.
+        let mut seen = false;
+        std::future::poll_fn(move |cx| {
+            if !waiting.has_joined() {
+                seen |= waiting.queued().is_set.get();
+                if seen {
+                    return resumption::poll_proceed(cx);
+                }
+            }
+            waiting.wait(cx).map(drop)
+        })
     }
 }
 
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Event").field("is_set", &self.is_set()).finish()
-    }
-}
-
-struct Waiting {
-    inner: Rc<Inner>,
-    place: Place,
-    /// It was set when it was asked: clearing it while this gives way makes no difference.
-    seen: bool,
-}
-
-impl Waiting {
-    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if self.place == Place::default() {
-            self.seen |= self.inner.is_set.get();
-            if self.seen {
-                return resumption::poll_proceed(cx);
-            }
-        }
-        self.inner.waiters.wait(&mut self.place, cx).map(drop)
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.inner.waiters.leave(&mut self.place);
     }
 }

@@ -46,12 +46,10 @@ impl<T> Lock<T> {
     /// Waits for the lock, which is released when the guard is dropped, also by a panic. Cancel safe.
     ///
     /// A coroutine that holds it and waits for it again waits for ever.
+    #[track_caller]
     pub fn acquire(&self) -> impl Future<Output = LockGuard<T>> + use<T> {
-        let lock = self.clone();
-        async move {
-            let permit = lock.inner.semaphore.acquire().await;
-            LockGuard::new(lock, permit)
-        }
+        let (lock, acquiring) = (self.clone(), self.inner.semaphore.acquire());
+        async move { LockGuard::new(lock, acquiring.await) }
     }
 
     /// The lock, if it is free.

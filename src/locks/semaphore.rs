@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 
-use crate::wait_queue::{Left, Place, WaitQueue};
+use crate::wait_queue::{Queued, WaitQueue, Waiting};
 use crate::{foreign, resumption};
 
 /// Hands out a number of permits, first come first served. Tornado: `locks.Semaphore`.
@@ -38,7 +38,18 @@ struct Inner {
     permits: Cell<usize>,
     /// How many were lost for good.
     forgotten: Cell<usize>,
+    /// A waiter that was taken has been given a permit.
     waiters: WaitQueue,
+}
+
+impl Queued<()> for Inner {
+    fn waiters(&self) -> &WaitQueue {
+        &self.waiters
+    }
+
+    fn hand_on(&self, (): ()) {
+        self.release();
+    }
 }
 
 impl Inner {
@@ -52,7 +63,7 @@ impl Inner {
     }
 
     fn release(&self) {
-        match self.waiters.take_first(|value| value) {
+        match self.waiters.take_first(|permit| *permit = Some(())) {
             Some(next) => foreign::wake(next),
             None => self.permits.set(self.permits.get().saturating_add(1)),
         }
@@ -69,9 +80,18 @@ impl Semaphore {
     /// Waits for a permit, which is released when the [`Permit`] is dropped, also by a panic.
     ///
     /// Cancel safe: a permit that a dropped waiter had got goes to the next.
+    #[track_caller]
     pub fn acquire(&self) -> impl Future<Output = Permit> + use<> {
-        let mut acquiring = Acquiring { inner: self.inner.clone(), place: Place::default() };
-        std::future::poll_fn(move |cx| acquiring.poll(cx))
+        let mut waiting = Waiting::new(self.inner.clone());
+        std::future::poll_fn(move |cx| {
+            if !waiting.has_joined() {
+                ready!(resumption::poll_proceed(cx));
+                if waiting.queued().try_take() {
+                    return Poll::Ready(Permit::of(waiting.queued()));
+                }
+            }
+            waiting.wait(cx).map(|_| Permit::of(waiting.queued()))
+        })
     }
 
     /// A permit, if one is free.
@@ -130,32 +150,6 @@ impl fmt::Debug for Permit {
     }
 }
 
-struct Acquiring {
-    inner: Rc<Inner>,
-    place: Place,
-}
-
-impl Acquiring {
-    fn poll(&mut self, cx: &Context<'_>) -> Poll<Permit> {
-        if self.place == Place::default() {
-            ready!(resumption::poll_proceed(cx));
-            if self.inner.try_take() {
-                return Poll::Ready(Permit::of(&self.inner));
-            }
-        }
-        let taken = self.inner.waiters.wait(&mut self.place, cx);
-        taken.map(|_| Permit::of(&self.inner))
-    }
-}
-
-impl Drop for Acquiring {
-    fn drop(&mut self) {
-        if let Left::Taken(_) = self.inner.waiters.leave(&mut self.place) {
-            self.inner.release();
-        }
-    }
-}
-
 /// A [`Semaphore`] that cannot get more permits than it began with: releasing one too often is a
 /// mistake, and an error. Tornado: `locks.BoundedSemaphore`.
 #[derive(Clone, Debug)]
@@ -170,6 +164,7 @@ impl BoundedSemaphore {
     }
 
     /// As [`Semaphore::acquire`].
+    #[track_caller]
     pub fn acquire(&self) -> impl Future<Output = Permit> + use<> {
         self.semaphore.acquire()
     }

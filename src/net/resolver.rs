@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::address::{Target, host_and_port, look_up};
 use crate::ioloop::IoLoop;
+use crate::resumption;
 
 /// Addresses that come later.
 pub type Resolving<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + 'a>>;
@@ -30,6 +31,7 @@ pub trait Resolver {
 
 /// For one that several clients share.
 impl<R: Resolver + ?Sized> Resolver for Rc<R> {
+    #[track_caller]
     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a> {
         (**self).resolve(host, port)
     }
@@ -74,8 +76,9 @@ pub(super) async fn resolve_with(
 pub struct ThreadedResolver;
 
 impl Resolver for ThreadedResolver {
+    #[track_caller]
     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a> {
-        Box::pin(look_up(host.to_owned(), port))
+        Box::pin(resumption::here(look_up(host.to_owned(), port)))
     }
 }
 
@@ -117,12 +120,13 @@ impl<R: Resolver> OverrideResolver<R> {
 }
 
 impl<R: Resolver> Resolver for OverrideResolver<R> {
+    #[track_caller]
     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a> {
         let (host, port) = match self.ports.get(&(host.to_owned(), port)) {
             Some((host, port)) => (host.as_str(), *port),
             None => (self.hosts.get(host).map_or(host, String::as_str), port),
         };
-        Box::pin(resolve_with(&self.inner, host, port))
+        Box::pin(resumption::here(resolve_with(&self.inner, host, port)))
     }
 }
 
@@ -166,8 +170,9 @@ impl<R: Resolver> CachingResolver<R> {
 const REMEMBERED: usize = 1024;
 
 impl<R: Resolver> Resolver for CachingResolver<R> {
+    #[track_caller]
     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a> {
-        Box::pin(async move {
+        Box::pin(resumption::here(async move {
             let key = (host.to_owned(), port);
             let is_over = |since: Instant| IoLoop::current().time() - since >= self.keep;
             let known = self.known.borrow().get(&key).cloned();
@@ -188,7 +193,7 @@ impl<R: Resolver> Resolver for CachingResolver<R> {
                 known.insert(key, (IoLoop::current().time(), addresses.as_slice().into()));
             }
             Ok(addresses)
-        })
+        }))
     }
 }
 

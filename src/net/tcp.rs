@@ -23,6 +23,7 @@ use super::split::{
     HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split, is_closed_by,
 };
 use crate::ioloop::Direction;
+use crate::resumption;
 
 /// A TCP socket that accepts connections.
 ///
@@ -57,11 +58,11 @@ impl TcpListener {
     /// # Errors
     ///
     /// Of the last address: `AddrInUse`, `PermissionDenied` and the like.
-    pub async fn bind(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
-        first_that_works(address, async |address| {
+    #[track_caller]
+    pub fn bind(address: impl ToSocketAddrs) -> impl Future<Output = io::Result<TcpListener>> {
+        resumption::here(first_that_works(address, async |address| {
             TcpListener::from_std(listen(address, &BindOptions::default(), false)?)
-        })
-        .await
+        }))
     }
 
     /// Takes over a listener made elsewhere, for the current loop.
@@ -212,8 +213,9 @@ impl TcpStream {
     /// # Errors
     ///
     /// Of the last address, or of looking up its name.
-    pub async fn connect(address: impl ToSocketAddrs) -> io::Result<TcpStream> {
-        first_that_works(address, TcpStream::connect_to).await
+    #[track_caller]
+    pub fn connect(address: impl ToSocketAddrs) -> impl Future<Output = io::Result<TcpStream>> {
+        resumption::here(first_that_works(address, TcpStream::connect_to))
     }
 
     async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {

@@ -19,6 +19,7 @@ use super::resolver::{Resolver, ThreadedResolver, resolve_with};
 use super::tcp::TcpStream;
 use crate::coroutine::{sleep, with_timeout};
 use crate::error::TimedOut;
+use crate::resumption;
 
 /// How long an attempt has before the next one starts beside it: RFC 8305's "Connection Attempt
 /// Delay". (Tornado's is 300 ms.)
@@ -80,7 +81,12 @@ impl TcpClient {
     /// # Errors
     ///
     /// Of the last attempt that failed, or of finding an address; `TimedOut` after the time limit.
-    pub async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+    #[track_caller]
+    pub fn connect(&self, host: &str, port: u16) -> impl Future<Output = io::Result<TcpStream>> {
+        resumption::here(self.connect_to(host, port))
+    }
+
+    async fn connect_to(&self, host: &str, port: u16) -> io::Result<TcpStream> {
         let connecting = async {
             let mut addresses = resolve_with(&*self.resolver, host, port).await?;
             if let Some(source) = self.source {

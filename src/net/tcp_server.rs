@@ -29,6 +29,7 @@ use crate::ioloop::{Deadline, IoLoop};
 use crate::iostream::{IoStream, Options};
 use crate::locks::Semaphore;
 use crate::report::{self, Exception};
+use crate::resumption;
 
 /// How long accepting pauses when there are no descriptors. (trio's is 100 ms, too.)
 const PAUSE: Duration = Duration::from_millis(100);
@@ -225,9 +226,12 @@ impl TcpServer {
     ///
     /// Cancel safe: given up, it has only stopped accepting. A handler that awaits it waits for itself,
     /// and is among those that are cancelled.
-    pub async fn drain(&self, deadline: impl Into<Deadline>) -> usize {
-        self.stop();
-        self.inner.connections.shutdown(deadline).await
+    #[track_caller]
+    pub fn drain(&self, deadline: impl Into<Deadline>) -> impl Future<Output = usize> {
+        resumption::here(async move {
+            self.stop();
+            self.inner.connections.shutdown(deadline).await
+        })
     }
 
     /// How many connections there are.

@@ -14,6 +14,7 @@ use super::address::{ToSocketAddrs, first_that_works, resolve_one};
 use super::fd::Fd;
 use super::source::Registered;
 use crate::ioloop::Direction;
+use crate::resumption;
 
 /// A UDP socket.
 ///
@@ -52,9 +53,12 @@ impl UdpSocket {
     /// # Errors
     ///
     /// Of the last address, or of looking up its name: `AddrInUse`, `PermissionDenied` and the like.
-    pub async fn bind(address: impl ToSocketAddrs) -> io::Result<UdpSocket> {
-        let bind = async |address| net::UdpSocket::bind(address);
-        UdpSocket::from_std(first_that_works(address, bind).await?)
+    #[track_caller]
+    pub fn bind(address: impl ToSocketAddrs) -> impl Future<Output = io::Result<UdpSocket>> {
+        resumption::here(async {
+            let bind = async |address| net::UdpSocket::bind(address);
+            UdpSocket::from_std(first_that_works(address, bind).await?)
+        })
     }
 
     /// Takes over a socket made elsewhere, for the current loop.
@@ -88,8 +92,10 @@ impl UdpSocket {
     /// # Errors
     ///
     /// Of the last address, or of looking up its name.
-    pub async fn connect(&self, address: impl ToSocketAddrs) -> io::Result<()> {
-        first_that_works(address, async |address| self.socket().connect(address)).await
+    #[track_caller]
+    pub fn connect(&self, address: impl ToSocketAddrs) -> impl Future<Output = io::Result<()>> {
+        let connect = async |address| self.socket().connect(address);
+        resumption::here(async move { first_that_works(address, connect).await })
     }
 
     /// Sends a datagram to where the socket is connected, and gives its length.

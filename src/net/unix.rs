@@ -23,6 +23,7 @@ use super::split::{
 };
 use crate::coroutine::sleep;
 use crate::ioloop::Direction;
+use crate::resumption;
 
 /// A full queue on the other side is the one thing that no selector tells about: it is tried again
 /// after so long, then after twice as long, up to the second figure.
@@ -210,7 +211,12 @@ impl UnixStream {
     ///
     /// `NotFound` if there is no such path, `ConnectionRefused` if nobody listens there any more;
     /// what the system says.
-    pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
+    #[track_caller]
+    pub fn connect(path: impl AsRef<Path>) -> impl Future<Output = io::Result<UnixStream>> {
+        resumption::here(UnixStream::connect_to(path))
+    }
+
+    async fn connect_to(path: impl AsRef<Path>) -> io::Result<UnixStream> {
         let address = unix_address(path.as_ref())?;
         let mut patience = PATIENCE[0];
         let stream = loop {

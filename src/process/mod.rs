@@ -16,6 +16,7 @@ use std::task::{Context, Poll, ready};
 use crate::coroutine::start;
 use crate::ioloop::IoLoop;
 use crate::net::pipe::{PipeReader, PipeWriter};
+use crate::resumption;
 use crate::signal::{self, Signal, SignalStream};
 pub use workers::{Worker, Workers, WorkersError, cpu_count, worker_id};
 
@@ -201,12 +202,15 @@ impl Subprocess {
     /// # Errors
     ///
     /// What the system says: `ECHILD` if somebody else has reaped the child, whose status is lost.
-    pub async fn wait_for_exit(&mut self) -> io::Result<ExitStatus> {
-        drop(self.stdin.take());
-        match &mut self.running {
-            Some(running) => poll_fn(|cx| running.poll_exit(cx)).await,
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
+    #[track_caller]
+    pub fn wait_for_exit(&mut self) -> impl Future<Output = io::Result<ExitStatus>> {
+        resumption::here(async {
+            drop(self.stdin.take());
+            match &mut self.running {
+                Some(running) => poll_fn(|cx| running.poll_exit(cx)).await,
+                None => Err(io::ErrorKind::NotFound.into()),
+            }
+        })
     }
 
     /// Waits for the child's end in the background and calls `callback` with its status, once.

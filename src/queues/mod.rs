@@ -14,6 +14,7 @@ mod store;
 use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::fmt;
+use std::panic::Location;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -22,7 +23,7 @@ use futures::sink::Sink;
 use futures::stream::{FusedStream, Stream};
 
 use crate::locks::Event;
-use crate::wait_queue::{Left, Place, WaitQueue};
+use crate::wait_queue::{Left, Queued, WaitQueue, Waiting};
 use crate::{foreign, resumption};
 pub use store::{Fifo, Lifo, Priority, Store};
 
@@ -54,6 +55,10 @@ pub use store::{Fifo, Lifo, Priority, Store};
 pub type Queue<T> = QueueOver<Fifo<T>>;
 
 /// The least first; use [`std::cmp::Reverse`] for the greatest. Tornado: `queues.PriorityQueue`.
+///
+/// The items' `Ord` may use the queue, which has nothing to get while it compares them. A panic in it
+/// is reported to [`Builder::on_exception`](crate::Builder::on_exception), and takes the two items for
+/// equal: none is lost, and their order may be another than it says.
 pub type PriorityQueue<T> = QueueOver<Priority<T>>;
 
 /// Last in first out. Tornado: `queues.LifoQueue`.
@@ -62,6 +67,8 @@ pub type LifoQueue<T> = QueueOver<Lifo<T>>;
 /// A queue over a [`Store`]; see [`Queue`].
 pub struct QueueOver<S: Store> {
     inner: Rc<Inner<S>>,
+    /// Where the queue was made: there waits who uses a handle as a stream or a sink.
+    place: &'static Location<'static>,
     /// What this handle waits for as a stream, and as a sink.
     getting: RefCell<Option<Getting<S>>>,
     /// Boxed, so that an item may hold a handle of the queue that it is put into.
@@ -69,18 +76,41 @@ pub struct QueueOver<S: Store> {
 }
 
 struct Inner<S: Store> {
-    store: RefCell<S>,
+    store: S,
     maxsize: usize,
     closed: Cell<bool>,
     /// How many items were put so far.
     turns: Cell<u64>,
-    /// Waits for an item, which is put in its place with its turn.
-    getters: WaitQueue<(u64, S::Item)>,
-    /// Waits for room, with the item in its place until there is.
-    putters: WaitQueue<S::Item>,
+    /// Waits for an item, and is given one.
+    getters: WaitQueue<Given<S::Item>>,
+    /// Waits for room, with its item until there is.
+    putters: WaitQueue<Brought<S::Item>>,
     unfinished: Cell<usize>,
     /// Set while nothing is unfinished.
     finished: Event,
+}
+
+/// What a getter is given: an item with its turn.
+struct Given<T>(u64, T);
+
+/// What a putter has brought.
+struct Brought<T>(T);
+
+impl<S: Store> Queued<Given<S::Item>> for Inner<S> {
+    fn waiters(&self) -> &WaitQueue<Given<S::Item>> {
+        &self.getters
+    }
+
+    fn hand_on(&self, Given(turn, item): Given<S::Item>) {
+        self.store.give_back(turn, item);
+        self.serve();
+    }
+}
+
+impl<S: Store> Queued<Brought<S::Item>> for Inner<S> {
+    fn waiters(&self) -> &WaitQueue<Brought<S::Item>> {
+        &self.putters
+    }
 }
 
 /// There is no room now.
@@ -112,11 +142,12 @@ pub struct TaskDoneTooOften;
 
 impl<S: Store> QueueOver<S> {
     /// A queue with room for so many items; 0 is without limit.
+    #[track_caller]
     pub fn new(maxsize: usize) -> QueueOver<S> {
         let finished = Event::new();
         finished.set();
         let inner = Inner {
-            store: RefCell::new(S::default()),
+            store: S::default(),
             maxsize,
             closed: Cell::new(false),
             turns: Cell::new(0),
@@ -125,7 +156,11 @@ impl<S: Store> QueueOver<S> {
             unfinished: Cell::new(0),
             finished,
         };
-        QueueOver { inner: Rc::new(inner), getting: RefCell::new(None), putting: None }
+        QueueOver::handle(Rc::new(inner), Location::caller())
+    }
+
+    fn handle(inner: Rc<Inner<S>>, place: &'static Location<'static>) -> QueueOver<S> {
+        QueueOver { inner, place, getting: RefCell::new(None), putting: None }
     }
 
     /// How many items it has room for; 0 is without limit.
@@ -135,7 +170,7 @@ impl<S: Store> QueueOver<S> {
 
     /// How many items are in it. Tornado: `qsize`.
     pub fn qsize(&self) -> usize {
-        self.inner.store.borrow().size()
+        self.inner.store.size()
     }
 
     /// Whether nothing is in it. Tornado: `empty`.
@@ -155,11 +190,12 @@ impl<S: Store> QueueOver<S> {
     /// # Errors
     ///
     /// [`QueueClosed`] with the item, if the queue is closed, or is while it waits.
+    #[track_caller]
     pub fn put(
         &self,
         item: S::Item,
     ) -> impl Future<Output = Result<(), QueueClosed<S::Item>>> + use<S> {
-        let mut putting = self.putting(item);
+        let mut putting = self.putting(item, Location::caller());
         std::future::poll_fn(move |cx| putting.poll(cx))
     }
 
@@ -170,18 +206,20 @@ impl<S: Store> QueueOver<S> {
     /// # Errors
     ///
     /// [`QueueClosed`] if the queue is closed and empty, or is while it waits.
+    #[track_caller]
     pub fn get(&self) -> impl Future<Output = Result<S::Item, QueueClosed>> + use<S> {
-        let mut getting = self.getting();
+        let mut getting = self.getting(Location::caller());
         std::future::poll_fn(move |cx| getting.poll(cx))
     }
 
-    fn putting(&self, item: S::Item) -> Putting<S> {
-        Putting { inner: self.inner.clone(), item: Some(item), place: Place::default() }
+    fn putting(&self, item: S::Item, place: &'static Location<'static>) -> Putting<S> {
+        let waiting = Waiting::at(place, self.inner.clone());
+        Putting { waiting, item: Some(Brought(item)) }
     }
 
     /// Goes on with what a dropped `next` of this handle has begun.
-    fn getting(&self) -> Getting<S> {
-        let fresh = || Getting { inner: self.inner.clone(), place: Place::default() };
+    fn getting(&self, place: &'static Location<'static>) -> Getting<S> {
+        let fresh = || Getting { waiting: Waiting::at(place, self.inner.clone()) };
         self.getting.take().unwrap_or_else(fresh)
     }
 
@@ -227,6 +265,7 @@ impl<S: Store> QueueOver<S> {
 
     /// Waits until every item that was put has been dealt with: not until the queue is empty, but
     /// until `task_done` was called for each. Cancel safe.
+    #[track_caller]
     pub fn join(&self) -> impl Future<Output = ()> + use<S> {
         self.inner.finished.wait()
     }
@@ -249,7 +288,7 @@ impl<S: Store> QueueOver<S> {
 impl<S: Store> Inner<S> {
     /// While anybody waits to put, it is: who gets lets the first of them in.
     fn is_full(&self) -> bool {
-        self.maxsize > 0 && self.store.borrow().size() >= self.maxsize
+        self.maxsize > 0 && self.store.size() >= self.maxsize
     }
 
     /// Puts an item for which there is room, or a getter.
@@ -257,7 +296,7 @@ impl<S: Store> Inner<S> {
         self.unfinished.set(self.unfinished.get() + 1);
         self.finished.clear();
         let turn = self.turns.replace(self.turns.get() + 1);
-        self.store.borrow_mut().push(turn, item);
+        self.store.push(turn, item);
         self.serve();
     }
 
@@ -266,9 +305,25 @@ impl<S: Store> Inner<S> {
         if self.getters.is_empty() {
             return;
         }
-        let Some(next) = self.store.borrow_mut().pop() else { return };
-        if let Some(getter) = self.getters.take_first(|_| Some(next)) {
-            foreign::wake(getter);
+        let Some((turn, item)) = self.store.pop() else { return };
+        let mut next = Some(Given(turn, item));
+        match self.getters.take_first(|given| *given = next.take()) {
+            Some(getter) => foreign::wake(getter),
+            // The order of the items has served it meanwhile, or closed the queue.
+            None => {
+                if let Some(Given(turn, item)) = next {
+                    self.store.give_back(turn, item);
+                }
+            }
+        }
+        self.serve_more();
+    }
+
+    /// The order of the items may have begun to get while there seemed to be nothing.
+    #[inline]
+    fn serve_more(&self) {
+        if S::COMPARES && !self.getters.is_empty() {
+            self.serve();
         }
     }
 
@@ -277,82 +332,86 @@ impl<S: Store> Inner<S> {
     fn get(&self) -> Option<S::Item> {
         let mut next = None;
         // An item that was given back may have left it fuller than full.
-        let size = self.store.borrow().size();
+        let size = self.store.size();
         let putter = if size <= self.maxsize {
-            self.putters.take_first(|item| {
-                next = item;
-                None
-            })
+            self.putters.take_first(|item| next = item.take())
         } else {
             None
         };
-        if let Some(next) = next {
+        if let Some(Brought(next)) = next {
             self.put(next);
         }
-        let (_, item) = self.store.borrow_mut().pop()?;
+        let item = self.store.pop();
         if let Some(putter) = putter {
             foreign::wake(putter);
         }
-        Some(item)
+        self.serve_more();
+        item.map(|(_, item)| item)
+    }
+}
+
+impl<S: Store> Drop for Inner<S> {
+    fn drop(&mut self) {
+        self.store.clear();
     }
 }
 
 struct Putting<S: Store> {
-    inner: Rc<Inner<S>>,
-    /// Until it is in the queue, or in the place.
-    item: Option<S::Item>,
-    place: Place,
+    waiting: Waiting<Inner<S>, Brought<S::Item>>,
+    /// Until it is in the queue, or among those that wait for room.
+    item: Option<Brought<S::Item>>,
 }
 
 impl<S: Store> Putting<S> {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<(), QueueClosed<S::Item>>> {
-        if self.item.is_some() {
-            ready!(resumption::poll_proceed(cx));
+        if self.item.is_none() {
+            // Whoever made room has taken the item; a queue that was closed has left it.
+            let left = ready!(self.waiting.poll(cx));
+            return Poll::Ready(left.map_or(Ok(()), |Brought(item)| Err(QueueClosed(item))));
         }
-        if let Some(item) = self.item.take() {
-            if self.inner.closed.get() {
-                return Poll::Ready(Err(QueueClosed(item)));
-            }
-            if !self.inner.is_full() {
-                self.inner.put(item);
-                return Poll::Ready(Ok(()));
-            }
-            self.place = self.inner.putters.join(cx, Some(item));
+        ready!(resumption::poll_proceed(cx));
+        let inner = self.waiting.queued();
+        if !inner.closed.get() && inner.is_full() {
+            self.waiting.join(cx, &mut self.item);
             return Poll::Pending;
         }
-        // Whoever made room has taken the item; a queue that was closed has left it.
-        let left = ready!(self.inner.putters.poll(&mut self.place, cx));
-        Poll::Ready(left.map_or(Ok(()), |item| Err(QueueClosed(item))))
+        match self.item.take() {
+            Some(Brought(item)) if inner.closed.get() => Poll::Ready(Err(QueueClosed(item))),
+            Some(Brought(item)) => {
+                inner.put(item);
+                Poll::Ready(Ok(()))
+            }
+            None => Poll::Ready(Ok(())),
+        }
     }
 }
 
 impl<S: Store> Drop for Putting<S> {
     fn drop(&mut self) {
-        drop(self.inner.putters.leave(&mut self.place));
+        foreign::discard(self.item.take());
     }
 }
 
 struct Getting<S: Store> {
-    inner: Rc<Inner<S>>,
-    place: Place,
+    waiting: Waiting<Inner<S>, Given<S::Item>>,
 }
 
 impl<S: Store> Getting<S> {
-    /// What there is now; gives the place up.
+    /// What there is now; leaves.
     fn into_item(mut self) -> Option<S::Item> {
-        match self.inner.getters.leave(&mut self.place) {
-            Left::Taken(Some((_, item))) => Some(item),
-            _ => self.inner.get(),
+        match self.waiting.leave() {
+            Left::Taken(Some(Given(_, item))) => Some(item),
+            _ => self.waiting.queued().get(),
         }
     }
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<S::Item, QueueClosed>> {
-        let inner = &self.inner;
-        if self.place == Place::default() {
+        if !self.waiting.has_joined() {
             ready!(resumption::poll_proceed(cx));
-        } else if let Some((_, item)) = ready!(inner.getters.poll(&mut self.place, cx)) {
+        } else if let Some(Given(_, item)) = ready!(self.waiting.poll(cx)) {
             return Poll::Ready(Ok(item));
         }
+        let inner = self.waiting.queued();
         // Woken without an item, it was closed; another getter may have given its item back since.
         if let Some(item) = inner.get() {
             return Poll::Ready(Ok(item));
@@ -360,23 +419,14 @@ impl<S: Store> Getting<S> {
         if inner.closed.get() {
             return Poll::Ready(Err(QueueClosed(())));
         }
-        self.place = inner.getters.join(cx, None);
+        self.waiting.join(cx, &mut None);
         Poll::Pending
-    }
-}
-
-impl<S: Store> Drop for Getting<S> {
-    fn drop(&mut self) {
-        if let Left::Taken(Some((turn, item))) = self.inner.getters.leave(&mut self.place) {
-            self.inner.store.borrow_mut().give_back(turn, item);
-            self.inner.serve();
-        }
     }
 }
 
 impl<S: Store> Clone for QueueOver<S> {
     fn clone(&self) -> QueueOver<S> {
-        QueueOver { inner: self.inner.clone(), getting: RefCell::new(None), putting: None }
+        QueueOver::handle(self.inner.clone(), self.place)
     }
 }
 
@@ -398,7 +448,7 @@ impl<S: Store> Stream for QueueOver<S> {
     type Item = S::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
-        let mut getting = self.getting();
+        let mut getting = self.getting(self.place);
         let got = getting.poll(cx);
         if got.is_pending() {
             *self.getting.get_mut() = Some(getting);
@@ -430,7 +480,7 @@ impl<S: Store> Sink<S::Item> for QueueOver<S> {
             Ok(()) => Ok(()),
             Err(QueueFull(item)) if self.is_closed() => Err(QueueClosed(item)),
             Err(QueueFull(item)) => {
-                self.putting = Some(Box::new(self.putting(item)));
+                self.putting = Some(Box::new(self.putting(item, self.place)));
                 Ok(())
             }
         }

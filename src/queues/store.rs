@@ -1,29 +1,42 @@
 //! In which order a queue gives its items.
 
+use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 
+use crate::foreign;
+
 /// What a [`QueueOver`](super::QueueOver) keeps its items in, each with its turn: how many were put
 /// before it. It cannot be implemented outside of this crate.
+///
+/// What runs in here is moves, and the items' `Ord`: that may use the queue that it is called by.
 pub trait Store: Default + sealed::Sealed {
     /// What is put and got.
     type Item;
 
+    /// Whether it compares items: their order may use the queue, which is not the same then afterwards.
+    #[doc(hidden)]
+    const COMPARES: bool = false;
+
     /// Takes an item in, whose turn is the last.
     #[doc(hidden)]
-    fn push(&mut self, turn: u64, item: Self::Item);
+    fn push(&self, turn: u64, item: Self::Item);
 
     /// Takes an item back that was given and not wanted after all: it goes where it was.
     #[doc(hidden)]
-    fn give_back(&mut self, turn: u64, item: Self::Item);
+    fn give_back(&self, turn: u64, item: Self::Item);
 
     /// Gives the next item.
     #[doc(hidden)]
-    fn pop(&mut self) -> Option<(u64, Self::Item)>;
+    fn pop(&self) -> Option<(u64, Self::Item)>;
 
     /// How many there are.
     #[doc(hidden)]
     fn size(&self) -> usize;
+
+    /// Drops all.
+    #[doc(hidden)]
+    fn clear(&self);
 }
 
 mod sealed {
@@ -32,15 +45,19 @@ mod sealed {
 
 /// First in first out.
 #[derive(Debug)]
-pub struct Fifo<T>(VecDeque<(u64, T)>);
+pub struct Fifo<T>(RefCell<VecDeque<(u64, T)>>);
 
 /// Last in first out.
 #[derive(Debug)]
-pub struct Lifo<T>(Vec<(u64, T)>);
+pub struct Lifo<T>(RefCell<Vec<(u64, T)>>);
 
 /// The least first; of equal ones, first in first out.
 #[derive(Debug)]
-pub struct Priority<T>(BinaryHeap<Entry<T>>);
+pub struct Priority<T> {
+    heap: RefCell<BinaryHeap<Entry<T>>>,
+    /// Also of those that are out of the heap while they are compared.
+    size: Cell<usize>,
+}
 
 /// An item with its turn, which is greater the sooner it is to be given.
 #[derive(Debug)]
@@ -51,7 +68,10 @@ struct Entry<T> {
 
 impl<T: Ord> Ord for Entry<T> {
     fn cmp(&self, other: &Entry<T>) -> Ordering {
-        other.item.cmp(&self.item).then(other.turn.cmp(&self.turn))
+        // An order that panics must lose no item, and it may be the order of somebody else's item:
+        // the two are equal, then.
+        let order = foreign::call("order of a queue's items", None, || other.item.cmp(&self.item));
+        order.unwrap_or(Ordering::Equal).then(other.turn.cmp(&self.turn))
     }
 }
 
@@ -71,19 +91,19 @@ impl<T: Ord> Eq for Entry<T> {}
 
 impl<T> Default for Fifo<T> {
     fn default() -> Fifo<T> {
-        Fifo(VecDeque::new())
+        Fifo(RefCell::default())
     }
 }
 
 impl<T> Default for Lifo<T> {
     fn default() -> Lifo<T> {
-        Lifo(Vec::new())
+        Lifo(RefCell::default())
     }
 }
 
 impl<T: Ord> Default for Priority<T> {
     fn default() -> Priority<T> {
-        Priority(BinaryHeap::new())
+        Priority { heap: RefCell::default(), size: Cell::new(0) }
     }
 }
 
@@ -94,61 +114,99 @@ impl<T: Ord> sealed::Sealed for Priority<T> {}
 impl<T> Store for Fifo<T> {
     type Item = T;
 
-    fn push(&mut self, turn: u64, item: T) {
-        self.0.push_back((turn, item));
+    fn push(&self, turn: u64, item: T) {
+        self.0.borrow_mut().push_back((turn, item));
     }
 
-    fn give_back(&mut self, turn: u64, item: T) {
-        let place = self.0.partition_point(|(earlier, _)| *earlier < turn);
-        self.0.insert(place, (turn, item));
+    fn give_back(&self, turn: u64, item: T) {
+        let mut items = self.0.borrow_mut();
+        let place = items.partition_point(|(earlier, _)| *earlier < turn);
+        items.insert(place, (turn, item));
     }
 
-    fn pop(&mut self) -> Option<(u64, T)> {
-        self.0.pop_front()
+    fn pop(&self) -> Option<(u64, T)> {
+        self.0.borrow_mut().pop_front()
     }
 
     fn size(&self) -> usize {
-        self.0.len()
+        self.0.borrow().len()
+    }
+
+    fn clear(&self) {
+        foreign::discard_all(self.0.take());
     }
 }
 
 impl<T> Store for Lifo<T> {
     type Item = T;
 
-    fn push(&mut self, turn: u64, item: T) {
-        self.0.push((turn, item));
+    fn push(&self, turn: u64, item: T) {
+        self.0.borrow_mut().push((turn, item));
     }
 
-    fn give_back(&mut self, turn: u64, item: T) {
-        let place = self.0.partition_point(|(earlier, _)| *earlier < turn);
-        self.0.insert(place, (turn, item));
+    fn give_back(&self, turn: u64, item: T) {
+        let mut items = self.0.borrow_mut();
+        let place = items.partition_point(|(earlier, _)| *earlier < turn);
+        items.insert(place, (turn, item));
     }
 
-    fn pop(&mut self) -> Option<(u64, T)> {
-        self.0.pop()
+    fn pop(&self) -> Option<(u64, T)> {
+        self.0.borrow_mut().pop()
     }
 
     fn size(&self) -> usize {
-        self.0.len()
+        self.0.borrow().len()
+    }
+
+    fn clear(&self) {
+        foreign::discard_all(self.0.take());
+    }
+}
+
+impl<T: Ord> Priority<T> {
+    /// Changes the heap, which compares items: that is foreign code, which may use this very queue.
+    /// So the items are out of it meanwhile; what is put in meanwhile joins them.
+    fn change<R>(&self, change: impl FnOnce(&mut BinaryHeap<Entry<T>>) -> R) -> R {
+        let mut heap = self.heap.take();
+        let result = change(&mut heap);
+        loop {
+            let mut meanwhile = self.heap.take();
+            if meanwhile.is_empty() {
+                break;
+            }
+            heap.append(&mut meanwhile);
+        }
+        self.heap.replace(heap);
+        result
     }
 }
 
 impl<T: Ord> Store for Priority<T> {
     type Item = T;
 
-    fn push(&mut self, turn: u64, item: T) {
-        self.0.push(Entry { turn, item });
+    const COMPARES: bool = true;
+
+    fn push(&self, turn: u64, item: T) {
+        self.size.set(self.size.get() + 1);
+        self.change(|heap| heap.push(Entry { turn, item }));
     }
 
-    fn give_back(&mut self, turn: u64, item: T) {
+    fn give_back(&self, turn: u64, item: T) {
         self.push(turn, item);
     }
 
-    fn pop(&mut self) -> Option<(u64, T)> {
-        self.0.pop().map(|Entry { turn, item }| (turn, item))
+    fn pop(&self) -> Option<(u64, T)> {
+        let Entry { turn, item } = self.change(BinaryHeap::pop)?;
+        self.size.set(self.size.get() - 1);
+        Some((turn, item))
     }
 
     fn size(&self) -> usize {
-        self.0.len()
+        self.size.get()
+    }
+
+    fn clear(&self) {
+        self.size.set(0);
+        foreign::discard_all(self.heap.take());
     }
 }

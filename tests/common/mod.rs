@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -93,6 +93,21 @@ impl<F: FnMut()> Drop for AtDrop<F> {
 
 pub fn virtual_loop() -> IoLoop {
     IoLoop::builder().virtual_time().build().unwrap()
+}
+
+/// A waker that panics.
+pub fn panicking_waker() -> Waker {
+    waker_fn(|| panic!("a waker"))
+}
+
+/// Counts that it is dropped, and panics.
+pub struct Bomb(pub Arc<AtomicUsize>);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        panic!("a destructor");
+    }
 }
 
 pub fn seconds(n: u64) -> Duration {
