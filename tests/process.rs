@@ -6,7 +6,7 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::thread;
@@ -260,6 +260,80 @@ async fn an_exit_callback_is_called_once_with_the_status() {
 }
 
 #[waterspout::test(timeout = 30)]
+async fn an_exit_callback_is_never_called_inside_set_exit_callback() {
+    let child = Subprocess::spawn(&mut sh("exit 3")).unwrap();
+    wait_until_ended(child.pid());
+    let told = Rc::new(Cell::new(None));
+    let tells = told.clone();
+    child.set_exit_callback(move |status| tells.set(status.unwrap().code()));
+    assert_eq!(told.get(), None);
+    until(|| told.get().is_some()).await;
+    assert_eq!(told.get(), Some(3));
+}
+
+#[test]
+fn an_exit_callback_belongs_to_the_childs_own_loop() {
+    for ends_before in [true, false] {
+        let (io_loop, other) = (IoLoop::new().unwrap(), IoLoop::new().unwrap());
+        let mut child =
+            io_loop.run_sync(|| async { Subprocess::spawn(&mut cat()) }).unwrap().unwrap();
+        let (stdin, told) = (child.stdin.take(), Rc::new(Cell::new(None)));
+        if ends_before {
+            io_loop.run_sync(|| async { drop(stdin) }).unwrap();
+            wait_until_ended(child.pid());
+            other.make_current();
+            let tells = told.clone();
+            child.set_exit_callback(move |status| tells.set(Some(status.unwrap().success())));
+        } else {
+            let tells = told.clone();
+            let set = || async {
+                child.set_exit_callback(move |s| tells.set(Some(s.unwrap().success())))
+            };
+            other.run_sync(set).unwrap();
+            io_loop.run_sync(|| async { drop(stdin) }).unwrap();
+        }
+        other.run_sync(|| turns(5)).unwrap();
+        assert_eq!(told.get(), None, "not by a loop that it does not belong to");
+        io_loop.run_sync(|| until(|| told.get().is_some())).unwrap();
+        assert_eq!(told.get(), Some(true));
+        IoLoop::clear_current();
+    }
+}
+
+#[test]
+fn a_child_runs_also_where_the_system_reaps_it() {
+    child::alone("a_child_runs_also_where_the_system_reaps_it", || {
+        // As a program inherits it from one that ignores `SIGCHLD`.
+        const IGNORED: &str = "SIGCHLD_IS_IGNORED";
+        if std::env::var_os(IGNORED).is_none() {
+            let mut again = Command::new("env");
+            again.arg("--ignore-signal=CHLD").args(std::env::args()).env(IGNORED, "");
+            panic!("{}", again.exec());
+        }
+        let io_loop = IoLoop::new().unwrap();
+        let run = || async {
+            let echild = Some(rustix::io::Errno::CHILD.raw_os_error());
+            for n in 0..200 {
+                let mut child = Subprocess::spawn_piped(&mut sh("echo out"))
+                    .unwrap_or_else(|error| panic!("number {n} has run: {error}"));
+                let mut output = String::new();
+                child.stdout.take().unwrap().read_to_string(&mut output).await.unwrap();
+                assert_eq!(output, "out\n");
+                assert_eq!(child.wait_for_exit().await.unwrap_err().raw_os_error(), echild);
+                assert_eq!(child.try_wait().unwrap_err().raw_os_error(), echild);
+                assert!(child.send_signal(Signal::TERMINATE).is_err());
+                child.kill().unwrap();
+            }
+            // One that is dropped and one that is killed leave nothing behind.
+            drop(Subprocess::spawn(&mut cat()).unwrap());
+            drop(Subprocess::spawn(&mut cat()).unwrap().kill_on_drop());
+            turns(5).await;
+        };
+        io_loop.run_sync(run).unwrap();
+    });
+}
+
+#[waterspout::test(timeout = 30)]
 async fn pipes_that_are_left_to_an_exit_callback_are_closed_at_once() {
     let child = Subprocess::spawn(&mut cat()).unwrap();
     let ended = Rc::new(Cell::new(false));
@@ -298,6 +372,32 @@ async fn a_child_can_be_killed_by_dropping_it() {
     assert!(state(pid).is_some());
     waiting.cancel();
     until(|| state(pid).is_none()).await;
+}
+
+#[test]
+fn a_killed_child_is_reaped_also_when_its_loop_has_gone() {
+    child::alone("a_killed_child_is_reaped_also_when_its_loop_has_gone", || {
+        let io_loop = IoLoop::new().unwrap();
+        let spawn = || {
+            let mut sleep = Command::new("sleep");
+            Subprocess::spawn(sleep.arg("1000")).unwrap().kill_on_drop()
+        };
+        let (between, elsewhere, killed, closed) =
+            io_loop.run_sync(|| async { (spawn(), spawn(), spawn(), spawn()) }).unwrap();
+        let pids = [&between, &elsewhere, &killed, &closed].map(Subprocess::pid);
+        // Dropped between two runs, on another thread, in a coroutine of a loop that is closed, after
+        // that.
+        drop(between);
+        thread::spawn(move || drop(elsewhere)).join().unwrap();
+        let mut killed = killed;
+        killed.kill().unwrap();
+        drop(io_loop.spawn(async move { killed.wait_for_exit().await }));
+        drop(io_loop);
+        drop(closed);
+        while pids.iter().any(|pid| state(*pid).is_some()) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
 }
 
 #[test]

@@ -12,9 +12,12 @@ use std::io;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::thread;
 
-use crate::coroutine::start;
-use crate::ioloop::IoLoop;
+use rustix::io::{Errno, retry_on_intr};
+use rustix::process::{Pid, Signal as RawSignal, WaitId, WaitIdOptions, kill_process, waitid};
+
+use crate::ioloop::{IoLoop, LoopId, on_current};
 use crate::net::pipe::{PipeReader, PipeWriter};
 use crate::resumption;
 use crate::signal::{self, Signal, SignalStream};
@@ -29,8 +32,13 @@ type PidFd = crate::net::AsyncFd<std::os::fd::OwnedFd>;
 /// taken, as pipes of the loop. Read what a child writes before waiting for its end: a child whose
 /// pipe is full waits for its reader.
 ///
-/// Dropping it lets the child run on; it is reaped when it ends, so no zombie is left. With
-/// [`kill_on_drop`](Subprocess::kill_on_drop) the child is killed.
+/// It belongs to the loop on which it was made. Dropping it lets the child run on; it is reaped when it
+/// ends, so no zombie is left: by its loop, or if that has gone, when the next child is started. With
+/// [`kill_on_drop`](Subprocess::kill_on_drop) the child is killed, and reaped without delay, whatever
+/// has become of its loop.
+///
+/// Where a process ignores `SIGCHLD`, the system reaps its children and keeps no exit status. They run
+/// all the same; waiting for one ends when it does, with `ECHILD`.
 ///
 /// ```
 /// use std::process::{Command, Stdio};
@@ -56,6 +64,8 @@ pub struct Subprocess {
     pub stderr: Option<PipeReader>,
     /// `None` once it was left to be reaped.
     running: Option<Running>,
+    /// The loop that it was made on.
+    id: LoopId,
     kill_on_drop: bool,
 }
 
@@ -66,11 +76,13 @@ struct Running {
 }
 
 /// A child that is reaped, whatever becomes of those who wait for it: dropping this leaves it to the
-/// next start of a child.
+/// next start of a child, or to a thread if it was killed.
 struct Reaped {
     /// `None` only while this is dropped.
     child: Option<Child>,
     fate: Fate,
+    /// It was killed, so it ends at once.
+    killed: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -87,10 +99,13 @@ enum End {
     PidFd(PidFd),
     /// Any child's end; then one looks.
     Signal(SignalStream),
+    /// The system has reaped it already, since `SIGCHLD` is ignored.
+    #[cfg(target_os = "linux")]
+    Seen,
 }
 
 impl Subprocess {
-    /// Starts the process that `command` describes, for the current loop.
+    /// Starts the process that `command` describes, for the current loop, which it belongs to.
     ///
     /// # Errors
     ///
@@ -111,15 +126,10 @@ impl Subprocess {
         let end = early.map_or_else(|| End::of(&child), |signals| Ok(End::Signal(signals)));
         match pipes(&mut child).and_then(|pipes| Ok((pipes, end?))) {
             Ok(((stdin, stdout, stderr), end)) => {
-                let child = Reaped { child: Some(child), fate: Fate::Unknown };
-                let running = Running { child, end };
-                Ok(Subprocess {
-                    stdin,
-                    stdout,
-                    stderr,
-                    running: Some(running),
-                    kill_on_drop: false,
-                })
+                let child = Reaped { child: Some(child), fate: Fate::Unknown, killed: false };
+                let running = Some(Running { child, end });
+                let id = on_current(|core| core.id());
+                Ok(Subprocess { stdin, stdout, stderr, running, id, kill_on_drop: false })
             }
             Err(error) => {
                 // Started, but it cannot be watched.
@@ -159,9 +169,8 @@ impl Subprocess {
     ///
     /// `InvalidInput` if it has ended and that is known here; what the system says, which is `ESRCH`
     /// if somebody else has reaped it; `Unsupported` for real-time signals.
-    #[cfg(target_os = "linux")]
     pub fn send_signal(&self, signal: Signal) -> io::Result<()> {
-        let signal = rustix::process::Signal::from_named_raw(signal.number());
+        let signal = RawSignal::from_named_raw(signal.number());
         let signal = signal.ok_or(io::ErrorKind::Unsupported)?;
         match &self.running {
             Some(running) if running.child.is_unknown() => running.signal(signal),
@@ -216,11 +225,15 @@ impl Subprocess {
     /// Waits for the child's end in the background and calls `callback` with its status, once.
     /// Tornado: `set_exit_callback`.
     ///
-    /// The pipes have to be taken before; those that are left are closed now.
+    /// It is called by the child's own loop, which need not be the current one nor run now; never inside
+    /// this call, and not at all if that loop is closed before. On another thread than that loop's it is
+    /// told an error. The pipes have to be taken before; those that are left are closed now.
+    #[track_caller]
     pub fn set_exit_callback(self, callback: impl FnOnce(io::Result<ExitStatus>) + 'static) {
         let mut child = self;
         (child.stdin, child.stdout, child.stderr) = (None, None, None);
-        start(async move { callback(child.wait_for_exit().await) });
+        let io_loop = IoLoop::of(child.id).unwrap_or_else(IoLoop::current);
+        drop(io_loop.spawn(async move { callback(child.wait_for_exit().await) }));
     }
 }
 
@@ -230,7 +243,7 @@ impl Reaped {
     }
 
     fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        let lost = rustix::io::Errno::CHILD;
+        let lost = Errno::CHILD;
         match (self.fate, &mut self.child) {
             (Fate::Ended(status), _) => Ok(Some(status)),
             (Fate::Lost, _) | (Fate::Unknown, None) => Err(lost.into()),
@@ -252,7 +265,7 @@ impl Reaped {
 impl Drop for Reaped {
     fn drop(&mut self) {
         if let (Fate::Unknown, Some(child)) = (self.fate, self.child.take()) {
-            ORPHANS.lock().unwrap_or_else(PoisonError::into_inner).push(child);
+            reap_later(child, self.killed);
         }
     }
 }
@@ -267,6 +280,8 @@ impl Running {
         match end {
             #[cfg(target_os = "linux")]
             End::PidFd(pidfd) => pidfd.poll_read_with(cx, |_| look()),
+            #[cfg(target_os = "linux")]
+            End::Seen => Poll::Ready(look()),
             End::Signal(signals) => loop {
                 match look() {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -278,29 +293,25 @@ impl Running {
         }
     }
 
-    /// By its pidfd, which is nobody else's, although its number may be.
-    #[cfg(target_os = "linux")]
-    fn signal(&self, signal: rustix::process::Signal) -> io::Result<()> {
-        use rustix::process::{Pid, kill_process, pidfd_send_signal};
+    /// By its pidfd, which is nobody else's, although its number may be; elsewhere by its number, which
+    /// is nobody else's until it is reaped here.
+    fn signal(&self, signal: RawSignal) -> io::Result<()> {
         match (&self.end, &self.child.child) {
-            (End::PidFd(pidfd), _) => Ok(pidfd_send_signal(pidfd, signal)?),
+            #[cfg(target_os = "linux")]
+            (End::PidFd(pidfd), _) => Ok(rustix::process::pidfd_send_signal(pidfd, signal)?),
+            #[cfg(target_os = "linux")]
+            (End::Seen, _) => Err(Errno::SRCH.into()),
             (End::Signal(_), Some(child)) => Ok(kill_process(Pid::from_child(child), signal)?),
             (End::Signal(_), None) => Ok(()),
         }
     }
 
-    #[cfg(target_os = "linux")]
     fn kill(&mut self) -> io::Result<()> {
-        let gone = rustix::io::Errno::SRCH.raw_os_error();
-        match self.signal(rustix::process::Signal::KILL) {
-            Err(error) if error.raw_os_error() == Some(gone) => Ok(()),
+        self.child.killed = true;
+        match self.signal(RawSignal::KILL) {
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(()),
             killed => killed,
         }
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn kill(&mut self) -> io::Result<()> {
-        self.child.child.as_mut().map_or(Ok(()), Child::kill)
     }
 }
 
@@ -308,9 +319,12 @@ impl End {
     #[cfg(target_os = "linux")]
     fn of(child: &Child) -> io::Result<End> {
         use crate::ioloop::Interest;
-        use rustix::process::{Pid, PidfdFlags, pidfd_open};
-        let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-        PidFd::with_interest(pidfd, Interest::READ).map(End::PidFd)
+        use rustix::process::{PidfdFlags, pidfd_open};
+        match pidfd_open(Pid::from_child(child), PidfdFlags::empty()) {
+            Ok(pidfd) => PidFd::with_interest(pidfd, Interest::READ).map(End::PidFd),
+            Err(Errno::SRCH) => Ok(End::Seen),
+            Err(error) => Err(error.into()),
+        }
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -345,8 +359,25 @@ fn has_pidfds() -> bool {
     false
 }
 
-/// Children that nobody waits for and whose loop has gone; looked at when the next is started.
+/// Children that nobody waits for and whose loop does not run; looked at when the next is started.
 static ORPHANS: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+
+/// A child that ends at once has a thread that waits for that.
+fn reap_later(child: Child, ends_at_once: bool) {
+    let pid = Pid::from_child(&child);
+    ORPHANS.lock().unwrap_or_else(PoisonError::into_inner).push(child);
+    if !ends_at_once {
+        return;
+    }
+    let wait = move || {
+        // Leaves the child to `reap_orphans`: only who holds the list knows whose the number is.
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let _ = retry_on_intr(|| waitid(WaitId::Pid(pid), ended));
+        reap_orphans();
+    };
+    // If there are too many threads, the next start of a child has to do.
+    let _ = thread::Builder::new().name("waterspout-reaper".into()).spawn(wait);
+}
 
 fn reap_orphans() {
     let mut orphans = ORPHANS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -362,10 +393,10 @@ impl Drop for Subprocess {
         if self.kill_on_drop {
             let _ = running.kill();
         }
-        // The loop reaps it when it ends. If that is another loop, or it is closed before, the child
-        // becomes an orphan.
-        if IoLoop::try_current().is_some_and(|io_loop| !io_loop.core().is_closed()) {
-            start(async move { poll_fn(|cx| running.poll_exit(cx)).await.map(drop) });
+        // Its loop reaps it when it ends. If that does not run, or is closed before, the child becomes
+        // an orphan.
+        if let Some(io_loop) = IoLoop::running().filter(|io_loop| io_loop.core().id() == self.id) {
+            drop(io_loop.spawn(async move { poll_fn(|cx| running.poll_exit(cx)).await.map(drop) }));
         }
     }
 }
@@ -379,8 +410,8 @@ impl fmt::Debug for Subprocess {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coroutine::{Coroutine, moment, with_timeout};
-    use rustix::process::{Pid, Signal as RawSignal, WaitOptions, kill_process, waitpid};
+    use crate::coroutine::{Coroutine, moment, start, with_timeout};
+    use rustix::process::{WaitOptions, waitpid};
     use std::os::unix::process::ExitStatusExt;
     use std::time::Duration;
 
