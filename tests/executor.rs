@@ -71,6 +71,50 @@ async fn shutdown_finishes_what_was_submitted_and_takes_no_more() {
     assert!(refused.to_string().contains("was shut down"), "{refused}");
 }
 
+#[waterspout::test(timeout = 60)]
+async fn jobs_that_shut_their_executor_down_wait_for_the_others() {
+    let executor = Executor::builder().threads(3).build();
+    let (open, wait) = gate();
+    let (done, is_done) = mpsc::channel();
+    let (begun, begins) = mpsc::channel();
+    let slow = executor.run(move || {
+        begun.send(()).unwrap();
+        wait();
+        done.send(()).unwrap();
+    });
+    begins.recv().unwrap();
+    let is_done = Arc::new(std::sync::Mutex::new(is_done));
+    // Two at once, of which none waits for the other.
+    let shutting: Vec<_> = (0..2)
+        .map(|_| {
+            let (inner, is_done) = (executor.clone(), is_done.clone());
+            executor.run(move || {
+                inner.shutdown();
+                let _ = is_done.lock().unwrap().try_recv();
+                inner.threads()
+            })
+        })
+        .collect();
+    while executor.counters().submitted < 3 || executor.counters().queued > 0 {
+        moment().await;
+    }
+    assert!(!shutting.iter().any(|job| job.done()));
+    open.send(()).unwrap();
+    for job in shutting {
+        assert!(job.await <= 2, "the slow one has ended");
+    }
+    slow.await;
+    executor.shutdown();
+    assert_eq!(executor.threads(), 0);
+    // The only thread, and another executor's job.
+    let executor = Executor::builder().threads(1).build();
+    let inner = executor.clone();
+    executor.run(move || inner.shutdown()).await;
+    let (outer, inner) = (Executor::builder().build(), Executor::builder().build());
+    inner.run(|| ()).await;
+    outer.run(move || inner.shutdown()).await;
+}
+
 #[waterspout::test]
 async fn what_is_abandoned_never_runs_and_its_awaiter_is_told() {
     let executor = Executor::builder().threads(1).build();

@@ -1,5 +1,6 @@
 //! `bind_sockets`, `bind_unix_socket`, `is_valid_ip` and the resolvers.
 
+mod child;
 mod common;
 
 use std::cell::{Cell, RefCell};
@@ -15,7 +16,7 @@ use std::os::unix::net as unix;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use common::{LOOPBACK, kind, link_local, open};
@@ -433,6 +434,38 @@ async fn the_system_finds_localhost() {
     assert!(found.iter().all(|found| found.ip().is_loopback() && found.port() == 80), "{found:?}");
     assert!(ThreadedResolver.resolve("no such name", 80).await.is_err());
     assert!(ThreadedResolver.resolve("nul\0", 80).await.is_err());
+}
+
+#[test]
+fn a_lookup_waits_for_no_other_work_and_work_may_wait_for_lookups() {
+    child::alone("a_lookup_waits_for_no_other_work_and_work_may_wait_for_lookups", || {
+        let io_loop = IoLoop::new().unwrap();
+        let all = 2 * 5 * std::thread::available_parallelism().unwrap().get();
+        let look_ups = || async {
+            // Work that waits for a look-up, on every thread there is and more.
+            let handle = IoLoop::current().handle();
+            let work: Vec<_> = (0..all)
+                .map(|_| {
+                    let handle = handle.clone();
+                    let look_up = || async { ThreadedResolver.resolve("localhost", 80).await };
+                    Executor::shared().run(move || handle.run_sync(look_up).unwrap().unwrap())
+                })
+                .collect();
+            for work in work {
+                assert!(!work.await.is_empty());
+            }
+            // Work that does not end before the look-up.
+            let (go_on, busy) = mpsc::channel::<()>();
+            let busy = Arc::new(Mutex::new(busy));
+            for _ in 0..all {
+                let busy = busy.clone();
+                drop(IoLoop::current().run_in_executor(move || busy.lock().unwrap().recv()));
+            }
+            assert!(!ThreadedResolver.resolve("localhost", 80).await.unwrap().is_empty());
+            drop(go_on);
+        };
+        io_loop.run_sync_timeout(Duration::from_secs(60), look_ups).unwrap();
+    });
 }
 
 #[waterspout::test]

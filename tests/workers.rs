@@ -2,13 +2,13 @@
 
 mod child;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::net::{self, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal as RawSignal, kill_process};
 use waterspout::IoLoop;
@@ -96,6 +96,8 @@ fn there_is_at_least_one_worker() {
 #[cfg(target_os = "linux")]
 #[test]
 fn pinned_workers_stay_on_one_cpu_each() {
+    use std::collections::BTreeMap;
+
     use rustix::thread::{CpuSet, sched_getaffinity};
     let cpus = || {
         let set = sched_getaffinity(None).unwrap();
@@ -181,6 +183,42 @@ fn a_worker_that_panics_each_time_before_it_has_begun_is_given_up() {
     assert!(matches!(error, WorkersError::TooManyRestarts(_)), "{error:?}");
     assert!(error.to_string().contains("panicked: not again"), "{error}");
     assert_eq!(lives.load(Ordering::SeqCst), 6);
+}
+
+#[test]
+fn a_worker_that_fails_at_once_is_started_again_after_a_pause_that_grows() {
+    let lives = Arc::new(Mutex::new(Vec::new()));
+    let counts = lives.clone();
+    let workers = Workers::new().count(1).max_restarts(4);
+    let result = workers.run_until(pending, move |_| {
+        counts.lock().unwrap().push(Instant::now());
+        async { Err::<(), _>("at once") }
+    });
+    assert!(matches!(result, Err(WorkersError::TooManyRestarts(_))), "{result:?}");
+    let lives = lives.lock().unwrap();
+    let pauses: Vec<_> = lives.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses.len(), 4);
+    for (pause, least) in pauses.iter().zip([10, 20, 40, 80]) {
+        assert!(*pause >= Duration::from_millis(least), "{pauses:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_pauses_ends_with_the_others() {
+    let lives = Arc::new(AtomicUsize::new(0));
+    let counts = lives.clone();
+    let (failed, reports) = reports();
+    // The tenth pause lasts a second, and nobody waits for its end.
+    let result = Workers::new().count(1).run_until(
+        || all_of(9, reports),
+        move |worker: Worker| {
+            counts.fetch_add(1, Ordering::SeqCst);
+            let _ = failed.try_send(worker.id());
+            async { Err::<(), _>("at once") }
+        },
+    );
+    result.unwrap();
+    assert!(lives.load(Ordering::SeqCst) <= 10);
 }
 
 #[test]

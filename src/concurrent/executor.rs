@@ -4,9 +4,11 @@
 //! seconds. It knows no loop: how a coroutine waits for the work is
 //! [`run_in_executor`](crate::IoLoop::run_in_executor)'s affair.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::ptr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -43,11 +45,16 @@ impl Drop for Owner {
     }
 }
 
+thread_local! {
+    /// The pool whose thread this is, by its address; it outlives its threads.
+    static OWN_POOL: Cell<*const Pool> = const { Cell::new(ptr::null()) };
+}
+
 struct Pool {
     state: Mutex<State>,
     /// There is work, or no more will come.
     work: Condvar,
-    /// A thread has ended.
+    /// A thread has ended, or waits for the others to end.
     ended: Condvar,
     threads: usize,
     queue: usize,
@@ -61,6 +68,8 @@ struct State {
     idle: usize,
     /// Those that run a job.
     busy: usize,
+    /// Those whose job waits in `shutdown`, for which nobody else waits there.
+    leaving: usize,
     closed: bool,
     submitted: u64,
     refused: u64,
@@ -159,14 +168,20 @@ impl Executor {
 
     /// Takes on no more work, finishes what was submitted, and blocks until its threads have ended.
     ///
-    /// For the end of a program; a loop's thread stands still meanwhile.
+    /// For the end of a program; a loop's thread stands still meanwhile. A job of this executor may call
+    /// it, too: it waits for all the others but those that do the same. (Jobs of two executors that
+    /// shut each other down wait for ever.)
     pub fn shutdown(&self) {
         let pool = &self.owner.0;
         pool.close();
+        let is_own = ptr::eq(OWN_POOL.get(), Arc::as_ptr(pool));
         let mut state = pool.lock();
-        while state.threads > 0 {
+        state.leaving += usize::from(is_own);
+        pool.ended.notify_all();
+        while state.threads > if is_own { state.leaving } else { 0 } {
             state = pool.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.leaving -= usize::from(is_own);
     }
 
     /// Takes on no more work and drops what no thread has begun; does not wait for what one has. Whoever
@@ -237,6 +252,7 @@ impl Pool {
 
     /// A thread's life.
     fn work(&self) {
+        OWN_POOL.set(self);
         let mut state = self.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {

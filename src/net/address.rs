@@ -9,17 +9,19 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net as unix;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use futures::FutureExt;
 
+use crate::concurrent::Executor;
 use crate::error::ExcInfo;
-use crate::ioloop::IoLoop;
+use crate::ioloop::on_current;
 
 /// Something that names one or more socket addresses.
 ///
 /// Numeric addresses are used as they are; one of IPv6 may be in brackets, and may name the
 /// interface that it is reached by, as in `fe80::1%eth0` or `[fe80::1%eth0]:80`. A name is looked up
-/// (`getaddrinfo`) on a thread of the loop's executor, so that the loop does not stand still. The
+/// as [`ThreadedResolver`](super::ThreadedResolver) does it, so that the loop does not stand still. The
 /// counterpart of [`std::net::ToSocketAddrs`]; it cannot be implemented outside of this crate.
 pub trait ToSocketAddrs: sealed::Sealed {}
 
@@ -45,14 +47,28 @@ mod sealed {
 use sealed::Sealed;
 pub(super) use sealed::Target;
 
-/// Asks the system for the addresses of `host`, on a thread of the loop's executor.
+/// The threads that look names up, unless the loop was given an executor. They are nobody else's: a
+/// look-up would wait behind all the other work, and work that waits for a look-up would never end once
+/// it has all the threads.
+fn pool() -> Executor {
+    static POOL: OnceLock<Executor> = OnceLock::new();
+    let make = || Executor::builder().threads(LOOK_UPS).name("waterspout-resolver").build();
+    POOL.get_or_init(make).clone()
+}
+
+/// So many look-ups of a process run at the same time: a name server that does not answer keeps each
+/// for half a minute.
+const LOOK_UPS: usize = 64;
+
+/// Asks the system for the addresses of `host`, on another thread.
 ///
 /// The system cannot be told to stop looking, so an answer that is not waited for any more keeps its
 /// thread until it has come.
 pub(super) async fn look_up(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     let look_up = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
     // Nobody else can want the answer.
-    let looking = IoLoop::current().run_in_executor(look_up).cancel_on_drop();
+    let executor = on_current(|core| core.executor.borrow().clone()).unwrap_or_else(pool);
+    let looking = executor.run(look_up).cancel_on_drop();
     let found = AssertUnwindSafe(looking).catch_unwind().await;
     // The executor may refuse the work, which is no reason to end who wants an address.
     found.unwrap_or_else(|panic| Err(io::Error::other(ExcInfo::from_panic(&*panic))))

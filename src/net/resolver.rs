@@ -68,10 +68,14 @@ pub(super) async fn resolve_with(
     Ok(addresses)
 }
 
-/// Asks the system (`getaddrinfo`) on a thread of the loop's executor. Tornado: `ThreadedResolver`.
+/// Asks the system (`getaddrinfo`) on another thread. Tornado: `ThreadedResolver`.
+///
+/// The threads are for look-ups alone, up to 64 in the process, so that no look-up waits for other
+/// work. On a loop that was given an executor by
+/// [`set_default_executor`](crate::IoLoop::set_default_executor) they are that one's.
 ///
 /// The system cannot be told to stop looking, so an answer that is not waited for any more keeps its
-/// thread until it has come. What the executor refuses to do is an error of the look-up.
+/// thread until it has come. What an executor refuses to do is an error of the look-up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ThreadedResolver;
 

@@ -276,7 +276,8 @@ impl Running {
         if let Fate::Ended(status) = child.fate {
             return Poll::Ready(Ok(status));
         }
-        let mut look = || child.try_wait()?.ok_or_else(|| io::ErrorKind::WouldBlock.into());
+        let mut look =
+            || child.try_wait()?.ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock));
         match end {
             #[cfg(target_os = "linux")]
             End::PidFd(pidfd) => pidfd.poll_read_with(cx, |_| look()),

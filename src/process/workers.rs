@@ -13,13 +13,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::{Either, ready, select};
 use futures::stream::{self, Stream, StreamExt, once};
 
 use crate::concurrent::{ExcInfo, Receiver, Sender, channel};
-use crate::coroutine::{CancelToken, Outcome, sleep, start};
+use crate::coroutine::{CancelToken, Outcome, sleep, start, with_timeout};
 use crate::error::RunError;
 use crate::ioloop::{IoLoop, LoopHandle};
 use crate::report;
@@ -27,6 +27,13 @@ use crate::signal::{self, Signal};
 
 /// A loop that runs at all stops in a moment; on a busy machine that may last.
 const TIME_TO_STOP: Duration = Duration::from_secs(5);
+
+/// A worker that fails sooner is started again after a pause...
+const SOON: Duration = Duration::from_secs(1);
+/// ...of this length, which doubles each time...
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+/// ...up to this one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How many threads can run at the same time. Tornado: `cpu_count`.
 pub fn cpu_count() -> usize {
@@ -146,6 +153,9 @@ impl Workers {
     }
 
     /// How often, in all, workers that failed are started again: 100 unless told, as in Tornado.
+    ///
+    /// One that fails within a second is started again after a pause of 10 ms, which doubles each time,
+    /// up to a second: what fails at once would keep a core busy with failing otherwise.
     #[must_use]
     pub fn max_restarts(mut self, restarts: usize) -> Workers {
         self.max_restarts = restarts;
@@ -246,6 +256,8 @@ struct Watch<W> {
     stops: Vec<Option<Sender<()>>>,
     /// The loops of those that run, to be stopped if that does not help.
     handles: Vec<Option<LoopHandle>>,
+    /// When each was started, after which pause.
+    begun: Vec<(Instant, Duration)>,
     alive: usize,
     restarts: usize,
     /// They were asked to end.
@@ -264,6 +276,7 @@ where
         let (sender, news) = channel(2 * workers.count + 2);
         let stops = (0..workers.count).map(|_| None).collect();
         let handles = vec![None; workers.count];
+        let begun = vec![(Instant::now(), Duration::ZERO); workers.count];
         let work = Arc::new(work);
         Watch {
             workers,
@@ -272,6 +285,7 @@ where
             news,
             stops,
             handles,
+            begun,
             alive: 0,
             restarts: 0,
             stopping: false,
@@ -285,7 +299,7 @@ where
     ) -> Result<(), WorkersError> {
         let mut outcome = Ok(());
         for id in 0..self.workers.count {
-            if let Err(error) = self.start(id) {
+            if let Err(error) = self.start(id, Duration::ZERO) {
                 outcome = Err(WorkersError::Start(error));
                 break;
             }
@@ -315,8 +329,8 @@ where
         }
     }
 
-    /// Starts the thread of a worker.
-    fn start(&mut self, id: usize) -> io::Result<()> {
+    /// Starts the thread of a worker, which begins after a pause.
+    fn start(&mut self, id: usize, pause: Duration) -> io::Result<()> {
         let (work, sender) = (self.work.clone(), self.sender.clone());
         let (stop, stopped) = channel(1);
         let pinned = self.workers.pinned;
@@ -325,11 +339,12 @@ where
             if pinned {
                 pin_to_cpu(id);
             }
-            let ended = live(id, &*work, &sender, stopped);
+            let ended = live(id, pause, &*work, &sender, stopped);
             // The other side has room for it, or has gone.
             let _ = sender.try_send(News::Ended(id, ended));
         })?;
         self.stops[id] = Some(stop);
+        self.begun[id] = (Instant::now(), pause);
         self.alive += 1;
         Ok(())
     }
@@ -360,7 +375,9 @@ where
                     return Err(WorkersError::TooManyRestarts(info));
                 }
                 report::error(format_args!("worker {id} failed and is started again: {info}"));
-                self.start(id).map_err(WorkersError::Start)
+                let (begun, pause) = self.begun[id];
+                let pause = pause_after(pause, begun.elapsed().saturating_sub(pause));
+                self.start(id, pause).map_err(WorkersError::Start)
             }
         }
     }
@@ -391,9 +408,18 @@ where
     }
 }
 
+/// How long a worker pauses that lived so long after the last pause.
+fn pause_after(pause: Duration, lived: Duration) -> Duration {
+    if lived >= SOON {
+        return Duration::ZERO;
+    }
+    (2 * pause).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+}
+
 /// A worker's life, on its thread, until it is done or asked to end.
 fn live<W, F>(
     id: usize,
+    pause: Duration,
     work: &W,
     sender: &Sender<News>,
     mut stopped: Receiver<()>,
@@ -404,6 +430,13 @@ where
 {
     let io_loop = IoLoop::new().map_err(Ending::NotStarted)?;
     let _ = sender.try_send(News::Running(id, io_loop.handle()));
+    if !pause.is_zero() {
+        // To end before it has begun, or to be stopped, is all the same to it.
+        let paused = io_loop.run_sync(|| with_timeout(pause, stopped.recv()));
+        if !matches!(paused, Ok(Err(_))) {
+            return Ok(());
+        }
+    }
     let lived = catch_unwind(AssertUnwindSafe(|| {
         io_loop.run_sync(|| {
             let stop = CancelToken::new();
@@ -446,3 +479,21 @@ fn pin_to_cpu(id: usize) {
 
 #[cfg(not(target_os = "linux"))]
 fn pin_to_cpu(_: usize) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_fails_at_once_pauses_longer_each_time_and_who_lived_does_not() {
+        let mut pause = Duration::ZERO;
+        let pauses: Vec<u128> = std::iter::repeat_with(|| {
+            pause = pause_after(pause, Duration::from_millis(3));
+            pause.as_millis()
+        })
+        .take(9)
+        .collect();
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        assert_eq!(pause_after(pause, Duration::from_secs(1)), Duration::ZERO);
+    }
+}
