@@ -888,6 +888,24 @@ fn a_long_turn_looks_at_sockets_and_timers_after_64_entries() {
 }
 
 #[test]
+fn a_turn_of_no_more_than_64_entries_is_not_interrupted() {
+    let (io_loop, count) = (virtual_loop(), Count::default());
+    let (called, at_call) = count.noting();
+    // A turn of 40 leaves no room for another 40 before the loop looks up.
+    (0..40).for_each(|_| io_loop.add_callback(|| ()));
+    let inner = io_loop.clone();
+    io_loop.add_callback(move || {
+        let innermost = inner.clone();
+        inner.add_callback(move || {
+            innermost.call_later(Duration::ZERO, at_call);
+        });
+        (0..40).for_each(|_| inner.add_callback(count.counting(Duration::ZERO)));
+    });
+    io_loop.run_sync(|| sleep(SECOND)).unwrap();
+    assert_eq!(called.get(), Some(40));
+}
+
+#[test]
 fn slow_entries_do_not_keep_sockets_and_timers_waiting() {
     let slow = Duration::from_millis(2);
     let seen = run_before(&IoLoop::new().unwrap(), |count| {
