@@ -5,6 +5,7 @@ mod common;
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::error::Error;
 use std::pin::pin;
 use std::rc::Rc;
@@ -1228,33 +1229,68 @@ fn who_begins_to_get_while_items_are_compared_gets_one() {
     assert!(told.is_empty(), "{told:?}");
 }
 
+/// What an order does at its next comparisons, one after the other.
+#[derive(Clone, Default)]
+struct Orders(Rc<RefCell<VecDeque<Order>>>);
+
+type Order = Box<dyn FnOnce()>;
+
+impl Orders {
+    fn next(&self, order: impl FnOnce() + 'static) {
+        self.0.borrow_mut().push_back(Box::new(order));
+    }
+
+    fn item(&self, n: u32) -> Ranked {
+        let orders = self.clone();
+        Ranked(
+            n,
+            Rc::new(move || {
+                let order = orders.0.borrow_mut().pop_front();
+                order.into_iter().for_each(|order| order());
+            }),
+        )
+    }
+}
+
+#[test]
+fn who_begins_to_get_while_another_gets_is_not_left_waiting() {
+    let told = reported(async || {
+        let (queue, orders) = (PriorityQueue::new(0), Orders::default());
+        (1..=4).for_each(|n| queue.put_nowait(orders.item(n)).unwrap());
+        let getter: Rc<RefCell<Option<Coroutine<_>>>> = Rc::default();
+        orders.next({
+            let (queue, getter) = (queue.clone(), getter.clone());
+            move || {
+                let got = start(queue.get());
+                assert!(!got.done());
+                *getter.borrow_mut() = Some(got);
+            }
+        });
+        assert_eq!(queue.get_nowait().ok().map(|item| item.0), Some(1));
+        let got = getter.take().expect("it was compared").await.ok().map(|item| item.0);
+        assert_eq!((got, numbers(&queue)), (Some(2), vec![3, 4]));
+    });
+    assert!(told.is_empty(), "{told:?}");
+}
+
 #[test]
 fn who_stops_getting_while_items_are_compared_loses_none() {
     let told = reported(async || {
-        let queue = PriorityQueue::new(0);
-        let goes: Rc<RefCell<Option<Coroutine<_>>>> = Rc::default();
-        let order: Rc<dyn Fn()> = Rc::new({
-            let goes = goes.clone();
-            move || {
-                if let Some(goes) = goes.take() {
-                    goes.cancel();
-                }
-            }
+        let (queue, orders) = (PriorityQueue::new(0), Orders::default());
+        (1..=3).for_each(|n| queue.put_nowait(orders.item(n)).unwrap());
+        let getter: Rc<RefCell<Option<Coroutine<_>>>> = Rc::default();
+        // While it is put, and then while it is found for whom.
+        orders.next({
+            let (queue, getter) = (queue.clone(), getter.clone());
+            move || *getter.borrow_mut() = Some(start(queue.get()))
         });
-        for n in [3, 1, 2] {
-            queue.put_nowait(Ranked(n, order.clone())).unwrap();
-        }
-        // It is given an item, and gives it back while that is compared.
-        let first = start(queue.get());
-        assert_eq!(first.await.ok().map(|item| item.0), Some(1));
-        let empty = PriorityQueue::new(0);
-        *goes.borrow_mut() = Some(start(empty.get()));
-        empty.put_nowait(Ranked(5, order.clone())).unwrap();
-        empty.put_nowait(Ranked(4, order.clone())).unwrap();
-        goes.take();
-        assert_eq!(numbers(&queue), [2, 3]);
-        let left = numbers(&empty);
-        assert!(left.contains(&4), "{left:?}");
+        orders.next({
+            let getter = getter.clone();
+            move || getter.take().expect("it waits").cancel()
+        });
+        queue.put_nowait(orders.item(4)).unwrap();
+        assert!(getter.borrow().is_none() && orders.0.borrow().is_empty());
+        assert_eq!(numbers(&queue), [1, 2, 3, 4]);
     });
     assert!(told.is_empty(), "{told:?}");
 }

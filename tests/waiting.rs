@@ -18,7 +18,7 @@ use waterspout::iostream::IoStream;
 use waterspout::locks::{BoundedSemaphore, Condition, Event, Lock, Semaphore};
 use waterspout::net::{
     CachingResolver, OverrideResolver, Resolver, TcpClient, TcpListener, TcpServer, TcpStream,
-    UdpSocket, UnixStream,
+    UdpSocket, UnixListener, UnixStream,
 };
 use waterspout::process::Subprocess;
 use waterspout::queues::{LifoQueue, PriorityQueue, Queue};
@@ -217,6 +217,20 @@ fn whoever_waits_for_a_stream_says_where() {
         let listed = IoLoop::current().coroutines();
         let sends = listed.iter().find(|info| info.started_at.line() == line).unwrap();
         assert_eq!(sends.waiting_at, Some(sends.started_at), "what sends in the background");
+    });
+}
+
+#[test]
+fn whoever_waits_for_connections_says_where() {
+    run(async || {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        waits!("TcpListener::accept", listener.accept());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        waits!("TcpListener::incoming", listener.incoming().next());
+        let path = std::env::temp_dir().join(format!("waterspout-waiting-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        waits!("UnixListener::incoming", listener.incoming().next());
     });
 }
 

@@ -84,7 +84,10 @@ pub struct CoroutineInfo {
     pub name: &'static str,
     /// Where it was started.
     pub started_at: &'static Location<'static>,
-    /// The place of the `sleep`, `moment` or other await that it is suspended in, if that told.
+    /// The line in which its user waits: of the call of this crate that gave the future which is
+    /// awaited, `lock.acquire()` say. A coroutine that is awaited is told by where it was started, a
+    /// promise's future and a stream (`queue.next()`) by where they were made. `None` before its first
+    /// step, or if what it awaits is of another crate and awaits nothing of this one.
     pub waiting_at: Option<&'static Location<'static>>,
 }
 
