@@ -24,7 +24,6 @@ use std::time::Duration;
 use futures::AsyncWriteExt;
 use waterspout::iostream::IoStream;
 use waterspout::locks::Lock;
-use waterspout::net::UnixStream;
 use waterspout::queues::Queue;
 use waterspout::{IoLoop, coroutine, testing};
 
@@ -214,9 +213,11 @@ async fn timer_fire(n: u64) {
 
 /// A byte through the kernel: the selector reports it, and who waited for it reads it.
 ///
-/// The buffer has room for more, so that the read shows that nothing is left, and the next one waits.
+/// The buffer has room for more, so that the read shows that nothing is left (over TCP it does), and the
+/// next one waits.
 async fn readiness(n: u64) {
-    let (here, there) = UnixStream::pair().expect("a pair");
+    let (here, there) = testing::tcp_pair().await.expect("a pair");
+    here.set_nodelay(true).expect("an option of TCP");
     for _ in 0..n {
         here.write_all(&[1]).await.expect("written");
         assert_eq!(there.read(&mut [0; 16]).await.expect("read"), 1);

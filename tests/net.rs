@@ -1292,6 +1292,98 @@ async fn an_echo_needs_no_eagain_and_no_wake_from_afar() {
     }
 }
 
+#[waterspout::test]
+async fn a_short_write_needs_no_eagain_to_wait() {
+    let (here, there) = tcp_pair().await;
+    let (bytes, mut written) = (vec![1; 64 << 20], 0);
+    let before = counters().would_block;
+    while let Poll::Ready(n) = poll_once(pin!(here.write(&bytes[written..]))).await {
+        written += n.unwrap();
+    }
+    assert!(POLL || counters().would_block == before);
+    let writing = coroutine::start(async move { here.write(b"more").await });
+    let mut left = written;
+    while left > 0 {
+        left -= there.read(&mut vec![0; left]).await.unwrap();
+    }
+    assert_eq!(with_timeout(SOON, writing).await.expect("it is woken").unwrap(), 4);
+}
+
+/// The budget of a resumption ends between two reads: what is there is read by the next one.
+#[waterspout::test]
+async fn reading_goes_on_where_a_budget_has_ended() {
+    let (here, there) = tcp_pair().await;
+    here.write_all(&pattern(1000)).await.unwrap();
+    edges_come().await;
+    let reading = coroutine::start(async move {
+        let mut got = Vec::new();
+        for _ in 0..1000 {
+            let mut byte = [0];
+            there.read_exact(&mut byte).await.unwrap();
+            got.extend(byte);
+        }
+        got
+    });
+    assert_eq!(with_timeout(SOON, reading).await.expect("it goes on"), pattern(1000));
+}
+
+#[waterspout::test]
+async fn a_read_that_runs_out_of_time_costs_no_resumption() {
+    let (here, _there) = tcp_pair().await;
+    let resumed = Rc::new(Cell::new(0));
+    let count = resumed.clone();
+    let reading = coroutine::start(async move {
+        let mut buf = [0; 8];
+        let mut read = Box::pin(with_timeout(Duration::from_millis(1), here.read(&mut buf)));
+        let timed_out = poll_fn(|cx| {
+            count.set(count.get() + 1);
+            read.as_mut().poll(cx)
+        });
+        assert!(timed_out.await.is_err());
+        drop(read);
+        // It stays, to be resumed if there were a reason.
+        poll_fn::<(), _>(|_| {
+            count.set(count.get() + 1);
+            Poll::Pending
+        })
+        .await;
+    });
+    sleep(Duration::from_millis(5)).await;
+    turns(5).await;
+    assert_eq!(resumed.get(), 3, "at first, at its end, and once by itself");
+    drop(reading);
+}
+
+/// Each is found among the others without looking through all of them.
+#[waterspout::test(timeout = 30.0)]
+async fn fifty_thousand_acceptors_come_and_go_on_one_listener() {
+    const MANY: usize = 50_000;
+    let listener = Rc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let group = coroutine::TaskGroup::new();
+    let accepted = Rc::new(Cell::new(0));
+    for _ in 0..MANY {
+        let (listener, accepted) = (listener.clone(), accepted.clone());
+        group.start(async move {
+            listener.accept().await?;
+            accepted.set(accepted.get() + 1);
+            io::Result::Ok(())
+        });
+    }
+    let address = listener.local_addr().unwrap();
+    let mut clients = Vec::new();
+    for n in 1..=5 {
+        clients.push(TcpStream::connect(address).await.unwrap());
+        while accepted.get() < n {
+            moment().await;
+        }
+    }
+    drop(group);
+    edges_come().await;
+    assert_eq!(accepted.get(), 5);
+    let _client = TcpStream::connect(address).await.unwrap();
+    listener.accept().await.unwrap();
+}
+
 // ---------------------------------------------------------------------------------------------
 // UDP
 

@@ -70,7 +70,7 @@ impl Descriptors {
         let mut open = self.lock();
         let Open { registry, owners } = open.as_mut().ok_or(LoopClosed)?;
         let file = FileId::of(fd);
-        if file.has_to_be_compared() {
+        if !SELECTOR_TELLS_FILES_APART {
             match owners.get(&fd) {
                 Some(known) if known.file == file => {
                     return Err(io::ErrorKind::AlreadyExists.into());
@@ -94,7 +94,7 @@ impl Descriptors {
         let mut open = self.lock();
         let Open { registry, owners } = open.as_mut().ok_or(LoopClosed)?;
         if owners.get(&fd).is_none_or(|owner| owner.key != key) {
-            let message = format!("fd {fd} was closed, and what has the number now is not watched");
+            let message = format!("fd {fd} was closed: the number is another file's now");
             return Err(io::Error::new(io::ErrorKind::NotFound, message));
         }
         let (mut fd, token) = (SourceFd(&fd), Token(key.pack()));
@@ -158,26 +158,28 @@ impl Descriptors {
     }
 }
 
-/// Which file a descriptor is of, for selectors that go by the number alone.
-///
-/// epoll and kqueue tell by themselves: they forget a file that was closed, and refuse one only if it
-/// is registered already.
+/// epoll tells by itself which file a number is of: it forgets one that was closed, and refuses one only
+/// if it is registered already. poll(2) goes by the number, and kqueue refuses nothing.
+const SELECTOR_TELLS_FILES_APART: bool = cfg!(all(
+    any(target_os = "linux", target_os = "android"),
+    not(mio_unsupported_force_poll_poll)
+));
+
+/// Which file a number is of, where the selector does not tell.
 #[derive(PartialEq, Eq, Debug)]
-struct FileId(Option<(u64, u64)>);
+struct FileId {
+    /// Device and inode. `None` where there is no way to ask (FreeBSD without a file system for
+    /// `/dev/fd`): then a number that is registered is taken for that of the same file.
+    known: Option<(u64, u64)>,
+}
 
 impl FileId {
     fn of(fd: RawFd) -> FileId {
-        FileId(if cfg!(mio_unsupported_force_poll_poll) { device_and_inode(fd) } else { None })
+        use std::os::unix::fs::MetadataExt;
+        if SELECTOR_TELLS_FILES_APART {
+            return FileId { known: None };
+        }
+        let metadata = std::fs::metadata(format!("/dev/fd/{fd}")).ok();
+        FileId { known: metadata.map(|metadata| (metadata.dev(), metadata.ino())) }
     }
-
-    fn has_to_be_compared(&self) -> bool {
-        cfg!(mio_unsupported_force_poll_poll)
-    }
-}
-
-/// `None` where there is no such way to ask: then a number is taken for the same file.
-fn device_and_inode(fd: RawFd) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = std::fs::metadata(format!("/proc/self/fd/{fd}")).ok()?;
-    Some((metadata.dev(), metadata.ino()))
 }
