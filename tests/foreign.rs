@@ -215,7 +215,8 @@ fn panicking_waker() -> Waker {
 
 #[test]
 fn a_cancelled_coroutine_is_done_whatever_its_destructors_panic_with() {
-    for levels in [1, 2, 100] {
+    // A payload that goes on and on is left where it is, which Miri calls a leak.
+    for levels in if cfg!(miri) { vec![1, 2] } else { vec![1, 2, 100] } {
         let (io_loop, diary) = listening();
         let task = io_loop.spawn(async move {
             let _held = PanicsWithItself(levels);
