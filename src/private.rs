@@ -4,8 +4,7 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::panic::Location;
 
-pub use crate::coroutine::Kind;
-use crate::coroutine::{self, Coroutine, Outcome};
+use crate::coroutine::{self, Coroutine, Kind, Name, Outcome};
 use crate::foreign;
 use crate::ioloop::IoLoop;
 pub use crate::testing::{TestOptions, run_test};
@@ -57,12 +56,33 @@ pub fn report_nothing<T>(_: &T) -> Option<String> {
 /// Holds an engine's declared return type to [`Outcome`].
 pub const fn check_engine_output<T: Outcome>() {}
 
+/// What an attribute knows of its function.
+pub struct Declared<T> {
+    /// The name that it was told, instead of the function's path.
+    pub name: Option<&'static str>,
+    /// The error in an output, as text, if it is one.
+    pub report: fn(&T) -> Option<String>,
+    /// Where the function is.
+    pub at: &'static Location<'static>,
+}
+
+/// The place of the call.
+#[track_caller]
+pub fn here() -> &'static Location<'static> {
+    Location::caller()
+}
+
 /// What `#[coroutine]` and `#[engine]` make of a call.
 #[track_caller]
 pub fn start<F: Future + 'static>(
-    kind: impl Fn() -> Kind<F::Output> + 'static,
+    declared: impl Fn() -> Declared<F::Output> + 'static,
     future: F,
 ) -> Coroutine<F::Output> {
+    let kind = move || {
+        let Declared { name, report, at } = declared();
+        let name = name.map_or(Name::Of(coroutine::name_of::<F>), Name::Given);
+        Kind { name, report, at: Some(at) }
+    };
     coroutine::start_as(kind, future)
 }
 

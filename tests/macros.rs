@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use common::{Diary, suspend};
-use waterspout::{Coroutine, IoLoop};
+use waterspout::{Coroutine, IoLoop, coroutine};
 
 fn run<T: 'static>(start: impl FnOnce() -> Coroutine<T>) -> T {
     IoLoop::new().unwrap().run_sync(start).unwrap()
@@ -304,6 +304,46 @@ fn static_borrows_are_welcome() {
 }
 
 #[waterspout::coroutine]
+async fn as_good_as_static<'a: 'b, 'b, T: 'static>(text: &'a str, part: Option<&'b [T]>) -> usize
+where
+    'b: 'static,
+{
+    suspend().await;
+    text.len() + part.map_or(0, <[T]>::len)
+}
+
+struct Leaked(u8);
+
+impl Leaked {
+    #[waterspout::coroutine]
+    async fn by_reference(&'static self) -> u8 {
+        suspend().await;
+        self.0
+    }
+
+    #[waterspout::coroutine]
+    async fn changed(&'static mut self, to: u8) -> u8 {
+        suspend().await;
+        std::mem::replace(&mut self.0, to)
+    }
+
+    #[waterspout::coroutine]
+    async fn by_bound<'a: 'static>(&'a self, other: &'a Leaked) -> u8 {
+        suspend().await;
+        self.0 + other.0
+    }
+}
+
+#[test]
+fn so_are_lifetimes_that_can_be_nothing_else_and_a_self_of_such() {
+    assert_eq!(run(|| as_good_as_static("four", Some(&[1, 2]))), 6);
+    let leaked: &Leaked = Box::leak(Box::new(Leaked(5)));
+    assert_eq!(run(|| leaked.by_reference()), 5);
+    assert_eq!(run(|| leaked.by_bound(leaked)), 10);
+    assert_eq!(run(|| Box::leak(Box::new(Leaked(3))).changed(4)), 3);
+}
+
+#[waterspout::coroutine]
 async fn callbacks(
     with_str: impl Fn(&str) -> usize + 'static,
     boxed: Box<dyn for<'a> Fn(&'a str) -> &'a str>,
@@ -573,6 +613,94 @@ fn a_coroutine_is_named_by_its_path_unless_told_otherwise() {
     assert_eq!(named_by_a_macro().name(), "by a macro");
 }
 
+/// Each in a place of its own, for the lines.
+#[derive(Clone, Copy)]
+struct Tank<T>(T);
+
+trait Fill {
+    #[waterspout::coroutine]
+    async fn fill(self: Rc<Self>);
+
+    #[waterspout::coroutine]
+    async fn fill_twice(self: Rc<Self>)
+    where
+        Self: 'static,
+    {
+        suspend().await;
+    }
+}
+
+impl<T: 'static> Fill for Tank<T> {
+    #[waterspout::coroutine]
+    async fn fill(self: Rc<Self>) {}
+}
+
+impl Tank<u8> {
+    #[waterspout::coroutine]
+    async fn drain<F: Fn(u8) + 'static>(self, _by: F) {}
+
+    #[waterspout::coroutine]
+    async fn empty() {}
+
+    #[waterspout::coroutine(name = "leak")]
+    async fn leak(self) {}
+}
+
+#[test]
+fn a_method_is_named_with_its_type() {
+    let path = |name: &str| format!("{}::{name}", module_path!());
+    let tank = Tank(5_u8);
+    assert_eq!(tank.drain(|_| ()).name(), path("Tank<u8>::drain"));
+    assert_eq!(Tank::empty().name(), path("Tank<u8>::empty"));
+    assert_eq!(tank.leak().name(), "leak");
+    assert_eq!(Rc::new(Tank("")).fill().name(), path("Tank<&str>::fill"));
+    assert_eq!(Rc::new(Tank("")).fill_twice().name(), path("Tank<&str>::fill_twice"));
+    assert_eq!(generic([1], [2].into_iter()).name(), path("generic"));
+    fn local() -> &'static str {
+        #[waterspout::coroutine]
+        async fn within() {}
+        within().name()
+    }
+    assert_eq!(local(), path("a_method_is_named_with_its_type::local::within"));
+}
+
+#[test]
+fn a_coroutine_has_the_place_of_its_call_or_its_own_where_a_library_calls_it() {
+    let here = line!() + 1;
+    let (started, place) = (write_twice(Diary::new()).info().started_at, (here, 29));
+    assert_eq!((started.file(), (started.line(), started.column())), (file!(), place));
+    // The standard library calls it in all of these.
+    let own = line!() + 2;
+    #[waterspout::coroutine]
+    async fn session(_: u8) -> Result<(), String> {
+        Err("lost".into())
+    }
+    let by_option = "1".parse().ok().map(session).unwrap();
+    let by_iterator = [1].into_iter().map(session).next().unwrap();
+    let by_box = (Box::new(session) as Box<dyn Fn(u8) -> Coroutine<Result<(), String>>>)(1);
+    let by_trait = call(session);
+    fn call<T>(by: impl FnOnce(u8) -> T) -> T {
+        by(1)
+    }
+    for coroutine in [by_option, by_iterator, by_box, by_trait] {
+        let started = coroutine.info().started_at;
+        assert_eq!((started.file(), started.line()), (file!(), own), "{started}");
+    }
+    // By a pointer, it is the compiler that says where the function is: there, with its attributes.
+    let by_pointer = (session as fn(u8) -> Coroutine<Result<(), String>>)(1);
+    let started = by_pointer.info().started_at;
+    assert_eq!((started.file(), started.line()), (file!(), own - 1), "{started}");
+    // A report says the same.
+    let diary = Diary::new();
+    let told = diary.clone();
+    let io_loop = IoLoop::builder()
+        .on_exception(move |exception| told.write(exception.location.unwrap()))
+        .build()
+        .unwrap();
+    io_loop.run_sync(|| async { drop(call(session)) }).unwrap();
+    assert_eq!(diary.read(), [format!("{}:{own}:14", file!())]);
+}
+
 #[waterspout::coroutine]
 #[must_use = "kept"]
 #[cfg(not(any()))]
@@ -647,6 +775,84 @@ fn macro_rules_may_write_coroutines() {
     assert_eq!(run(|| add_ten(100, (1000, 10_000), 100_000)), 111_111);
     assert_eq!(run(|| Account { balance: Cell::new(4) }.plus_one()), 5);
     assert_eq!(run(|| doubled(4)), 8);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Where the crate is
+// ---------------------------------------------------------------------------------------------
+
+mod reexports {
+    pub use waterspout as spout;
+}
+
+#[waterspout::coroutine(crate = "reexports::spout", name = "elsewhere")]
+async fn by_another_path(n: u8) -> Result<u8, String> {
+    suspend().await;
+    Ok(n)
+}
+
+#[reexports::spout::engine(crate = crate::reexports::spout)]
+async fn engine_by_another_path() -> std::io::Result<()> {
+    Ok(())
+}
+
+#[waterspout::main(crate = "reexports::spout")]
+async fn main_by_another_path() -> u8 {
+    by_another_path(5).await.unwrap()
+}
+
+#[waterspout::test(crate = "reexports::spout", virtual_time)]
+async fn a_crate_may_be_reached_by_another_path() -> Result<(), String> {
+    engine_by_another_path();
+    let coroutine = by_another_path(5);
+    assert_eq!(coroutine.name(), "elsewhere");
+    coroutine.await.map(drop)
+}
+
+/// What a crate's macro would write for its users, who may not depend on `waterspout` themselves.
+macro_rules! coroutine_of_crate {
+    ($function:ident) => {
+        #[$crate::reexports::spout::coroutine(crate = $crate::reexports::spout)]
+        async fn $function() -> u8 {
+            5
+        }
+    };
+}
+
+coroutine_of_crate!(by_a_macro);
+
+#[test]
+fn a_main_and_a_macro_may_reach_it_so_too() {
+    assert_eq!(main_by_another_path(), 5);
+    assert_eq!(run(by_a_macro), 5);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Lints: clippy denies some by default, and warnings where it runs over this project
+// ---------------------------------------------------------------------------------------------
+
+#[waterspout::coroutine]
+async fn gives_a_coroutine() -> Coroutine<usize> {
+    write_twice(Diary::new())
+}
+
+#[waterspout::coroutine]
+async fn gives_a_future() -> Pin<Box<dyn Future<Output = u8>>> {
+    Box::pin(async { 5 })
+}
+
+#[waterspout::coroutine]
+#[warn(clippy::pedantic)]
+async fn underscored(_a: u8, (b, _c): (u8, u8), _d: u8, _: u8) -> u8 {
+    suspend().await;
+    b
+}
+
+#[test]
+fn a_coroutine_may_give_another_one() {
+    assert_eq!(run(|| coroutine::start(async { gives_a_coroutine().await.await })), 2);
+    assert_eq!(run(|| coroutine::start(async { gives_a_future().await.await })), 5);
+    assert_eq!(run(|| underscored(1, (2, 3), 4, 5)), 2);
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -858,7 +858,7 @@ fn without_a_logger_a_pause_and_what_fails_are_told_on_standard_error() {
     let (status, told) = child::Child::start(test).end();
     assert!(status.success(), "{told}");
     assert_eq!(told.matches("pauses: ").count(), 1, "{told}");
-    assert_eq!(told.matches("exception in a connection handler: ").count(), 1, "{told}");
+    assert_eq!(told.matches("exception in a connection handler `").count(), 1, "{told}");
 }
 
 #[test]

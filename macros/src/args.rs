@@ -5,26 +5,63 @@
 
 use std::time::Duration;
 
-use proc_macro2::TokenStream;
-use syn::{Expr, ExprLit, Lit, LitStr, Meta, Result, Token, parse::Parser, punctuated::Punctuated};
+use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::{
+    Expr, ExprLit, Lit, LitStr, Meta, Path, Result, Token, parse::Parser, punctuated::Punctuated,
+};
+
+/// Where the crate is that the expansion calls: what `crate = ".."` says, as serde and tokio have it,
+/// or `::waterspout`.
+#[derive(Clone, Default)]
+pub(crate) struct Crate(Option<Path>);
+
+impl Crate {
+    /// Its path, every token of which is located at `at`: what the compiler has to say of what is called
+    /// by it belongs there.
+    pub(crate) fn at(&self, at: Span) -> TokenStream {
+        let Some(path) = &self.0 else { return quote_spanned!(at=> ::waterspout) };
+        let located = |mut token: TokenTree| {
+            token.set_span(token.span().located_at(at));
+            token
+        };
+        path.to_token_stream().into_iter().map(located).collect()
+    }
+}
+
+impl ToTokens for Crate {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        match &self.0 {
+            Some(path) => path.to_tokens(tokens),
+            None => tokens.extend(quote!(::waterspout)),
+        }
+    }
+}
 
 /// The arguments of `#[coroutine]` and `#[engine]`.
 #[derive(Default)]
 pub(crate) struct WrapperArgs {
     /// The name in logs and snapshots, where the function's path will not do.
     pub(crate) name: Option<LitStr>,
+    pub(crate) krate: Crate,
 }
 
 impl WrapperArgs {
     pub(crate) fn parse(attribute: &str, tokens: TokenStream) -> Result<WrapperArgs> {
         let mut args = WrapperArgs::default();
-        each_argument(attribute, "takes `name = \"...\"`", tokens, |word, meta| {
-            match word {
-                "name" => args.name = Some(name(meta)?),
-                _ => return Ok(false),
-            }
-            Ok(true)
-        })?;
+        each_argument(
+            attribute,
+            "takes `name = \"...\"` and `crate = \"...\"`",
+            tokens,
+            |word, meta| {
+                match word {
+                    "name" => args.name = Some(name(meta)?),
+                    "crate" => args.krate = krate(meta)?,
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            },
+        )?;
         Ok(args)
     }
 }
@@ -38,17 +75,20 @@ pub(crate) struct TestArgs {
     pub(crate) virtual_time: bool,
     /// Whether the test passes although something failed in the background.
     pub(crate) allow_exceptions: bool,
+    pub(crate) krate: Crate,
 }
 
 impl TestArgs {
     pub(crate) fn parse(attribute: &str, tokens: TokenStream) -> Result<TestArgs> {
         let mut args = TestArgs::default();
-        let takes = "takes `timeout = SECONDS`, `virtual_time` and `allow_exceptions`";
+        let takes =
+            "takes `timeout = SECONDS`, `virtual_time`, `allow_exceptions` and `crate = \"...\"`";
         each_argument(attribute, takes, tokens, |word, meta| {
             match word {
                 "timeout" => args.timeout = Some(seconds(meta)?),
                 "virtual_time" => args.virtual_time = flag(word, meta)?,
                 "allow_exceptions" => args.allow_exceptions = flag(word, meta)?,
+                "crate" => args.krate = krate(meta)?,
                 _ => return Ok(false),
             }
             Ok(true)
@@ -57,9 +97,16 @@ impl TestArgs {
     }
 }
 
-/// `#[main]` takes none.
-pub(crate) fn parse_none(attribute: &str, tokens: TokenStream) -> Result<()> {
-    each_argument(attribute, "takes no arguments", tokens, |_, _| Ok(false))
+/// `#[main]` takes no others.
+pub(crate) fn parse_crate(attribute: &str, tokens: TokenStream) -> Result<Crate> {
+    let mut found = Crate::default();
+    each_argument(attribute, "takes nothing but `crate = \"...\"`", tokens, |word, meta| {
+        if word == "crate" {
+            found = krate(meta)?;
+        }
+        Ok(word == "crate")
+    })?;
+    Ok(found)
 }
 
 /// Calls `accept` with each argument; `false` from it means that it knows no such word.
@@ -88,15 +135,19 @@ fn each_argument(
     Ok(())
 }
 
-/// The literal after the `=`, also where it comes out of a `macro_rules!` in invisible brackets.
-fn literal(meta: &Meta) -> Option<&Lit> {
+/// What is after the `=`, also where it comes out of a `macro_rules!` in invisible brackets.
+fn value(meta: &Meta) -> Option<&Expr> {
     let Meta::NameValue(pair) = meta else { return None };
     let mut value = &pair.value;
     while let Expr::Group(group) = value {
         value = &group.expr;
     }
-    match value {
-        Expr::Lit(ExprLit { lit, .. }) => Some(lit),
+    Some(value)
+}
+
+fn literal(meta: &Meta) -> Option<&Lit> {
+    match value(meta) {
+        Some(Expr::Lit(ExprLit { lit, .. })) => Some(lit),
         _ => None,
     }
 }
@@ -113,6 +164,21 @@ fn name(meta: &Meta) -> Result<LitStr> {
     match literal(meta) {
         Some(Lit::Str(name)) => Ok(name.clone()),
         _ => refuse(meta, "`name` is a string literal, as in `name = \"session\"`"),
+    }
+}
+
+/// A path in a string, or as it is, so that a `macro_rules!` can say `$crate`.
+fn krate(meta: &Meta) -> Result<Crate> {
+    let path = match value(meta) {
+        Some(Expr::Lit(ExprLit { lit: Lit::Str(text), .. })) => {
+            text.parse_with(Path::parse_mod_style).ok()
+        }
+        Some(Expr::Path(path)) if path.qself.is_none() => Some(path.path.clone()),
+        _ => None,
+    };
+    match path {
+        Some(path) => Ok(Crate(Some(path))),
+        None => refuse(meta, "`crate` is a path, as in `crate = \"my_crate::waterspout\"`"),
     }
 }
 
@@ -158,7 +224,7 @@ mod tests {
         assert!(WrapperArgs::parse("#[coroutine]", quote!()).unwrap().name.is_none());
         let args = TestArgs::parse("#[test]", quote!()).unwrap();
         assert_eq!((args.timeout, args.virtual_time), (None, false));
-        assert!(parse_none("#[main]", quote!()).is_ok());
+        assert!(parse_crate("#[main]", quote!()).is_ok());
     }
 
     #[test]
@@ -171,6 +237,28 @@ mod tests {
         assert_eq!(wrapper_error(quote!(name = session)), wanted);
         assert_eq!(wrapper_error(quote!(name("session"))), wanted);
         assert_eq!(wrapper_error(quote!(name)), wanted);
+    }
+
+    #[test]
+    fn a_crate_is_a_path() {
+        let path = |tokens| parse_crate("#[main]", tokens).unwrap().to_token_stream().to_string();
+        assert_eq!(path(quote!()), ":: waterspout");
+        assert_eq!(path(quote!(crate = "spout")), "spout");
+        assert_eq!(path(quote!(crate = "::a::b")), ":: a :: b");
+        assert_eq!(path(quote!(crate = "crate::a")), "crate :: a");
+        assert_eq!(path(quote!(crate = self::a)), "self :: a");
+        let wanted = "`crate` is a path, as in `crate = \"my_crate::waterspout\"`";
+        for tokens in [
+            quote!(crate),
+            quote!(crate = 5),
+            quote!(crate = ""),
+            quote!(crate = "a b"),
+            quote!(crate = "a::<b>"),
+            quote!(crate("a")),
+            quote!(crate = <a as b>::c),
+        ] {
+            assert_eq!(wrapper_error(tokens.clone()), wanted, "{tokens}");
+        }
     }
 
     #[test]
@@ -214,13 +302,14 @@ mod tests {
 
     #[test]
     fn an_unknown_argument_is_told_what_there_is() {
-        let wanted = "unknown argument: `#[coroutine]` takes `name = \"...\"`";
+        let takes = "`#[coroutine]` takes `name = \"...\"` and `crate = \"...\"`";
+        let wanted = format!("unknown argument: {takes}");
         assert_eq!(wrapper_error(quote!(label = "x")), wanted);
         assert_eq!(wrapper_error(quote!(some::path = "x")), wanted);
-        assert_eq!(wrapper_error(quote!("x")), "`#[coroutine]` takes `name = \"...\"`");
+        assert_eq!(wrapper_error(quote!("x")), takes);
         assert_eq!(
-            parse_none("#[main]", quote!(workers = 4)).unwrap_err().to_string(),
-            "unknown argument: `#[main]` takes no arguments",
+            parse_crate("#[main]", quote!(workers = 4)).err().expect("refused").to_string(),
+            "unknown argument: `#[main]` takes nothing but `crate = \"...\"`",
         );
     }
 

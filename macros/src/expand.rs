@@ -16,10 +16,10 @@
 
 use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream};
 use quote::{quote, quote_spanned};
-use syn::{ReturnType, Safety, Signature, ext::IdentExt, spanned::Spanned};
+use syn::{ReturnType, Safety, Signature, Token, ext::IdentExt, spanned::Spanned};
 
 use crate::{
-    args::{TestArgs, WrapperArgs, parse_none},
+    args::{TestArgs, WrapperArgs, parse_crate},
     capture::Arguments,
     function::{Function, Output},
     refuse::{Refusals, refuse_borrows, refuse_qualifiers},
@@ -48,14 +48,27 @@ fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream 
         Handle::Returned => "#[waterspout::coroutine]",
         Handle::Dropped => "#[waterspout::engine]",
     };
-    let function = match Function::parse(attribute, item) {
+    let mut function = match Function::parse(attribute, item) {
         Ok(function) => function,
         Err(tokens) => return tokens,
     };
     let output = Output::of(&function.sig);
 
     let mut refusals = Refusals::default();
+    let tokens = args.clone();
     let args = refusals.unless_ok(WrapperArgs::parse(attribute, args)).unwrap_or_default();
+    let krate = &args.krate;
+
+    let before = function.take_instruments();
+    if !before.is_empty() {
+        // It instruments an `async fn`, so it goes first. Then it is our turn again.
+        let word = match handle {
+            Handle::Returned => quote!(coroutine),
+            Handle::Dropped => quote!(engine),
+        };
+        function.sig.asyncness.get_or_insert(Token![async](function.sig.fn_token.span));
+        return quote!(#(#before)* #[#krate::#word(#tokens)] #function);
+    }
     if let (Some(name), None) = (&args.name, &function.body) {
         refusals.push(name, "a declaration runs nothing: the name goes on its implementations");
     }
@@ -79,35 +92,46 @@ fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream 
         ..sig.clone()
     };
     emitted.output = match handle {
-        Handle::Returned => output.wrapped(),
+        Handle::Returned => output.wrapped(krate),
         Handle::Dropped => ReturnType::Default,
     };
 
     let body = match body {
-        None => quote!(;),
+        None => quote_spanned!(sig.fn_token.span=> ;),
         Some(_) if refused => stand_in(),
         Some(body) => {
-            let name = name_of(sig, args.name.as_ref());
-            let report = output.report();
+            let name = match &args.name {
+                Some(name) => quote!(::core::option::Option::Some(#name)),
+                None => quote!(::core::option::Option::None),
+            };
+            let report = output.report(krate);
             let future = future(&output, &arguments.bindings, body);
             // On the function's name: what is wrong with the whole coroutine is said there.
             let at = Span::mixed_site().located_at(sig.ident.span());
-            let start = quote_spanned!(at=> ::waterspout::__private::start);
+            let from = krate.at(at);
+            let start = quote_spanned!(at=> #from::__private::start);
+            // The place of this call is that of the function's name, whose own span it has: in a macro's
+            // tokens it would be the place of the attribute.
+            let at_name = sig.ident.span();
+            let from = krate.at(at_name);
+            let here = quote_spanned!(at_name=> #from::__private::here());
             let kind = quote! {
-                || ::waterspout::__private::Kind {
+                || #krate::__private::Declared {
                     name: #name,
                     report: #report,
+                    at: #here,
                 }
             };
             let started = quote_spanned!(at=> #start(#kind, #future));
             match handle {
-                Handle::Returned => quote!({ #started }),
+                Handle::Returned => braced(body, started),
                 Handle::Dropped => {
                     let ty = &output.ty;
+                    let from = krate.at(ty.span());
                     let check = quote_spanned! {ty.span()=>
-                        ::waterspout::__private::check_engine_output::<#ty>();
+                        #from::__private::check_engine_output::<#ty>();
                     };
-                    quote!({ #check ::core::mem::drop(#started); })
+                    braced(body, quote!(#check ::core::mem::drop(#started);))
                 }
             }
         }
@@ -115,8 +139,13 @@ fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream 
     // A coroutine's location is its caller's.
     let track_caller = (!attrs.iter().any(|attr| attr.path().is_ident("track_caller")))
         .then(|| quote!(#[track_caller]));
-    let unused = refused.then(allow_unused);
-    let item = quote!(#(#attrs)* #track_caller #unused #vis #emitted #body);
+    // Clippy takes the block for one that forgets to await what it gives. It is the caller who does.
+    let lints = match (refused, &function.body) {
+        (true, _) => allow_unused(),
+        (false, Some(_)) => quote!(#[allow(clippy::async_yields_async)]),
+        (false, None) => TokenStream::new(),
+    };
+    let item = quote!(#(#attrs)* #track_caller #lints #vis #emitted #body);
     refusals.beside(item, refused && output.is_opaque)
 }
 
@@ -127,13 +156,13 @@ pub(crate) fn main(args: TokenStream, item: TokenStream) -> TokenStream {
         Err(tokens) => return tokens,
     };
     let mut refusals = Refusals::default();
-    refusals.unless_ok(parse_none(attribute, args));
+    let krate = refusals.unless_ok(parse_crate(attribute, args)).unwrap_or_default();
     blocking(
         attribute,
         &function,
         refusals,
         TokenStream::new(),
-        |future| quote!(::waterspout::__private::run_main(#future)),
+        |future| quote!(#krate::__private::run_main(#future)),
     )
 }
 
@@ -156,19 +185,19 @@ pub(crate) fn test(args: TokenStream, item: TokenStream) -> TokenStream {
         !is_second
     });
 
-    let name = name_of(&function.sig, None);
+    let name = name_of(&function.sig);
     let timeout = match args.timeout.map(Literal::f64_unsuffixed) {
         Some(seconds) => quote!(::core::option::Option::Some(#seconds)),
         None => quote!(::core::option::Option::None),
     };
-    let TestArgs { virtual_time, allow_exceptions, .. } = args;
-    let options = quote!(::waterspout::__private::TestOptions {
+    let TestArgs { virtual_time, allow_exceptions, krate, .. } = args;
+    let options = quote!(#krate::__private::TestOptions {
         name: #name,
         timeout: #timeout,
         virtual_time: #virtual_time,
         allow_exceptions: #allow_exceptions,
     });
-    let report = Output::of(&function.sig).report();
+    let report = Output::of(&function.sig).report(&krate);
     // By its full path: plain `test` may well be ours.
     let marker = quote!(#[::core::prelude::v1::test]);
     blocking(
@@ -176,7 +205,7 @@ pub(crate) fn test(args: TokenStream, item: TokenStream) -> TokenStream {
         &function,
         refusals,
         marker,
-        |future| quote!(::waterspout::__private::run_test(#options, #report, || #future)),
+        |future| quote!(#krate::__private::run_test(#options, #report, || #future)),
     )
 }
 
@@ -226,13 +255,14 @@ fn blocking(
             let run = run(future(&output, &[], body));
             if output.is_never {
                 // Some compilers call the `match` unreachable, which says that it is what they want.
-                quote!({
+                let never = quote! {
                     let never = #run;
                     #[allow(unreachable_code)]
                     match never {};
-                })
+                };
+                braced(body, never)
             } else {
-                quote!({ #run })
+                braced(body, run)
             }
         }
         _ => stand_in(),
@@ -284,15 +314,18 @@ fn future(output: &Output, bindings: &[TokenStream], body: &Group) -> TokenStrea
     quote!(#opening #block)
 }
 
-/// The given name, or `module::path::function`.
-fn name_of(sig: &Signature, given: Option<&syn::LitStr>) -> TokenStream {
-    match given {
-        Some(name) => quote!(#name),
-        None => {
-            let function = sig.ident.unraw().to_string();
-            quote!(::core::concat!(::core::module_path!(), "::", #function))
-        }
-    }
+/// The emitted function's body. Its braces are those of the user's: a function that ends in a macro's
+/// token is the macro's, for the compiler, which would not say that it is never used.
+fn braced(body: &Group, tokens: TokenStream) -> TokenStream {
+    let mut braced = Group::new(Delimiter::Brace, tokens);
+    braced.set_span(body.span());
+    quote!(#braced)
+}
+
+/// `module::path::function`.
+fn name_of(sig: &Signature) -> TokenStream {
+    let function = sig.ident.unraw().to_string();
+    quote!(::core::concat!(::core::module_path!(), "::", #function))
 }
 
 /// The body of a refused function: it fits every type.
@@ -342,15 +375,17 @@ mod tests {
             quote! {
                 /// Documented.
                 #[track_caller]
-                pub fn f(mut a: A, __arg1: B) -> ::waterspout::Coroutine<Outcome> {
+                #[allow(clippy::async_yields_async)]
+                pub fn f(mut a: A, b_c: B) -> ::waterspout::Coroutine<Outcome> {
                     ::waterspout::__private::start(
-                        || ::waterspout::__private::Kind {
-                            name: ::core::concat!(::core::module_path!(), "::", "f"),
+                        || ::waterspout::__private::Declared {
+                            name: ::core::option::Option::None,
                             report: {
                                 #[allow(unused_imports)]
                                 use ::waterspout::__private::ReportNothing as _;
                                 ::waterspout::__private::Probe::<Outcome>::REPORT
                             },
+                            at: ::waterspout::__private::here(),
                         },
                         async move {
                             if let ::core::option::Option::Some(__result) =
@@ -361,8 +396,8 @@ mod tests {
                             #[allow(unused_braces, clippy::diverging_sub_expression)]
                             let __result: Outcome = {
                                 let _ = &a;
-                                let __arg1 = __arg1;
-                                let (b, c) = __arg1;
+                                let b_c = b_c;
+                                let (b, c) = b_c;
                                 { a.run(b, c).await }
                             };
                             #[allow(unreachable_code)]
@@ -383,11 +418,11 @@ mod tests {
             ),
         )
         .to_string();
-        let start = "# [track_caller] fn f () { \
+        let start = "# [track_caller] # [allow (clippy :: async_yields_async)] fn f () { \
             :: waterspout :: __private :: check_engine_output :: < () > () ; \
             :: core :: mem :: drop (:: waterspout :: __private :: start (";
         assert!(expansion.starts_with(start), "{expansion}");
-        assert!(expansion.contains("name : \"beat\""), "{expansion}");
+        assert!(expansion.contains("Some (\"beat\")"), "{expansion}");
     }
 
     #[test]
@@ -422,6 +457,43 @@ mod tests {
     }
 
     #[test]
+    fn what_instruments_an_async_fn_goes_first() {
+        assert_tokens(
+            coroutine(
+                quote!(name = "a"),
+                quote! {
+                    #[inline]
+                    #[tracing::instrument(skip_all)]
+                    #[cfg_attr(feature = "trace", instrument)]
+                    pub fn f(x: X) -> u8 { x.get().await }
+                },
+            ),
+            quote! {
+                #[tracing::instrument(skip_all)]
+                #[cfg_attr(feature = "trace", instrument)]
+                #[::waterspout::coroutine(name = "a")]
+                #[inline]
+                pub async fn f(x: X) -> u8 { x.get().await }
+            },
+        );
+        let expansion = engine(
+            quote!(crate = "a::b"),
+            quote!(
+                #[instrument]
+                async fn f();
+            ),
+        );
+        assert_tokens(
+            expansion,
+            quote! {
+                #[instrument]
+                #[a::b::engine(crate = "a::b")]
+                async fn f();
+            },
+        );
+    }
+
+    #[test]
     fn a_declaration_stays_one() {
         assert_tokens(
             coroutine(
@@ -446,7 +518,7 @@ mod tests {
             ),
         )
         .to_string();
-        assert!(expansion.starts_with("# [track_caller] unsafe fn f ()"), "{expansion}");
+        assert!(expansion.contains("] unsafe fn f ()"), "{expansion}");
     }
 
     #[test]
@@ -475,7 +547,7 @@ mod tests {
         let item = quote! {
             #[track_caller]
             #[allow(unused_variables, unused_mut)]
-            pub fn f(x: &u8, __arg1: T) -> ::waterspout::Coroutine<u8> {
+            pub fn f(x: &u8, a_b: T) -> ::waterspout::Coroutine<u8> {
                 ::core::unimplemented!()
             }
         };

@@ -1,14 +1,17 @@
 //! What stands in the source: a function, and what it returns.
 
 use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
-use quote::{quote, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::{
-    AttrStyle, Attribute, ReturnType, Signature, Token, Type, Visibility,
+    AttrStyle, Attribute, Meta, ReturnType, Signature, Token, Type, Visibility,
     parse::{ParseStream, Parser},
     parse_quote,
+    punctuated::Punctuated,
     spanned::Spanned,
     visit::Visit,
 };
+
+use crate::args::Crate;
 
 /// A function whose body is left alone.
 pub(crate) struct Function {
@@ -39,6 +42,38 @@ impl Function {
             let error = error.into_compile_error();
             quote!(#error #item)
         })
+    }
+
+    /// Takes away the attributes that wrap the body of an `async fn`, as `#[tracing::instrument]` and
+    /// `#[fastrace::trace]` do. Of a function that returns a coroutine they would see the first step only.
+    pub(crate) fn take_instruments(&mut self) -> Vec<Attribute> {
+        let (taken, kept) = std::mem::take(&mut self.attrs).into_iter().partition(|attr| {
+            let instruments = |path: &syn::Path| {
+                let last = path.segments.last();
+                last.is_some_and(|last| last.ident == "instrument" || last.ident == "trace")
+            };
+            match &attr.meta {
+                Meta::List(list) if list.path.is_ident("cfg_attr") => {
+                    let metas = Punctuated::<Meta, Token![,]>::parse_terminated;
+                    let metas = metas.parse2(list.tokens.clone()).unwrap_or_default();
+                    metas.iter().skip(1).any(|meta| instruments(meta.path()))
+                }
+                meta => instruments(meta.path()),
+            }
+        });
+        self.attrs = kept;
+        taken
+    }
+}
+
+impl ToTokens for Function {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        let Function { attrs, vis, sig, body } = self;
+        let body = match body {
+            Some(body) => quote!(#body),
+            None => quote_spanned!(sig.fn_token.span=> ;),
+        };
+        tokens.extend(quote!(#(#attrs)* #vis #sig #body));
     }
 }
 
@@ -121,21 +156,21 @@ impl Output {
     }
 
     /// `-> Coroutine<T>`.
-    pub(crate) fn wrapped(&self) -> ReturnType {
+    pub(crate) fn wrapped(&self, krate: &Crate) -> ReturnType {
         let Output { arrow, ty, .. } = self;
-        parse_quote!(#arrow ::waterspout::Coroutine<#ty>)
+        parse_quote!(#arrow #krate::Coroutine<#ty>)
     }
 
     /// The `fn(&T) -> Option<String>` that words an error nobody awaited.
-    pub(crate) fn report(&self) -> TokenStream {
+    pub(crate) fn report(&self, krate: &Crate) -> TokenStream {
         if self.is_unit || self.is_never || self.is_opaque {
-            return quote!(::waterspout::__private::report_nothing);
+            return quote!(#krate::__private::report_nothing);
         }
         let ty = &self.ty;
         quote!({
             #[allow(unused_imports)]
-            use ::waterspout::__private::ReportNothing as _;
-            ::waterspout::__private::Probe::<#ty>::REPORT
+            use #krate::__private::ReportNothing as _;
+            #krate::__private::Probe::<#ty>::REPORT
         })
     }
 }

@@ -7,7 +7,7 @@
 use proc_macro2::{Delimiter, Ident, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::{
-    FnArg, GenericParam, Lifetime, ReceiverKind, Signature, Type,
+    FnArg, GenericParam, Generics, Lifetime, ReceiverKind, Signature, Type, WherePredicate,
     visit::{self, Visit},
 };
 
@@ -59,18 +59,19 @@ const OUTLIVES: &str = "a coroutine outlives the call that starts it, so it cann
 
 pub(crate) fn refuse_borrows(sig: &Signature, refusals: &mut Refusals) {
     let before = refusals.len();
+    let all_static = all_static(&sig.generics);
     for input in &sig.inputs {
+        let mut find = FindBorrows::new(refusals, &all_static);
         match input {
-            FnArg::Typed(argument) => {
-                FindBorrows::new(refusals).visit_type(&argument.ty);
-            }
+            FnArg::Typed(argument) => find.visit_type(&argument.ty),
             FnArg::Receiver(receiver) => match &receiver.kind {
+                ReceiverKind::Reference(_, lifetime, _) if find.may_outlive(lifetime.as_ref()) => {}
                 ReceiverKind::Reference(and, lifetime, mutability) => {
                     let this = &receiver.self_token;
                     let written = quote!(#and #lifetime #mutability #this);
                     refusals.push(&written, borrowed(&written, own_self(mutability.is_some())));
                 }
-                ReceiverKind::Typed(_, ty) => FindBorrows::new(refusals).visit_type(ty),
+                ReceiverKind::Typed(_, ty) => find.visit_type(ty),
                 _ => {}
             },
         }
@@ -83,10 +84,39 @@ pub(crate) fn refuse_borrows(sig: &Signature, refusals: &mut Refusals) {
     for param in &sig.generics.params {
         if let GenericParam::Lifetime(param) = param {
             let lifetime = &param.lifetime;
+            if all_static.contains(&lifetime.ident) {
+                continue;
+            }
             let message = format!(
                 "{OUTLIVES} be generic over the lifetime `{lifetime}`: take what is owned or `'static`"
             );
             refusals.push(lifetime, message);
+        }
+    }
+}
+
+/// The lifetimes of the function that can be nothing but `'static`: their bounds say so, at first or at
+/// second hand.
+fn all_static(generics: &Generics) -> Vec<Ident> {
+    let of_params = generics.params.iter().filter_map(|param| match param {
+        GenericParam::Lifetime(param) => Some((&param.lifetime, &param.bounds)),
+        _ => None,
+    });
+    let predicates = generics.where_clause.iter().flat_map(|clause| &clause.predicates);
+    let of_predicates = predicates.filter_map(|predicate| match predicate {
+        WherePredicate::Lifetime(predicate) => Some((&predicate.lifetime, &predicate.bounds)),
+        _ => None,
+    });
+    let bounds: Vec<_> = of_params.chain(of_predicates).collect();
+    let mut found: Vec<Ident> = Vec::new();
+    loop {
+        let is_static = |bound: &Lifetime| bound.ident == "static" || found.contains(&bound.ident);
+        let next = bounds.iter().find(|(lifetime, bounds)| {
+            !found.contains(&lifetime.ident) && bounds.iter().any(is_static)
+        });
+        match next {
+            Some((lifetime, _)) => found.push(lifetime.ident.clone()),
+            None => return found,
         }
     }
 }
@@ -98,7 +128,8 @@ fn borrowed(borrow: impl ToTokens, instead: String) -> String {
 /// Finds what an argument's type borrows, at any depth.
 struct FindBorrows<'r> {
     refusals: &'r mut Refusals,
-    /// Lifetimes that a `for<..>` around here brings along; they are not the caller's.
+    /// Lifetimes that are `'static`, or that a `for<..>` around here brings along: those are not the
+    /// caller's.
     bound: Vec<Ident>,
     /// Whether these are the types of a function's own arguments, as in `Box<dyn Fn(&str)>`, where
     /// an elided lifetime belongs to each call of that function.
@@ -106,8 +137,8 @@ struct FindBorrows<'r> {
 }
 
 impl<'r> FindBorrows<'r> {
-    fn new(refusals: &'r mut Refusals) -> FindBorrows<'r> {
-        FindBorrows { refusals, bound: Vec::new(), in_signature: false }
+    fn new(refusals: &'r mut Refusals, all_static: &[Ident]) -> FindBorrows<'r> {
+        FindBorrows { refusals, bound: all_static.to_vec(), in_signature: false }
     }
 
     fn may_outlive(&self, lifetime: Option<&Lifetime>) -> bool {
@@ -323,6 +354,25 @@ mod tests {
         ] {
             assert_eq!(refusals_of(ty.clone()), 0, "{ty}");
         }
+    }
+
+    #[test]
+    fn a_lifetime_that_is_static_by_its_bounds_is_static() {
+        let refusals = |sig: TokenStream| {
+            let mut refusals = Refusals::default();
+            refuse_borrows(&syn::parse2(sig).expect("a signature"), &mut refusals);
+            refusals.len()
+        };
+        assert_eq!(refusals(quote!(fn f<'a: 'static>(x: &'a u8, y: Foo<'a>))), 0);
+        assert_eq!(refusals(quote!(fn f<'a>(x: &'a u8) where 'a: 'static)), 0);
+        assert_eq!(refusals(quote!(fn f<'a: 'b, 'b: 'c, 'c>(x: &'a u8) where 'c: 'b + 'static)), 0);
+        assert_eq!(refusals(quote!(fn f<'a: 'static>(&'a self, x: u8))), 0);
+        assert_eq!(refusals(quote!(fn f(&'static mut self))), 0);
+        assert_eq!(refusals(quote!(fn f(self: &'static Self))), 0);
+        assert_eq!(refusals(quote!(fn f<'a: 'static, 'b: 'a, 'c>(x: &'c u8, y: &'b u8))), 1);
+        assert_eq!(refusals(quote!(fn f<'a: 'b, 'b: 'a>(x: &'a u8, y: &'b u8))), 2);
+        assert_eq!(refusals(quote!(fn f<'a: 'static>(&self, x: &'a u8))), 1);
+        assert_eq!(refusals(quote!(fn f<'a>(x: u8))), 1);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use futures::FutureExt;
 
-use super::{Coroutine, Kind, ending, start_on, with_timeout};
+use super::{Coroutine, Kind, Name, ending, name_of, start_on, with_timeout};
 use crate::error::ExcInfo;
 use crate::foreign;
 use crate::ioloop::{Deadline, IoLoop, Key, Slots};
@@ -120,10 +120,21 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
     where
         F: Future<Output = Result<(), E>> + 'static,
     {
+        self.start_named(name_of::<F>, Location::caller(), future);
+    }
+
+    /// [`start`](TaskGroup::start) under another name and place than those of the future.
+    pub(crate) fn start_named<F>(
+        &self,
+        name: fn() -> &'static str,
+        started_at: &'static Location<'static>,
+        future: F,
+    ) where
+        F: Future<Output = Result<(), E>> + 'static,
+    {
         if self.inner.state.get() != State::Open {
             return ending::discard(future);
         }
-        let started_at = Location::caller();
         let Ok(key) = self.inner.children.borrow_mut().insert(None) else {
             panic!("a task group has as many children as it can hold");
         };
@@ -138,10 +149,10 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
                 Ok(Err(error)) => Cause::Error(error),
                 Err(panic) => Cause::Panic(panic),
             };
-            let name = std::any::type_name::<F>();
-            member.inner.failed(Failure { cause, name, started_at });
+            member.inner.failed(Failure { cause, name: name(), started_at });
         };
-        let child = start_on(&IoLoop::current(), Kind::of::<F>, child, started_at);
+        let kind = move || Kind { name: Name::Of(name), report: |_| None, at: None };
+        let child = start_on(&IoLoop::current(), kind, child, started_at);
         let mut child = Some(child);
         if let Some(place) = self.inner.children.borrow_mut().get_mut(key) {
             // It was cancelled with the group while its eager part ran, if the group is not open.

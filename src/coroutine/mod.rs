@@ -89,6 +89,7 @@ mod ending;
 mod group;
 mod in_executor;
 mod multi;
+mod names;
 mod remote;
 mod runner;
 mod sleep;
@@ -109,7 +110,7 @@ pub use ending::{Shield, shield};
 pub use group::TaskGroup;
 pub use multi::{Children, multi, multi_quiet, try_multi};
 pub use remote::Answer;
-pub use sleep::{Moment, Sleep, moment, now, sleep, sleep_until};
+pub use sleep::{Moment, Sleep, moment, sleep, sleep_until};
 pub use timeout::{Timeout, with_timeout};
 pub use wait_iterator::WaitIterator;
 
@@ -119,10 +120,9 @@ use crate::ioloop::{
     Callback, Core, CoroutineInfo, IoLoop, PeriodicCallback, on_current, with_current,
 };
 use crate::resumption;
-#[doc(hidden)]
-pub use runner::Kind;
-pub(crate) use runner::KindOf;
+pub(crate) use names::name_of;
 use runner::{Join, Runner};
+pub(crate) use runner::{Kind, KindOf, Name};
 
 /// A coroutine that has been started. Await it for its result; dropping it lets the coroutine run
 /// on by itself.
@@ -228,8 +228,8 @@ impl<T> Coroutine<T> {
         self.runner.when_done(Callback::new(Location::caller(), callback));
     }
 
-    /// Its name: the path of the function, what the attribute or [`spawn_named`] said, or the type
-    /// of the future.
+    /// Its name: the path of the function, with the type that it is a method of, what the attribute or
+    /// [`spawn_named`] said, or the type of the future.
     pub fn name(&self) -> &'static str {
         self.runner.info().name
     }
@@ -344,6 +344,15 @@ pub fn start<F: Future + 'static>(future: F) -> Coroutine<F::Output> {
 #[track_caller]
 pub fn spawn<F: Future + 'static>(future: F) -> Coroutine<F::Output> {
     let location = Location::caller();
+    Coroutine::of(on_current(|core| queue(core, Kind::of::<F>, future, location)))
+}
+
+/// [`spawn`] on behalf of who asked for it at `location`.
+#[track_caller]
+pub(crate) fn spawn_at<F: Future + 'static>(
+    location: &'static Location<'static>,
+    future: F,
+) -> Coroutine<F::Output> {
     Coroutine::of(on_current(|core| queue(core, Kind::of::<F>, future, location)))
 }
 

@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 
 use futures::channel::oneshot;
 
-use super::{Coroutine, Kind, queue};
+use super::{Coroutine, Kind, name_of, queue};
 use crate::error::{Failure, JoinError, LoopClosed};
-use crate::ioloop::{Core, HeldTime, IoLoop, LoopHandle, LoopId, with_current};
+use crate::ioloop::{IoLoop, LoopHandle};
 use crate::park;
 use crate::report::{Exception, Kept};
 use crate::resumption;
@@ -52,7 +52,6 @@ impl LoopHandle {
     {
         let location = Location::caller();
         let (sender, receiver) = oneshot::channel();
-        let name = std::any::type_name::<F>();
         self.add_callback(move || {
             let io_loop = IoLoop::current();
             let core = io_loop.core();
@@ -66,7 +65,7 @@ impl LoopHandle {
             };
             drop(Coroutine::of(queue(core, kind, answering, location)));
         })?;
-        Ok(Answer { receiver, name, place: location, id: self.id(), held: None })
+        Ok(Answer { receiver, name: name_of::<F>, place: location })
     }
 
     /// Runs a coroutine on the loop and blocks this thread until it is done.
@@ -110,10 +109,9 @@ impl LoopHandle {
                  `handle.spawn(..)?.await` does not"
             );
         }
-        let name = std::any::type_name::<F>();
         match self.spawn(make) {
             Ok(answer) => park::block_on(answer),
-            Err(LoopClosed) => Err(JoinError::new(name, Failure::Cancelled)),
+            Err(LoopClosed) => Err(JoinError::new(name_of::<F>(), Failure::Cancelled)),
         }
     }
 }
@@ -142,13 +140,9 @@ impl<T> Done<T> {
 #[derive(Debug)]
 pub struct Answer<T> {
     receiver: oneshot::Receiver<Kept<Done<T>>>,
-    name: &'static str,
+    name: fn() -> &'static str,
     /// Where it was asked for.
     place: &'static Location<'static>,
-    /// Whose answer it is.
-    id: LoopId,
-    /// Who waits for another loop's answer holds virtual time.
-    held: Option<HeldTime>,
 }
 
 impl<T> Future for Answer<T> {
@@ -159,15 +153,10 @@ impl<T> Future for Answer<T> {
         let polled = Pin::new(&mut self.receiver).poll(cx);
         if polled.is_pending() {
             resumption::waits_at(self.place);
-            let id = self.id;
-            let hold = |core: &Core| (core.id() != id).then(|| core.hold_time());
-            self.held = with_current(hold).flatten();
-        } else {
-            self.held = None;
         }
         polled.map(|answer| match answer.ok().and_then(Kept::take) {
             Some(done) => done.result,
-            None => Err(JoinError::new(name, Failure::Cancelled)),
+            None => Err(JoinError::new(name(), Failure::Cancelled)),
         })
     }
 }

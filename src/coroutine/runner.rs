@@ -35,6 +35,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::Outcome;
 use super::ending::{self, End};
+use super::names::{is_of_std, name_of};
 use crate::error::{ExcInfo, Failure, JoinError};
 use crate::ioloop::{
     Callback, Core, CoroutineInfo, IoLoop, Key, Resume, pack, unpack, waker, word_of,
@@ -43,11 +44,20 @@ use crate::report::{self, Exception, Panic};
 use crate::{foreign, resumption};
 
 /// What a coroutine is called, and whether an output of it is an error to report.
-pub struct Kind<T> {
-    /// Its name.
-    pub name: &'static str,
+pub(crate) struct Kind<T> {
+    pub(crate) name: Name,
     /// The error in an output, as text, if it is one.
-    pub report: fn(&T) -> Option<String>,
+    pub(crate) report: fn(&T) -> Option<String>,
+    /// Where its function is, which is told where it was called by the standard library.
+    pub(crate) at: Option<&'static Location<'static>>,
+}
+
+/// A coroutine's name. That of a type takes a while to find, and most coroutines are asked for their
+/// kind, when they end, and never for their name.
+#[derive(Clone, Copy)]
+pub(crate) enum Name {
+    Given(&'static str),
+    Of(fn() -> &'static str),
 }
 
 /// Gives a coroutine's kind, when somebody asks. A function, or a closure that captures a name at
@@ -59,12 +69,12 @@ impl<T, K: Fn() -> Kind<T> + 'static> KindOf<T> for K {}
 impl<T> Kind<T> {
     /// Of this name; its outputs are nobody's errors.
     pub(crate) fn named(name: &'static str) -> Kind<T> {
-        Kind { name, report: |_| None }
+        Kind { name: Name::Given(name), report: |_| None, at: None }
     }
 
     /// Named by the type of the future, or of what makes it; its outputs are nobody's errors.
     pub(crate) fn of<F>() -> Kind<T> {
-        Kind::named(std::any::type_name::<F>())
+        Kind { name: Name::Of(name_of::<F>), report: |_| None, at: None }
     }
 
     /// Named so, too; an `Err` of theirs is reported.
@@ -72,7 +82,7 @@ impl<T> Kind<T> {
     where
         T: Outcome,
     {
-        Kind { name: std::any::type_name::<F>(), report: T::error }
+        Kind { name: Name::Of(name_of::<F>), report: T::error, at: None }
     }
 }
 
@@ -175,7 +185,18 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
     }
 
     fn name(&self) -> &'static str {
-        (self.kind)().name
+        match (self.kind)().name {
+            Name::Given(name) => name,
+            Name::Of(name_of) => name_of(),
+        }
+    }
+
+    /// Where it was started, in somebody's code.
+    fn started_at(&self) -> &'static Location<'static> {
+        match (self.kind)().at {
+            Some(at) if is_of_std(self.started_at) => at,
+            _ => self.started_at,
+        }
     }
 
     fn key(&self) -> Key {
@@ -414,7 +435,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
 
     #[cold]
     fn report(&self, what: &'static str, info: ExcInfo) {
-        let (name, location) = (Some(self.name()), Some(self.started_at));
+        let (name, location) = (Some(self.name()), Some(self.started_at()));
         let exception = Exception { what, name, location, info };
         match self.of_handler {
             true => report::handling(|| report::report(exception)),
@@ -537,7 +558,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K>
     fn info(&self) -> CoroutineInfo {
         CoroutineInfo {
             name: self.name(),
-            started_at: self.started_at,
+            started_at: self.started_at(),
             waiting_at: self.waiting_at.get(),
         }
     }

@@ -239,9 +239,7 @@ impl TryFrom<ChildStdout> for PipeReader {
 
     /// Takes over what a child writes to its standard output, for the current loop.
     fn try_from(stdout: ChildStdout) -> io::Result<PipeReader> {
-        let reader = PipeReader::nonblocking(stdout.into(), false)?;
-        reader.registered.is_outside();
-        Ok(reader)
+        PipeReader::nonblocking(stdout.into(), false)
     }
 }
 
@@ -250,9 +248,7 @@ impl TryFrom<ChildStderr> for PipeReader {
 
     /// Takes over what a child writes to its standard error, for the current loop.
     fn try_from(stderr: ChildStderr) -> io::Result<PipeReader> {
-        let reader = PipeReader::nonblocking(stderr.into(), false)?;
-        reader.registered.is_outside();
-        Ok(reader)
+        PipeReader::nonblocking(stderr.into(), false)
     }
 }
 
@@ -480,9 +476,7 @@ impl TryFrom<ChildStdin> for PipeWriter {
 
     /// Takes over what a child reads from its standard input, for the current loop.
     fn try_from(stdin: ChildStdin) -> io::Result<PipeWriter> {
-        let writer = PipeWriter::nonblocking(stdin.into())?;
-        writer.open()?.is_outside();
-        Ok(writer)
+        PipeWriter::nonblocking(stdin.into())
     }
 }
 

@@ -14,7 +14,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::{self, SocketAddr};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, Location};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use futures::FutureExt;
 
 use super::bind::{BindOptions, bind_sockets};
 use super::tcp::{TcpListener, TcpStream};
-use crate::coroutine::{Coroutine, Outcome, TaskGroup, sleep, spawn};
+use crate::coroutine::{Coroutine, Outcome, TaskGroup, name_of, sleep, spawn_at};
 use crate::error::{ExcInfo, StreamError};
 use crate::ioloop::{Deadline, IoLoop};
 use crate::iostream::{IoStream, Options};
@@ -80,6 +80,9 @@ type Handler = Box<dyn Fn(IoStream<TcpStream>, SocketAddr) -> Pin<Box<dyn Future
 
 struct Inner {
     handle: Handler,
+    /// What the handler is called, and where the server was made: the name and place of what it runs.
+    name: fn() -> &'static str,
+    place: &'static Location<'static>,
     connections: TaskGroup,
     accepted: Cell<u64>,
     settings: Cell<Settings>,
@@ -102,12 +105,14 @@ impl TcpServer {
     /// overriding `handle_stream`.
     ///
     /// The connection has ended when its handler has, and what that wrote has been sent.
+    #[track_caller]
     pub fn new<H, F>(handle_stream: H) -> TcpServer
     where
         H: Fn(IoStream<TcpStream>, SocketAddr) -> F + 'static,
         F: Future<Output: Outcome> + 'static,
     {
         let handle_stream = Rc::new(handle_stream);
+        let place = Location::caller();
         let handle: Handler = Box::new(move |stream, peer| {
             let handle_stream = handle_stream.clone();
             Box::pin(async move {
@@ -123,12 +128,15 @@ impl TcpServer {
                 if let Some(info) = info {
                     let what = "a connection handler";
                     let info = ExcInfo::error(format!("{info}, with {peer}"));
-                    report::report(Exception { what, name: None, location: None, info });
+                    let name = Some(name_of::<H>());
+                    report::report(Exception { what, name, location: Some(place), info });
                 }
             })
         });
         let inner = Inner {
             handle,
+            name: name_of::<H>,
+            place,
             connections: TaskGroup::independent(),
             accepted: Cell::new(0),
             settings: Cell::new(Settings::default()),
@@ -205,7 +213,8 @@ impl TcpServer {
             let stopped = Rc::new(Cell::new(false));
             // Not started here and now: it has to be in the list before a handler runs, which may
             // stop the server.
-            let coroutine = spawn(accept(self.inner.clone(), listener, stopped.clone()));
+            let accepting = accept(self.inner.clone(), listener, stopped.clone());
+            let coroutine = spawn_at(self.inner.place, accepting);
             self.accepting.borrow_mut().push(Accepting { coroutine, stopped });
         }
         Ok(())
@@ -283,7 +292,7 @@ async fn accept(server: Rc<Inner>, listener: TcpListener, stopped: Rc<Cell<bool>
                 let stream = IoStream::with_options(stream, server.settings.get().stream);
                 let kept = stream.keep();
                 let handling = (server.handle)(stream, peer);
-                server.connections.start(async move {
+                server.connections.start_named(server.name, server.place, async move {
                     handling.await;
                     kept.all_sent().await;
                     drop(permit);

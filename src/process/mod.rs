@@ -17,7 +17,7 @@ use std::thread;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, Signal as RawSignal, WaitId, WaitIdOptions, kill_process, waitid};
 
-use crate::ioloop::{IoLoop, LoopId, on_current, with_current};
+use crate::ioloop::{IoLoop, LoopId, on_current};
 use crate::net::pipe::{PipeReader, PipeWriter};
 use crate::resumption;
 use crate::signal::{self, Signal, SignalStream};
@@ -202,8 +202,8 @@ impl Subprocess {
         }
     }
 
-    /// Waits until the child has ended. Tornado: `wait_for_exit(raise_error=False)`; what
-    /// `raise_error` does is `status.success()`'s or `exit_ok`'s affair.
+    /// Waits until the child has ended. Tornado: `wait_for_exit(raise_error=False)`; what `raise_error`
+    /// does, a caller does who looks at [`ExitStatus::success`].
     ///
     /// A standard input that was not taken ends, as in [`Child::wait`], or a child that reads to its
     /// end would never come to its own. Cancel safe, and may be called again.
@@ -215,7 +215,6 @@ impl Subprocess {
     pub fn wait_for_exit(&mut self) -> impl Future<Output = io::Result<ExitStatus>> {
         resumption::here(async {
             drop(self.stdin.take());
-            let _held = with_current(|core| core.hold_time());
             match &mut self.running {
                 Some(running) => poll_fn(|cx| running.poll_exit(cx)).await,
                 None => Err(io::ErrorKind::NotFound.into()),
@@ -234,7 +233,8 @@ impl Subprocess {
         let mut child = self;
         (child.stdin, child.stdout, child.stderr) = (None, None, None);
         let io_loop = IoLoop::of(child.id).unwrap_or_else(IoLoop::current);
-        drop(io_loop.spawn(async move { callback(child.wait_for_exit().await) }));
+        let exit = resumption::here(async move { child.wait_for_exit().await });
+        drop(io_loop.spawn(async move { callback(exit.await) }));
     }
 }
 
