@@ -39,7 +39,10 @@ async fn multi_gives_values_in_the_order_of_the_input_whatever_finishes_first() 
 }
 
 #[waterspout::test(virtual_time)]
-async fn multi_keeps_the_shape_of_maps_and_tuples() {
+async fn multi_keeps_the_shape_of_arrays_maps_and_tuples() {
+    let [two, one] = multi([ok(2), ok(1)]).await.unwrap();
+    assert_eq!((two, one), (2, 1));
+    assert_eq!(multi([] as [Coroutine<Result<u8, ()>>; 0]).await, Ok([]));
     let map = HashMap::from([("a", ok(2)), ("b", ok(1))]);
     assert_eq!(multi(map).await, Ok(HashMap::from([("a", 2), ("b", 1)])));
     let tree = BTreeMap::from([(1, ok(2)), (2, ok(1))]);

@@ -86,7 +86,8 @@ struct Held<T, E> {
 ///
 /// let io_loop = IoLoop::new()?;
 /// io_loop.run_sync(|| async {
-///     assert_eq!(multi([half(4), half(2)]).await, Ok(vec![2, 1]));
+///     assert_eq!(multi([half(4), half(2)]).await, Ok([2, 1]));
+///     assert_eq!(multi(vec![half(4), half(2)]).await, Ok(vec![2, 1]));
 ///     assert_eq!(multi((half(4), async { Ok("x") })).await, Ok((2, "x")));
 ///     assert_eq!(multi(vec![half(4), half(3), half(1)]).await, Err("3 is odd".to_owned()));
 /// })?;
@@ -185,10 +186,14 @@ where
     F: Future<Output = Result<T, E>>,
     E: Debug,
 {
-    type Output = Result<Vec<T>, E>;
+    type Output = Result<[T; N], E>;
 
-    fn settle(self, others: Others) -> impl Future<Output = Self::Output> {
-        settle_all(self.into_iter(), others)
+    async fn settle(self, others: Others) -> Self::Output {
+        let values = settle_all(self.into_iter(), others).await?;
+        match values.try_into() {
+            Ok(values) => Ok(values),
+            Err(_) => unreachable!("without an error, all have given a value"),
+        }
     }
 }
 

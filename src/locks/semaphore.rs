@@ -192,13 +192,15 @@ impl BoundedSemaphore {
     }
 }
 
-/// No permit of the [`BoundedSemaphore`] is missing.
+/// [`BoundedSemaphore::release`] would have made a permit more than the semaphore has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReleasedTooOften;
 
 impl fmt::Display for ReleasedTooOften {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the semaphore was released more often than it was acquired")
+        f.write_str(
+            "no permit of the semaphore was forgotten: each is free, or comes back when its Permit is dropped",
+        )
     }
 }
 

@@ -25,7 +25,19 @@ use crate::resumption;
 /// Delay". (Tornado's is 300 ms.)
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Connects to hosts by name; see the file's text. Tornado: `TCPClient`.
+/// Connects to hosts by name. Tornado: `TCPClient`.
+///
+/// A name may have several addresses, often of both families, and one family may be broken without
+/// saying so. So it connects as RFC 8305, "Happy Eyeballs", has it:
+///
+/// * The addresses are tried in the [`Resolver`]'s order, but alternate between the families, beginning
+///   with that of the first.
+/// * The next attempt starts as soon as one has failed, and beside those under way when the last was
+///   given 250 ms. (Tornado: 300 ms, and two attempts at once at most.)
+/// * The first to succeed wins. The others are dropped, which closes their sockets.
+/// * If all fail, the error is that of the last to do so.
+///
+/// All addresses are looked up before the first attempt. A name that is an address is not looked up.
 ///
 /// ```
 /// use std::time::Duration;

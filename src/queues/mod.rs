@@ -8,6 +8,25 @@
 //! for the one who has waited longest to put; nobody barges in between. Waiters that are dropped
 //! leave: an item whose putter was dropped is never put, an item whose getter was dropped is given to
 //! the next, or goes back to where it was.
+//!
+//! A handle is also a [`Stream`] of the items, which ends when the queue is closed and empty, and a
+//! [`Sink`] for them, for the combinators of the `futures` crate. (Tornado's `async for` over a queue
+//! never ends; here [`close`](QueueOver::close) ends it.)
+//!
+//! ```
+//! use futures::{SinkExt, StreamExt};
+//! use waterspout::{IoLoop, queues::Queue};
+//!
+//! # IoLoop::new()?.run_sync(|| async {
+//! let mut queue = Queue::new(0);
+//! for n in 1..=3 {
+//!     queue.send(n).await.unwrap();
+//! }
+//! queue.close();
+//! assert_eq!(queue.map(|n| n * n).collect::<Vec<_>>().await, [1, 4, 9]);
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod store;
 
