@@ -56,6 +56,18 @@
 //! point in time an [`Instant`](std::time::Instant). `add_callback` from another thread is
 //! [`LoopHandle::add_callback`].
 //!
+//! # What fails, and who hears of it
+//!
+//! An error or a panic goes to whoever awaits what failed. One that nobody awaits (a callback's, that of
+//! a coroutine whose handle was dropped) goes to the loop's [`Builder::on_exception`] as an
+//! [`Exception`], which says what failed, by name and place. Without a handler of its own it is an error
+//! in the log of the [`log`] crate, under the target `waterspout`; warnings go there, too: of too many
+//! open files, or of [slow callbacks](Builder::slow_callback). `env_logger` shows them, or `tracing` by
+//! way of `tracing-log`, or any logger for that crate. As long as the process has no logger, or has
+//! turned all levels off, they are lines on standard error that begin with `waterspout:`, for failures
+//! must not vanish. In a [`#[test]`](macro@test) an exception
+//! [fails the test](testing#what-fails-in-the-background).
+//!
 //! # Features
 //!
 //! | feature | default | what |

@@ -24,9 +24,9 @@ use crate::foreign;
 pub struct Exception {
     /// What failed, as in "exception in callback".
     pub what: &'static str,
-    /// The name of the coroutine, if it was one.
+    /// The name of the coroutine, or of what was called, if it has one.
     pub name: Option<&'static str>,
-    /// Where the callback was added, or the coroutine started.
+    /// Where the callback was added, the coroutine started, or the server made.
     pub location: Option<&'static Location<'static>>,
     /// The panic or the error.
     pub info: ExcInfo,

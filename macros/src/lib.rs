@@ -4,7 +4,8 @@
 //! Each takes an `async fn` and hands its body, as one future, to the loop. The attributes decide
 //! nothing at run time: what a coroutine is, when it starts and who hears of its errors is written
 //! in `waterspout` itself, and what stands here only rearranges tokens. Use them through
-//! `waterspout`, which re-exports them; the code they emit names `::waterspout`.
+//! `waterspout`, which re-exports them. The code they emit names `::waterspout`, unless the argument
+//! `crate = ".."` says where else that is.
 //!
 //! `expand` writes the new function. It has `args` to read what stands in an attribute's parentheses,
 //! `function` to read the function under it, `capture` to move the arguments into the coroutine and
@@ -79,10 +80,40 @@ mod refuse;
 /// used or not, and the last is dropped first. Unlike in an `async fn`, arguments that are plain
 /// names are kept once, not twice, in the coroutine's memory.
 ///
-/// # Its name
+/// A `self` may be any that is owned or `'static`, so `&'static self` will do; and so will a lifetime
+/// that its bounds make `'static`, as in `fn f<'a: 'static>(name: &'a str)`.
 ///
-/// Logs and snapshots call the coroutine `module::path::function`;
-/// `#[waterspout::coroutine(name = "session")]` gives it another name.
+/// # Its name, and its place
+///
+/// Logs and snapshots call the coroutine `module::path::function`, or `module::path::Type::method`;
+/// `#[waterspout::coroutine(name = "session")]` gives it another name. Beside that they say where it
+/// was called. If the standard library has called it, as in `names.into_iter().map(fetch)`, they say
+/// where the function is.
+///
+/// # Other attributes
+///
+/// They stay on the function, which is no `async fn` any more. Those that wrap the body of one,
+/// `#[tracing::instrument]` and `#[fastrace::trace]`, are put before this one wherever they stand, so
+/// that the span covers all of the coroutine and not its first step only. They are known by the words
+/// `instrument` and `trace`: another attribute of that kind has to stand above this one.
+///
+/// # Where the crate is
+///
+/// A program that calls the crate by another name, or has it from another crate, says so:
+///
+/// ```
+/// mod reexports {
+///     pub use waterspout as spout;
+/// }
+///
+/// #[reexports::spout::coroutine(crate = "reexports::spout")]
+/// async fn answer() -> u8 {
+///     42
+/// }
+/// ```
+///
+/// A macro of another crate can write `crate = $crate::path::to::waterspout`. All four attributes take
+/// this argument.
 #[proc_macro_attribute]
 pub fn coroutine(args: TokenStream, item: TokenStream) -> TokenStream {
     expand::coroutine(args.into(), item.into()).into()
@@ -125,6 +156,10 @@ pub fn engine(args: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
+/// The loop is closed when the function returns, which drops what still runs. What fails in the
+/// background is logged, or written to standard error where there is no logger; a program that wants to
+/// hear of it makes its loop by `IoLoop::builder().on_exception(..)` instead.
+///
 /// The function takes no arguments and has no generics. Its name is free: on another function the
 /// attribute makes a plain `fn` that blocks until the body is done.
 #[proc_macro_attribute]
@@ -156,6 +191,7 @@ pub fn main(args: TokenStream, item: TokenStream) -> TokenStream {
 /// * `virtual_time`: the loop's clock stands still while anything can run, then jumps to the next
 ///   timer.
 /// * `allow_exceptions`: passes the test although something failed in the background.
+/// * `crate = "path::to::waterspout"`: where the crate is, see `#[coroutine]`.
 ///
 /// A panic of a callback or a coroutine that nobody awaits, and the `Err` of a `#[coroutine]` that
 /// nobody awaits, fail the test as well, unless it allows them or expects them by an `ExpectLog`; see
