@@ -1016,18 +1016,32 @@ async fn a_socket_dropped_on_another_thread_leaves_its_loop() {
     assert_eq!((&other).read(&mut [0; 8]).unwrap(), 0);
 }
 
+/// Drops something where its loop is current, where another loop is, or on another thread.
+const PLACES: [fn(Box<dyn std::any::Any + Send>); 3] = [
+    drop,
+    |value| {
+        let other = IoLoop::new().unwrap();
+        other.add_callback(move || drop(value));
+        other.close();
+    },
+    |value| thread::spawn(move || drop(value)).join().unwrap(),
+];
+
 #[waterspout::test]
 async fn a_socket_dropped_under_who_waits_for_it_wakes_the_waiter() {
-    let (_client, server) = tcp_pair().await;
-    let server = Arc::new(server);
-    let waiting = Arc::downgrade(&server);
-    let coroutine = coroutine::start(poll_fn(move |cx| match waiting.upgrade() {
-        Some(server) => Pin::new(&mut &*server).poll_read(cx, &mut [0; 8]),
-        None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-    }));
-    turns(1).await;
-    thread::spawn(move || drop(server)).join().unwrap();
-    assert_eq!(kind(coroutine.await), io::ErrorKind::NotConnected);
+    for drop_it in PLACES {
+        let (_client, server) = tcp_pair().await;
+        let server = Arc::new(server);
+        let waiting = Arc::downgrade(&server);
+        let coroutine = coroutine::start(poll_fn(move |cx| match waiting.upgrade() {
+            Some(server) => Pin::new(&mut &*server).poll_read(cx, &mut [0; 8]),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }));
+        turns(1).await;
+        drop_it(Box::new(server));
+        let coroutine = with_timeout(SOON, coroutine).await.expect("it is woken");
+        assert_eq!(kind(coroutine), io::ErrorKind::NotConnected);
+    }
 }
 
 #[waterspout::test]
@@ -1066,17 +1080,6 @@ async fn registrations_go_with_their_sockets() {
     drop(accepted);
     assert_eq!(counters().sources, 0);
 }
-
-/// Drops something where its loop is current, where another loop is, or on another thread.
-const PLACES: [fn(Box<dyn std::any::Any + Send>); 3] = [
-    drop,
-    |value| {
-        let other = IoLoop::new().unwrap();
-        other.add_callback(move || drop(value));
-        other.close();
-    },
-    |value| thread::spawn(move || drop(value)).join().unwrap(),
-];
 
 #[waterspout::test]
 async fn a_duplicate_of_a_dropped_stream_wakes_nobody_and_can_be_registered() {

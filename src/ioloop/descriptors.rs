@@ -183,3 +183,50 @@ impl FileId {
         FileId { known: metadata.map(|metadata| (metadata.dev(), metadata.ino())) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ioloop::slots::Slots;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+    fn owners(descriptors: &Descriptors) -> usize {
+        descriptors.lock().as_ref().map_or(0, |open| open.owners.len())
+    }
+
+    #[test]
+    fn a_number_is_its_owners_until_that_ends_the_registration() {
+        let poll = mio::Poll::new().unwrap();
+        let descriptors = Descriptors::new(poll.registry().try_clone().unwrap());
+        let mut keys = Slots::<()>::new();
+        let (mine, other) = (keys.insert(()).unwrap(), keys.insert(()).unwrap());
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let fd = socket.as_raw_fd();
+        let register = |key| descriptors.register(&mut SourceFd(&fd), fd, key, BOTH);
+        let take_back = |key| descriptors.take_back(fd, key, &mut SourceFd(&fd));
+        let ends: [&dyn Fn(Key); 2] =
+            [&|key| descriptors.release(fd, key), &|key| take_back(key).unwrap()];
+        for end in ends {
+            register(mine).unwrap();
+            assert_eq!(register(other).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            end(other);
+            assert!(descriptors.is_owner(fd, mine) && !descriptors.is_owner(fd, other));
+            descriptors.rearm(fd, mine, BOTH).unwrap();
+            assert_eq!(
+                descriptors.rearm(fd, other, BOTH).unwrap_err().kind(),
+                io::ErrorKind::NotFound
+            );
+            end(mine);
+            assert_eq!((descriptors.is_owner(fd, mine), owners(&descriptors)), (false, 0));
+            assert!(descriptors.rearm(fd, mine, BOTH).is_err());
+        }
+        register(mine).unwrap();
+        descriptors.close();
+        assert!(register(other).is_err() && descriptors.rearm(fd, mine, BOTH).is_err());
+        descriptors.release(fd, mine);
+        take_back(mine).unwrap();
+    }
+}

@@ -25,7 +25,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::fd::Fd;
 use super::lent::Lent;
-use super::source::{Asker, ReadBytes, Registered, WriteBytes};
+use super::source::{Asker, ByteStream, ReadBytes, Registered, WriteBytes};
 use crate::ioloop::Direction;
 
 /// A new pipe: what is written to the one end is read from the other. Both belong to the current
@@ -53,6 +53,8 @@ pub fn pair() -> io::Result<(PipeWriter, PipeReader)> {
     let (sender, receiver) = mio::unix::pipe::new()?;
     Ok((PipeWriter::new(sender)?, PipeReader::new(receiver, false)?))
 }
+
+impl ByteStream for Fd<Sender> {}
 
 impl WriteBytes for Fd<Sender> {
     fn write(&self, buf: &[u8]) -> io::Result<usize> {
@@ -93,6 +95,8 @@ impl AsRawFd for Source {
         self.receiver.as_raw_fd()
     }
 }
+
+impl ByteStream for Fd<Source> {}
 
 impl ReadBytes for Fd<Source> {
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {

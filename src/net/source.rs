@@ -21,8 +21,8 @@ use mio::event::Source;
 use super::lent::Lent;
 use crate::error::LoopClosed;
 use crate::ioloop::{
-    By, Core, Direction, IoLoop, Key, LoopId, SHORT_IS_DRAINED, Ticket, Until, Wait, forget_source,
-    is_closed, with_current,
+    By, Core, Direction, IoLoop, Key, LoopId, Ticket, Until, Wait, forget_source, is_closed,
+    with_current,
 };
 use crate::{foreign, resumption};
 
@@ -33,8 +33,6 @@ struct Token {
     key: Key,
     fd: RawFd,
     interest: Interest,
-    /// See [`short_is_drained`](Registered::short_is_drained).
-    short_is_drained: bool,
 }
 
 /// Who asks a socket: a task, and whether by a poll function or by a future.
@@ -98,7 +96,7 @@ impl Token {
                 let before = with_current(|core| {
                     core.readiness(|table| table.wait(self.key, direction, asker.by, waker))
                 });
-                drop(before);
+                foreign::discard(before);
             }
             // It could go on, but the resumption has done enough.
             Some(Wait::Ready) => {
@@ -158,7 +156,7 @@ impl Token {
         rearmed.unwrap_or(Ok(()))
     }
 
-    /// A future that has waited is dropped.
+    /// A future that waits is dropped.
     #[cold]
     fn leave(&self, direction: Direction, ticket: Ticket) {
         let waker = with_current(|core| {
@@ -356,8 +354,10 @@ impl Waits<'_> {
         poll: impl FnOnce(Asker<'_>) -> Poll<T>,
     ) -> Poll<T> {
         let polled = poll(Asker { waker: cx.waker(), by: By::Future(&self.ticket) });
-        if polled.is_pending() {
-            resumption::waits_at(self.place);
+        match &polled {
+            // What made the socket ready has woken all who waited for it: nobody is left to leave.
+            Poll::Ready(_) => self.ticket.set(Ticket::NONE),
+            Poll::Pending => resumption::waits_at(self.place),
         }
         polled
     }
@@ -406,7 +406,7 @@ impl<S: Source + AsRawFd> Registered<S> {
         let fd = source.as_raw_fd();
         let mut register = |core: &Core| {
             let key = core.add_source(&mut source, fd, interest, ready)?;
-            Ok(Token { id: core.id(), key, fd, interest, short_is_drained: false })
+            Ok(Token { id: core.id(), key, fd, interest })
         };
         let token = match with_current(&mut register) {
             Some(token) => token,
@@ -440,8 +440,16 @@ impl<S: Source + AsRawFd> Registered<S> {
 /// hold proves nothing.
 const IOV_MAX: usize = 1024;
 
+/// A source of bytes without boundaries, or what is taken for one.
+pub(crate) trait ByteStream {
+    /// Moving less than was asked proves the source drained, so that `EAGAIN` need not be waited for.
+    /// That is so of TCP. A Unix stream stops early at urgent data and at descriptors that come with
+    /// bytes, a socket with boundaries gives one packet at a time, a terminal a line.
+    const SHORT_IS_DRAINED: bool = false;
+}
+
 /// A source that bytes are read from.
-pub(crate) trait ReadBytes {
+pub(crate) trait ReadBytes: ByteStream {
     fn read(&self, buf: &mut [u8]) -> io::Result<usize>;
 
     /// With at most [`IOV_MAX`] buffers.
@@ -450,20 +458,17 @@ pub(crate) trait ReadBytes {
 
 /// A source that bytes are written to. A socket answers `BrokenPipe` if nobody reads any more, and does
 /// not raise `SIGPIPE`.
-pub(crate) trait WriteBytes {
+pub(crate) trait WriteBytes: ByteStream {
     fn write(&self, buf: &[u8]) -> io::Result<usize>;
 
     /// With at most [`IOV_MAX`] buffers.
     fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
 }
 
-impl<S> Registered<S> {
-    /// Moving less than was asked proves this source drained, so that `EAGAIN` need not be waited for.
-    /// That is so of TCP. A Unix stream stops early at urgent data and at descriptors that come with
-    /// bytes, a socket with boundaries gives one packet at a time, a terminal a line.
-    pub(super) fn short_is_drained(mut self) -> Registered<S> {
-        self.token.short_is_drained = SHORT_IS_DRAINED;
-        self
+impl<S: ByteStream> Registered<S> {
+    /// [`SHORT_IS_DRAINED`](ByteStream::SHORT_IS_DRAINED) is not so of this one, whatever its type.
+    pub(super) fn set_partial(&self) {
+        with_current(|core| core.readiness(|table| table.set_partial(self.token.key)));
     }
 
     /// [`poll_io`](Registered::poll_io) for byte streams: moving less than `asked` may prove something.
@@ -474,15 +479,14 @@ impl<S> Registered<S> {
         asked: usize,
         operation: impl FnMut(&S) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        let short_is_drained = self.token.short_is_drained;
         // Most reads are short, most writes are not.
         let until = match direction {
-            Direction::Read if short_is_drained => Until::ReadyOnce,
+            Direction::Read if S::SHORT_IS_DRAINED => Until::ReadyOnce,
             _ => Until::Ready,
         };
         self.poll_draining(asker.into(), direction, until, operation, |&moved| {
             // Nothing at all is the end of the stream, which stays readable.
-            short_is_drained && 0 < moved && moved < asked
+            S::SHORT_IS_DRAINED && 0 < moved && moved < asked
         })
     }
 }

@@ -1,7 +1,7 @@
 //! TCP: `TcpListener` and `TcpStream`.
 
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut, Read};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{self, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::Location;
@@ -17,12 +17,12 @@ use socket2::SockRef;
 use super::address::{ToSocketAddrs, first_that_works};
 use super::bind::{BindOptions, listen};
 use super::lent::Lent;
-use super::send::{send, send_vectored};
-use super::source::{Asker, ReadBytes, Registered, WriteBytes, established};
+use super::send::send_vectored;
+use super::source::{Asker, ByteStream, ReadBytes, Registered, WriteBytes, established};
 use super::split::{
     HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split, is_closed_by,
 };
-use crate::ioloop::Direction;
+use crate::ioloop::{Direction, SHORT_IS_DRAINED};
 use crate::resumption;
 
 /// A TCP socket that accepts connections.
@@ -267,7 +267,9 @@ impl TcpStream {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let interest = interest | Interest::PRIORITY;
         let registered = Registered::with_interest(stream, interest, ready)?;
-        let registered = if is_tcp { registered.short_is_drained() } else { registered };
+        if !is_tcp {
+            registered.set_partial();
+        }
         Ok(TcpStream { registered })
     }
 
@@ -554,6 +556,10 @@ impl TcpStream {
     }
 }
 
+impl ByteStream for mio::net::TcpStream {
+    const SHORT_IS_DRAINED: bool = SHORT_IS_DRAINED;
+}
+
 impl ReadBytes for mio::net::TcpStream {
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         (&mut &*self).read(buf)
@@ -566,7 +572,8 @@ impl ReadBytes for mio::net::TcpStream {
 
 impl WriteBytes for mio::net::TcpStream {
     fn write(&self, buf: &[u8]) -> io::Result<usize> {
-        send(self, buf)
+        // It sends, too, without a signal.
+        (&mut &*self).write(buf)
     }
 
     fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {

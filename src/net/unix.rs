@@ -17,7 +17,7 @@ use futures::stream::Stream;
 use super::address::unix_address;
 use super::lent::Lent;
 use super::send::{send, send_vectored};
-use super::source::{Asker, ReadBytes, Registered, WriteBytes, established};
+use super::source::{Asker, ByteStream, ReadBytes, Registered, WriteBytes, established};
 use super::split::{
     HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split, is_closed_by,
 };
@@ -450,6 +450,8 @@ impl UnixStream {
         into_split(self)
     }
 }
+
+impl ByteStream for mio::net::UnixStream {}
 
 impl ReadBytes for mio::net::UnixStream {
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {

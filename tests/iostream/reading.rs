@@ -659,6 +659,8 @@ async fn a_transport_is_shown_no_bytes_of_other_connections() {
         // By a buffer that the loop lends directly, and by a stream.
         peer.write_all(&pattern(3000 * round)).await.unwrap();
         drop(secret.read_lent().await.unwrap());
+        peer.write_all(b"less").await.unwrap();
+        drop(secret.read_lent().await.unwrap());
         there.write_all(&[b'x'; 10]).await.unwrap();
         assert_eq!(curious.read_bytes(10).await.unwrap(), [b'x'; 10]);
     }
