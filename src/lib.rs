@@ -106,8 +106,8 @@ mod wait_queue;
 pub use coroutine::Coroutine;
 pub use error::{JoinError, LoopClosed, RunError, StartError, StreamError, TimedOut};
 pub use ioloop::{
-    Builder, CoroutineInfo, Counters, Deadline, Interest, IoLoop, LoopHandle, PeriodicCallback,
-    Step, Timeout,
+    Builder, CoroutineInfo, Counters, Deadline, HeldTime, Interest, IoLoop, LoopHandle,
+    PeriodicCallback, Step, Timeout,
 };
 pub use report::Exception;
 #[cfg(feature = "macros")]

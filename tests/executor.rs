@@ -203,3 +203,29 @@ async fn virtual_time_stands_still_while_a_job_is_under_way() {
     hour.await;
     assert_eq!(io_loop.time() - begun, Duration::from_secs(3600));
 }
+
+#[test]
+fn a_loop_is_dropped_although_a_coroutine_awaits_a_job_of_it() {
+    struct Ended(mpsc::Sender<()>);
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            self.0.send(()).unwrap();
+        }
+    }
+    let io_loop = IoLoop::new().unwrap();
+    let (open, wait) = gate();
+    let (ended, ends) = mpsc::channel();
+    let begin = || async {
+        let ended = Ended(ended);
+        drop(coroutine::start(async move {
+            let _ended = ended;
+            // The handle is a temporary that lives as long as the job is awaited.
+            IoLoop::current().run_in_executor(wait).await;
+        }));
+    };
+    io_loop.run_sync(begin).unwrap();
+    assert!(ends.try_recv().is_err());
+    drop(io_loop);
+    ends.try_recv().expect("the coroutine went with its loop");
+    open.send(()).unwrap();
+}

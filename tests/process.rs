@@ -10,7 +10,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{turns, until};
 use futures::future::join_all;
@@ -20,7 +20,8 @@ use rustix::process::{
     self, Pid, WaitId, WaitIdOptions, WaitOptions, kill_process, waitid, waitpid,
 };
 use waterspout::IoLoop;
-use waterspout::coroutine::{spawn, start, with_timeout};
+use waterspout::coroutine::{now, sleep, spawn, start, with_timeout};
+use waterspout::net::pipe::PipeReader;
 use waterspout::process::Subprocess;
 use waterspout::signal::Signal;
 
@@ -340,6 +341,53 @@ async fn pipes_that_are_left_to_an_exit_callback_are_closed_at_once() {
     let ends = ended.clone();
     child.set_exit_callback(move |status| ends.set(status.unwrap().success()));
     until(|| ended.get()).await;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Virtual time
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[waterspout::test(virtual_time)]
+async fn virtual_time_does_not_jump_past_a_child_that_is_awaited() {
+    let begun = now();
+    let mut child = Subprocess::spawn(&mut sh("sleep 0.05")).unwrap();
+    assert!(with_timeout(HOUR, child.wait_for_exit()).await.unwrap().unwrap().success());
+    // By the pipes alone, however they are read and written.
+    let mut child =
+        Subprocess::spawn_piped(&mut sh("sleep 0.05; head -c 100000; sleep 0.05")).unwrap();
+    let (stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let writing = start(async move { stdin.write_all(&[7; 100_000]).await });
+    let mut byte = [0];
+    assert_eq!(with_timeout(HOUR, PipeReader::read(&stdout, &mut byte)).await.unwrap().unwrap(), 1);
+    assert_eq!(byte, [7]);
+    with_timeout(HOUR, writing).await.unwrap().unwrap();
+    let mut all = Vec::new();
+    with_timeout(HOUR, stdout.read_to_end(&mut all)).await.unwrap().unwrap();
+    assert_eq!(all.len(), 99_999);
+    assert!(now() - begun < HOUR);
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_time_limit_for_a_child_that_does_not_end_takes_real_time_and_comes() {
+    let mut child = Subprocess::spawn_piped(&mut sh("exec sleep 1000")).unwrap().kill_on_drop();
+    let (real, begun) = (Instant::now(), now());
+    let limit = Duration::from_millis(30);
+    assert!(with_timeout(limit, child.wait_for_exit()).await.is_err());
+    assert!(with_timeout(limit, child.stdout.as_ref().unwrap().read(&mut [0])).await.is_err());
+    assert!(real.elapsed() >= 2 * limit);
+    assert_eq!(now() - begun, 2 * limit);
+    // Also while another pipe is never quiet.
+    let mut busy = Subprocess::spawn_piped(&mut Command::new("yes")).unwrap().kill_on_drop();
+    let stdout = busy.stdout.take().unwrap();
+    let reading = async { while stdout.read(&mut [0; 100]).await.unwrap() > 0 {} };
+    assert!(with_timeout(limit, reading).await.is_err());
+    // A child that nobody waits for does not hold the clock.
+    sleep(HOUR).await;
+    assert_eq!(now() - begun, 3 * limit + HOUR);
+    drop(busy);
+    drop(Subprocess::spawn(&mut cat()).unwrap().kill_on_drop());
+    sleep(HOUR).await;
 }
 
 // ---------------------------------------------------------------------------------------------

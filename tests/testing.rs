@@ -11,12 +11,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Diary, one_turn, panic_of, seconds, virtual_loop};
 use futures::FutureExt;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use log::{Level, Log, Metadata, Record};
+use waterspout::concurrent::channel;
 use waterspout::coroutine::{self, moment, sleep, spawn, spawn_named, with_timeout};
 use waterspout::testing::{self, ExpectLog, Logger, explore};
 use waterspout::{Interest, IoLoop, Step};
@@ -707,4 +708,95 @@ fn an_error_that_cannot_be_put_into_words_fails_the_test_all_the_same() {
         })
     });
     assert!(said.contains("do not look"), "{said}");
+}
+
+// ---------------------------------------------------------------------------------------------
+// What holds virtual time
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[waterspout::test(virtual_time)]
+async fn a_thread_that_has_a_guard_along_is_waited_for() {
+    let io_loop = IoLoop::current();
+    let (begun, held) = (coroutine::now(), [io_loop.hold_time(), io_loop.handle().hold_time()]);
+    let (sender, mut receiver) = channel(1);
+    let threads = held.map(|held| {
+        let sender = sender.clone();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(20));
+            sender.blocking_send("in time").unwrap();
+            drop(held);
+        })
+    });
+    drop(sender);
+    for _ in &threads {
+        assert_eq!(with_timeout(HOUR, receiver.recv()).await, Ok(Some("in time")));
+    }
+    assert_eq!(coroutine::now(), begun);
+    assert_eq!(receiver.recv().await, None);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[waterspout::test(virtual_time)]
+async fn letting_go_wakes_a_loop_that_is_held() {
+    let (begun, held) = (coroutine::now(), IoLoop::current().hold_time());
+    let thread = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(20));
+        drop(held);
+    });
+    coroutine::sleep(HOUR).await;
+    assert_eq!(coroutine::now() - begun, HOUR);
+    thread.join().unwrap();
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_clock_that_is_held_goes_on_as_the_real_one_does() {
+    let _held = IoLoop::current().hold_time();
+    let (begun, real) = (coroutine::now(), Instant::now());
+    for n in 1..=3 {
+        coroutine::sleep_until(begun + n * Duration::from_millis(10)).await;
+    }
+    assert!(real.elapsed() >= Duration::from_millis(30));
+    assert_eq!(coroutine::now() - begun, Duration::from_millis(30));
+}
+
+#[waterspout::test(virtual_time)]
+async fn an_idle_sender_on_another_thread_does_not_hold_the_clock() {
+    let (sender, mut receiver) = channel::<()>(1);
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let thread = thread::spawn(move || (ended.recv().is_err(), sender));
+    assert!(with_timeout(HOUR, receiver.recv()).await.is_err());
+    drop(end);
+    assert!(thread.join().unwrap().0);
+}
+
+#[waterspout::test(virtual_time)]
+async fn the_answer_of_another_loop_is_waited_for_and_one_of_its_own_is_not() {
+    let begun = coroutine::now();
+    let (lend, lent) = std::sync::mpsc::channel();
+    let thread = thread::spawn(move || {
+        let io_loop = IoLoop::new().unwrap();
+        lend.send(io_loop.handle()).unwrap();
+        io_loop.start().unwrap();
+    });
+    let other = lent.recv().unwrap();
+    let slow = || coroutine::sleep(Duration::from_millis(20));
+    with_timeout(HOUR, other.spawn(slow).unwrap()).await.unwrap().unwrap();
+    assert_eq!(coroutine::now(), begun);
+    other.stop().unwrap();
+    thread.join().unwrap();
+    let own = IoLoop::current().handle().spawn(|| coroutine::sleep(HOUR)).unwrap();
+    with_timeout(2 * HOUR, own).await.unwrap().unwrap();
+    assert_eq!(coroutine::now() - begun, HOUR);
+}
+
+#[test]
+fn the_time_is_the_loops_and_without_one_the_present() {
+    let io_loop = IoLoop::builder().virtual_time().build().unwrap();
+    io_loop.advance(HOUR);
+    io_loop.run_sync(|| async { assert_eq!(coroutine::now(), IoLoop::current().time()) }).unwrap();
+    drop(io_loop);
+    let (before, now) = (Instant::now(), coroutine::now());
+    assert!(before <= now && now <= Instant::now());
+    assert_eq!(IoLoop::try_current(), None, "it makes none");
 }

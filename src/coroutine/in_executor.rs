@@ -79,9 +79,9 @@ impl Executor {
             // Whoever asked may be gone; a destructor of the result must not end the thread.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(sender.send(done))));
         });
-        let outside = io_loop.core().outside();
+        let held = io_loop.core().hold_time();
         let answer = async move {
-            let _outside = outside;
+            let _held = held;
             if let Err(refused) = submitted {
                 panic!("the work of {location} was refused: {refused}");
             }

@@ -110,7 +110,7 @@ pub use ending::{Shield, shield};
 pub use group::TaskGroup;
 pub use multi::{Children, multi, multi_quiet, try_multi};
 pub use remote::Answer;
-pub use sleep::{Moment, Sleep, moment, sleep, sleep_until};
+pub use sleep::{Moment, Sleep, moment, now, sleep, sleep_until};
 pub use timeout::{Timeout, with_timeout};
 pub use wait_iterator::WaitIterator;
 

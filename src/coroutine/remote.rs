@@ -11,7 +11,7 @@ use futures::channel::oneshot;
 
 use super::{Coroutine, Kind, name_of, queue};
 use crate::error::{Failure, JoinError, LoopClosed};
-use crate::ioloop::{IoLoop, LoopHandle};
+use crate::ioloop::{Core, HeldTime, IoLoop, LoopHandle, LoopId, with_current};
 use crate::park;
 use crate::report::{Exception, Kept};
 use crate::resumption;
@@ -65,7 +65,8 @@ impl LoopHandle {
             };
             drop(Coroutine::of(queue(core, kind, answering, location)));
         })?;
-        Ok(Answer { receiver, name: name_of::<F>, place: location })
+        let (name, id) = (name_of::<F>, self.id());
+        Ok(Answer { receiver, name, place: location, id, held: None })
     }
 
     /// Runs a coroutine on the loop and blocks this thread until it is done.
@@ -143,6 +144,10 @@ pub struct Answer<T> {
     name: fn() -> &'static str,
     /// Where it was asked for.
     place: &'static Location<'static>,
+    /// Whose answer it is.
+    id: LoopId,
+    /// Who waits for another loop's answer holds virtual time.
+    held: Option<HeldTime>,
 }
 
 impl<T> Future for Answer<T> {
@@ -153,6 +158,11 @@ impl<T> Future for Answer<T> {
         let polled = Pin::new(&mut self.receiver).poll(cx);
         if polled.is_pending() {
             resumption::waits_at(self.place);
+            let id = self.id;
+            let hold = |core: &Core| (core.id() != id).then(|| core.hold_time());
+            self.held = with_current(hold).flatten();
+        } else {
+            self.held = None;
         }
         polled.map(|answer| match answer.ok().and_then(Kept::take) {
             Some(done) => done.result,

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::ioloop::{Core, Deadline, Item, Key, LoopId, forget, on_current, with_current};
+use crate::ioloop::{Core, Deadline, IoLoop, Item, Key, LoopId, forget, on_current, with_current};
 use crate::resumption;
 
 /// Waits for `duration`, counted from this call. Tornado: `gen.sleep`.
@@ -35,9 +35,34 @@ pub fn sleep(duration: Duration) -> Sleep {
 }
 
 /// Waits until `when`; a turn or two of the loop if that has passed. See [`sleep`].
+///
+/// Count from [`now`], not from [`Instant::now`]: in virtual time the two differ by whatever the
+/// clock has jumped, and the sleep would be too short, or too long.
 #[track_caller]
 pub fn sleep_until(when: Instant) -> Sleep {
     Sleep::until(Deadline::At(when))
+}
+
+/// The time on the current loop's clock, by which all its deadlines go: the present, or in virtual
+/// time the loop's own. Tornado: `IOLoop.current().time()`.
+///
+/// Outside of any loop it is [`Instant::now`].
+///
+/// ```
+/// use std::time::Duration;
+/// use waterspout::{IoLoop, coroutine::{now, sleep_until}};
+///
+/// IoLoop::builder().virtual_time().build()?.run_sync(|| async {
+///     let begun = now();
+///     for hour in 1..=3 {
+///         sleep_until(begun + hour * Duration::from_secs(3600)).await;
+///     }
+///     assert_eq!(now() - begun, Duration::from_secs(3 * 3600));
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn now() -> Instant {
+    IoLoop::try_current().map_or_else(Instant::now, |io_loop| io_loop.time())
 }
 
 /// Waits for a deadline; from [`sleep`] and [`sleep_until`].

@@ -55,9 +55,15 @@ impl Builder {
     /// Gives the loop a virtual clock, for tests.
     ///
     /// It starts at the present and stands still while anything is left to do. When every coroutine
-    /// waits and nothing from outside is due (no socket is ready, no executor job is under way, no
-    /// other thread has woken the loop), it jumps to the next deadline. An hour's sleep takes no
-    /// time, and what happens is the same on every machine.
+    /// waits and nothing from outside is due (no socket is ready, no other thread has woken the loop),
+    /// it jumps to the next deadline. An hour's sleep takes no time, and what happens is the same on
+    /// every machine. [`coroutine::now`](crate::coroutine::now) tells that time.
+    ///
+    /// While something outside is awaited, which takes real time, the clock is held: it reaches the
+    /// next deadline no sooner than the real one would. The loop knows of executor jobs, of the end of
+    /// [`Subprocess`](crate::process::Subprocess)es and their pipes, and of the answers of other loops.
+    /// It cannot know whether a channel's sender lives on another thread, or what a socket is connected
+    /// to: there, [`IoLoop::hold_time`] holds the clock by hand.
     pub fn virtual_time(mut self) -> Builder {
         self.virtual_time = true;
         self

@@ -3,7 +3,8 @@
 //! Times are nanoseconds since the loop was made, which is what the timer wheel counts in. The
 //! clock remembers its last reading, so that whoever needs no fresh one pays for none. A virtual
 //! clock moves only when the loop says so: it jumps to the next deadline when nothing else is left
-//! to do.
+//! to do. While something outside of the loop is under way, which takes real time, it is *held*: it
+//! reaches the next deadline no sooner than the real clock would.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -12,11 +13,18 @@ pub(crate) struct Clock {
     base: Instant,
     now: Cell<u64>,
     is_virtual: bool,
+    /// Since when a virtual clock is held and has not moved.
+    held_since: Cell<Option<Instant>>,
 }
 
 impl Clock {
     pub(crate) fn real() -> Clock {
-        Clock { base: Instant::now(), now: Cell::new(0), is_virtual: false }
+        Clock {
+            base: Instant::now(),
+            now: Cell::new(0),
+            is_virtual: false,
+            held_since: Cell::new(None),
+        }
     }
 
     pub(crate) fn virtual_time() -> Clock {
@@ -44,6 +52,19 @@ impl Clock {
     pub(crate) fn advance_to(&self, now: u64) {
         debug_assert!(self.is_virtual);
         self.now.set(self.now.get().max(now));
+        self.held_since.set(None);
+    }
+
+    /// How long it takes until a virtual clock that is held reaches `deadline`.
+    pub(crate) fn held_until(&self, deadline: u64) -> Duration {
+        let since = self.held_since.get().unwrap_or_else(Instant::now);
+        self.held_since.set(Some(since));
+        Duration::from_nanos(deadline.saturating_sub(self.last())).saturating_sub(since.elapsed())
+    }
+
+    /// A virtual clock is not held any more.
+    pub(crate) fn let_go(&self) {
+        self.held_since.set(None);
     }
 
     /// The deadline `delay` from now; [`NEVER`](super::timers::NEVER) if that is further than the clock
@@ -82,6 +103,23 @@ mod tests {
         clock.advance_to(3);
         assert_eq!((clock.read(), clock.last()), (7, 7));
         assert_eq!(clock.after(Duration::from_nanos(5)), 12);
+    }
+
+    #[test]
+    fn a_virtual_clock_that_is_held_runs_no_faster_than_the_real_one() {
+        let clock = Clock::virtual_time();
+        let hour = Duration::from_secs(3600);
+        let left = clock.held_until(nanos(hour));
+        assert!(left <= hour && left > hour / 2);
+        assert_eq!(clock.held_until(0), Duration::ZERO);
+        let early = clock.held_since.get().unwrap() - hour;
+        clock.held_since.set(Some(early));
+        assert_eq!(clock.held_until(nanos(hour)), Duration::ZERO);
+        // It has to be reached anew after each move.
+        clock.advance_to(1);
+        assert!(clock.held_until(nanos(hour)) > hour / 2);
+        clock.let_go();
+        assert_eq!(clock.held_since.get(), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::clock::Clock;
 use super::current::forget_loop;
 use super::descriptors::Descriptors;
 use super::handlers::Handler;
-use super::inbox::{Inbox, LoopId};
+use super::inbox::{HeldTime, Inbox, LoopId};
 use super::introspect::{CoroutineInfo, Counting, Step, Trace};
 use super::pace::Pace;
 use super::readiness::{Direction, Readiness};
@@ -77,8 +77,8 @@ pub(crate) struct Core {
     pub(super) current: Cell<Key>,
     /// The main future of `run_sync` was resumed.
     pub(super) main_resumed: Cell<bool>,
-    /// Executor jobs under way: while there are any, virtual time stands still.
-    pub(super) outside: Rc<Cell<usize>>,
+    /// Sockets whose other end is outside: virtual time is held while somebody waits for one.
+    pub(super) outside: RefCell<Vec<Key>>,
 
     pub(super) pace: Pace,
     /// Timers that are due and have not fired yet.
@@ -125,7 +125,7 @@ impl Core {
             is_kept: Cell::new(false),
             current: Cell::new(Key::NONE),
             main_resumed: Cell::new(false),
-            outside: Rc::new(Cell::new(0)),
+            outside: RefCell::new(Vec::new()),
             pace: Pace::new(!clock.is_virtual()),
             clock,
             due: RefCell::new(VecDeque::new()),
@@ -234,10 +234,33 @@ impl Core {
         Scope { core: self, current: self.current.replace(key), _nested: resumption::nested() }
     }
 
-    /// Says that something outside is under way, for which virtual time has to wait.
-    pub(crate) fn outside(&self) -> Outside {
-        self.outside.set(self.outside.get() + 1);
-        Outside(self.outside.clone())
+    /// Something outside is under way: holds virtual time.
+    pub(crate) fn hold_time(&self) -> HeldTime {
+        HeldTime::new(self.inbox.clone())
+    }
+
+    /// The other end of a socket is outside: it holds virtual time while somebody waits for it.
+    pub(crate) fn is_outside(&self, key: Key) {
+        if self.clock.is_virtual() {
+            self.outside.borrow_mut().push(key);
+        }
+    }
+
+    /// What is outside, and so takes real time.
+    pub(super) fn outside(&self) -> Outside {
+        let mut is_awaited = self.inbox.is_held();
+        let readiness = self.readiness.borrow();
+        let mut outside = self.outside.borrow_mut();
+        outside.retain(|key| {
+            let known = readiness.is_awaited(*key);
+            is_awaited |= known == Some(true);
+            known.is_some()
+        });
+        match is_awaited {
+            true => Outside::Awaited,
+            false if outside.is_empty() => Outside::Nothing,
+            false => Outside::There,
+        }
     }
 
     #[inline]
@@ -380,13 +403,14 @@ fn counting(user: Option<report::Handler>) -> report::Handler {
     })
 }
 
-/// Something outside of the loop that it is waiting for; see [`Core::outside`].
-pub(crate) struct Outside(Rc<Cell<usize>>);
-
-impl Drop for Outside {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
+/// See [`Core::outside`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outside {
+    Nothing,
+    /// Something that nobody waits for now.
+    There,
+    /// Something that holds virtual time.
+    Awaited,
 }
 
 /// The slot that is being resumed; the one before is restored at the end, also on unwinding.

@@ -20,7 +20,7 @@ use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::os::fd::RawFd;
 use std::panic::Location;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use super::descriptors::Descriptors;
@@ -128,6 +128,8 @@ pub(crate) struct Inbox {
     waker: RwLock<Option<mio::Waker>>,
     /// How often the eventfd was written to.
     notified: AtomicU64,
+    /// How many hold virtual time.
+    holding: AtomicUsize,
     descriptors: Descriptors,
 }
 
@@ -197,6 +199,7 @@ impl Inbox {
             doorbell: Doorbell::default(),
             waker: RwLock::new(Some(waker)),
             notified: AtomicU64::new(0),
+            holding: AtomicUsize::new(0),
             descriptors,
         });
         registry.inboxes[number] = Some(Arc::downgrade(&inbox));
@@ -221,6 +224,12 @@ impl Inbox {
             Some(arrived) => arrived.push(item),
             None => return Err(LoopClosed),
         }
+        self.ring();
+        Ok(())
+    }
+
+    /// Lets the loop look: it wakes up if it sleeps.
+    fn ring(&self) {
         if self.doorbell.ring() {
             self.notified.fetch_add(1, SeqCst);
             // Writing to an eventfd that is in nobody's way cannot fail; if it does, the loop
@@ -230,7 +239,11 @@ impl Inbox {
                 report::error(format_args!("cannot wake {}: {error}", self.id));
             }
         }
-        Ok(())
+    }
+
+    /// Whether anybody holds virtual time.
+    pub(crate) fn is_held(&self) -> bool {
+        self.holding.load(SeqCst) > 0
     }
 
     pub(crate) fn is_pending(&self) -> bool {
@@ -361,9 +374,45 @@ impl LoopHandle {
         self.inbox.post(Item::Stop)
     }
 
+    pub(crate) fn id(&self) -> LoopId {
+        self.inbox.id
+    }
+
     /// Whether the loop is closed; it stays so.
     pub fn is_closed(&self) -> bool {
         self.inbox.is_closed()
+    }
+
+    /// Holds virtual time, as [`IoLoop::hold_time`](crate::IoLoop::hold_time) does.
+    pub fn hold_time(&self) -> HeldTime {
+        HeldTime::new(self.inbox.clone())
+    }
+}
+
+/// Holds the virtual time of a loop until it is dropped, on whatever thread. From
+/// [`IoLoop::hold_time`](crate::IoLoop::hold_time).
+#[must_use = "time is held until this is dropped"]
+pub struct HeldTime(Arc<Inbox>);
+
+impl HeldTime {
+    pub(super) fn new(inbox: Arc<Inbox>) -> HeldTime {
+        inbox.holding.fetch_add(1, SeqCst);
+        HeldTime(inbox)
+    }
+}
+
+impl Drop for HeldTime {
+    fn drop(&mut self) {
+        // The last one lets time go on, and the loop may be asleep.
+        if self.0.holding.fetch_sub(1, SeqCst) == 1 {
+            self.0.ring();
+        }
+    }
+}
+
+impl fmt::Debug for HeldTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HeldTime({})", self.0.id)
     }
 }
 

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 
 pub use builder::Builder;
 pub use handlers::Interest;
-pub use inbox::LoopHandle;
+pub use inbox::{HeldTime, LoopHandle};
 pub use introspect::{CoroutineInfo, Counters, Step};
 pub use periodic::PeriodicCallback;
 
@@ -84,6 +84,9 @@ pub struct IoLoop {
 }
 
 /// When something is due: an instant, or a time from now. Both ways work wherever one is taken.
+///
+/// Instants are those of the loop's clock. In virtual time [`Instant::now`] is none of them, and may be
+/// long past or far ahead there: [`coroutine::now`](crate::coroutine::now) is right on every clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deadline {
     /// At this instant; one in the past is due at once.
@@ -254,6 +257,35 @@ impl IoLoop {
         let clock = &self.core.clock;
         assert!(clock.is_virtual(), "advance: {self:?} has the real clock, which nobody moves");
         clock.advance_to(clock.after(time));
+    }
+
+    /// Holds a virtual clock until the guard is dropped: meanwhile it reaches the next deadline no sooner
+    /// than the real clock would. On a loop with the real clock nothing happens.
+    ///
+    /// For tests that wait for what takes real time and the loop does not know of: a thread that has a
+    /// channel's sender, a server in another process. The guard is `Send`, so such a thread can take it
+    /// along. (What the loop knows of is told at [`Builder::virtual_time`].)
+    ///
+    /// ```
+    /// use std::{thread, time::Duration};
+    /// use waterspout::{IoLoop, concurrent::channel, coroutine::with_timeout};
+    ///
+    /// let io_loop = IoLoop::builder().virtual_time().build()?;
+    /// let hour = Duration::from_secs(3600);
+    /// let (sender, mut receiver) = channel(1);
+    /// let held = io_loop.hold_time();
+    /// let thread = thread::spawn(move || {
+    ///     let _held = held; // without it, the hour would be over before this thread has begun
+    ///     thread::sleep(Duration::from_millis(5));
+    ///     sender.try_send("in time").unwrap();
+    /// });
+    /// let received = io_loop.run_sync(|| async { with_timeout(hour, receiver.recv()).await })?;
+    /// assert_eq!(received, Ok(Some("in time")));
+    /// # thread.join().unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn hold_time(&self) -> HeldTime {
+        self.core.hold_time()
     }
 
     /// The last steps that the loop took, if [`Builder::trace`] asked for them.

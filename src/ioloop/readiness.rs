@@ -75,6 +75,13 @@ struct Others {
     futures: [Row; 2],
 }
 
+impl Others {
+    fn is_awaited(&self) -> bool {
+        let waits = |row: &Row| row.places.iter().any(|(_, waker)| waker.is_some());
+        self.polls.iter().any(Option::is_some) || self.futures.iter().any(waits)
+    }
+}
+
 /// Futures in the order in which they came, which is that of their tickets.
 #[derive(Debug, Default)]
 struct Row {
@@ -397,6 +404,12 @@ impl Readiness {
         ticket: Ticket,
     ) -> Option<Waker> {
         self.sources.get_mut(key)?.leave(direction, ticket)
+    }
+
+    /// Whether anybody waits for the socket; nothing if it is gone.
+    pub(crate) fn is_awaited(&self, key: Key) -> Option<bool> {
+        let source = self.sources.get(key)?;
+        Some(source.armed != 0 || source.others.as_ref().is_some_and(|others| others.is_awaited()))
     }
 
     /// What was done after [`ReadyOnce`](Until::ReadyOnce) has not drained the socket.

@@ -33,7 +33,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::IoLoop;
-use super::core::{ALARM, Core, INBOX};
+use super::core::{ALARM, Core, INBOX, Outside};
 use super::inbox::Item;
 use super::introspect::Step;
 use super::ready::{Callback, Next, Resume, give_back};
@@ -448,8 +448,10 @@ impl Core {
         if self.clock.is_virtual() {
             // Looks once; if there is nothing, `after_poll` moves the clock instead of sleeping. For
             // what is due already, nobody has to wait.
-            let waits = self.outside.get() > 0 && deadline > self.clock.last();
-            return if waits { None } else { AT_ONCE };
+            let is_held = self.outside() == Outside::Awaited;
+            let waits = is_held && deadline > self.clock.last();
+            let held = || self.clock.held_until(deadline).min(LONGEST_SLEEP);
+            return if waits { Some(held()) } else { AT_ONCE };
         }
         let now = self.clock.read();
         let deadline = self.pace.wake_up_at(deadline, now);
@@ -464,9 +466,22 @@ impl Core {
     fn after_poll(&self, busy: bool, quiet: bool) {
         let mut timers = self.timers.borrow_mut();
         if self.clock.is_virtual() {
-            let idle = !busy && quiet && self.outside.get() == 0 && !self.inbox.is_pending();
-            if let (true, Some(deadline)) = (idle, timers.next_deadline()) {
-                self.clock.advance_to(deadline);
+            // Asked first: who lets go has posted before what the loop is to hear.
+            let outside = self.outside();
+            let is_idle = !busy && quiet && !self.inbox.is_pending();
+            if outside == Outside::Nothing {
+                self.clock.let_go();
+            }
+            if let Some(deadline) = timers.next_deadline() {
+                let is_reached = match outside {
+                    Outside::Nothing => is_idle,
+                    Outside::There if is_idle => true,
+                    // Also in a loop that is never idle: what is outside may see to that.
+                    Outside::There | Outside::Awaited => self.clock.held_until(deadline).is_zero(),
+                };
+                if is_reached {
+                    self.clock.advance_to(deadline);
+                }
             }
         }
         // In virtual time that costs nothing.

@@ -243,7 +243,9 @@ impl TryFrom<ChildStdout> for PipeReader {
 
     /// Takes over what a child writes to its standard output, for the current loop.
     fn try_from(stdout: ChildStdout) -> io::Result<PipeReader> {
-        PipeReader::nonblocking(stdout.into(), false)
+        let reader = PipeReader::nonblocking(stdout.into(), false)?;
+        reader.registered.is_outside();
+        Ok(reader)
     }
 }
 
@@ -252,7 +254,9 @@ impl TryFrom<ChildStderr> for PipeReader {
 
     /// Takes over what a child writes to its standard error, for the current loop.
     fn try_from(stderr: ChildStderr) -> io::Result<PipeReader> {
-        PipeReader::nonblocking(stderr.into(), false)
+        let reader = PipeReader::nonblocking(stderr.into(), false)?;
+        reader.registered.is_outside();
+        Ok(reader)
     }
 }
 
@@ -480,7 +484,9 @@ impl TryFrom<ChildStdin> for PipeWriter {
 
     /// Takes over what a child reads from its standard input, for the current loop.
     fn try_from(stdin: ChildStdin) -> io::Result<PipeWriter> {
-        PipeWriter::nonblocking(stdin.into())
+        let writer = PipeWriter::nonblocking(stdin.into())?;
+        writer.open()?.is_outside();
+        Ok(writer)
     }
 }
 

@@ -195,6 +195,11 @@ impl<S> Registered<S> {
         &self.source
     }
 
+    /// Its other end is outside, and works in real time.
+    pub(crate) fn is_outside(&self) {
+        with_current(|core| core.is_outside(self.token.key));
+    }
+
     pub(crate) fn source_mut(&mut self) -> &mut S {
         &mut self.source
     }

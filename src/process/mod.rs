@@ -17,7 +17,7 @@ use std::thread;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, Signal as RawSignal, WaitId, WaitIdOptions, kill_process, waitid};
 
-use crate::ioloop::{IoLoop, LoopId, on_current};
+use crate::ioloop::{IoLoop, LoopId, on_current, with_current};
 use crate::net::pipe::{PipeReader, PipeWriter};
 use crate::resumption;
 use crate::signal::{self, Signal, SignalStream};
@@ -215,6 +215,7 @@ impl Subprocess {
     pub fn wait_for_exit(&mut self) -> impl Future<Output = io::Result<ExitStatus>> {
         resumption::here(async {
             drop(self.stdin.take());
+            let _held = with_current(|core| core.hold_time());
             match &mut self.running {
                 Some(running) => poll_fn(|cx| running.poll_exit(cx)).await,
                 None => Err(io::ErrorKind::NotFound.into()),
