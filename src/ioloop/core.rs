@@ -247,7 +247,14 @@ impl Core {
     }
 
     /// What is outside, and so takes real time.
+    #[inline]
     pub(super) fn outside(&self) -> Outside {
+        let is_nothing = self.outside.borrow().is_empty() && !self.inbox.is_held();
+        if is_nothing { Outside::Nothing } else { self.look_outside() }
+    }
+
+    #[cold]
+    fn look_outside(&self) -> Outside {
         let mut is_awaited = self.inbox.is_held();
         let readiness = self.readiness.borrow();
         let mut outside = self.outside.borrow_mut();

@@ -446,12 +446,7 @@ impl Core {
     fn sleep(&self) -> Option<Duration> {
         let deadline = self.timers.borrow_mut().next_deadline()?;
         if self.clock.is_virtual() {
-            // Looks once; if there is nothing, `after_poll` moves the clock instead of sleeping. For
-            // what is due already, nobody has to wait.
-            let is_held = self.outside() == Outside::Awaited;
-            let waits = is_held && deadline > self.clock.last();
-            let held = || self.clock.held_until(deadline).min(LONGEST_SLEEP);
-            return if waits { Some(held()) } else { AT_ONCE };
+            return Some(self.virtual_sleep(deadline));
         }
         let now = self.clock.read();
         let deadline = self.pace.wake_up_at(deadline, now);
@@ -462,27 +457,43 @@ impl Core {
         Some(armed.unwrap_or(Duration::from_millis(1)).min(LONGEST_SLEEP))
     }
 
+    /// [`sleep`](Core::sleep) in virtual time: looks once, and if there is nothing, `after_poll` moves the
+    /// clock instead of sleeping; unless that is held. For what is due already, nobody has to wait.
+    #[inline]
+    fn virtual_sleep(&self, deadline: u64) -> Duration {
+        if deadline <= self.clock.last() || self.outside() != Outside::Awaited {
+            return Duration::ZERO;
+        }
+        self.clock.held_until(deadline).min(LONGEST_SLEEP)
+    }
+
+    /// Moves a virtual clock to the next deadline, if it may.
+    #[inline]
+    fn move_clock(&self, deadline: Option<u64>, is_idle: bool) {
+        // Asked first: who lets go has posted before what the loop is to hear.
+        let outside = self.outside();
+        let is_idle = is_idle && !self.inbox.is_pending();
+        if outside == Outside::Nothing {
+            self.clock.let_go();
+        }
+        let Some(deadline) = deadline else { return };
+        let is_reached = match outside {
+            Outside::Nothing => is_idle,
+            Outside::There if is_idle => true,
+            // Also in a loop that is never idle: what is outside may see to that.
+            Outside::There | Outside::Awaited => self.clock.held_until(deadline).is_zero(),
+        };
+        if is_reached {
+            self.clock.advance_to(deadline);
+        }
+    }
+
     /// Brings the clock up to date, if there is anyone to whom it matters.
     fn after_poll(&self, busy: bool, quiet: bool) {
         let mut timers = self.timers.borrow_mut();
         if self.clock.is_virtual() {
-            // Asked first: who lets go has posted before what the loop is to hear.
-            let outside = self.outside();
-            let is_idle = !busy && quiet && !self.inbox.is_pending();
-            if outside == Outside::Nothing {
-                self.clock.let_go();
-            }
-            if let Some(deadline) = timers.next_deadline() {
-                let is_reached = match outside {
-                    Outside::Nothing => is_idle,
-                    Outside::There if is_idle => true,
-                    // Also in a loop that is never idle: what is outside may see to that.
-                    Outside::There | Outside::Awaited => self.clock.held_until(deadline).is_zero(),
-                };
-                if is_reached {
-                    self.clock.advance_to(deadline);
-                }
-            }
+            let is_idle = !busy && quiet;
+            self.move_clock(timers.next_deadline(), is_idle);
         }
         // In virtual time that costs nothing.
         let is_read = busy || self.clock.is_virtual() || !timers.is_empty();
