@@ -23,7 +23,6 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt, future::join_all};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use waterspout::coroutine::{self, moment, sleep, with_timeout};
-use waterspout::net::pipe::{PipeReader, PipeWriter};
 use waterspout::net::{
     AsyncFd, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream, pipe,
 };
@@ -1710,9 +1709,9 @@ async fn a_fifo_has_ended_when_its_writers_have_gone_and_not_before_the_first() 
     let path = TempPath::new();
     mknodat(CWD, path.as_ref(), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let open = |flags| open(path.as_ref(), flags | OFlags::NONBLOCK, Mode::empty()).unwrap();
-    let reader = Rc::new(PipeReader::try_from(open(OFlags::RDONLY)).unwrap());
+    let reader = Rc::new(pipe::PipeReader::try_from(open(OFlags::RDONLY)).unwrap());
     let reads = reader.clone();
-    let writer = || PipeWriter::try_from(open(OFlags::WRONLY)).unwrap();
+    let writer = || pipe::PipeWriter::try_from(open(OFlags::WRONLY)).unwrap();
     let mut buf = [0; 8];
     assert_eq!(kind(reader.try_read(&mut buf)), io::ErrorKind::WouldBlock);
     let reading = coroutine::start(async move {
