@@ -51,6 +51,30 @@ fn callbacks_from_another_thread_run_on_the_loops_in_order() {
 }
 
 #[test]
+fn a_stop_waits_for_what_was_posted_before_it_also_in_the_midst_of_a_turn() {
+    let io_loop = IoLoop::new().unwrap();
+    let (handle, ran) = (io_loop.handle(), Arc::new(AtomicUsize::new(0)));
+    // A turn that is long enough for the loop to look up in its midst.
+    for n in 0..1000 {
+        let (handle, ran) = (handle.clone(), ran.clone());
+        io_loop.add_callback(move || {
+            if n == 10 {
+                for _ in 0..100 {
+                    let ran = ran.clone();
+                    let count = move || {
+                        ran.fetch_add(1, SeqCst);
+                    };
+                    handle.add_callback(count).unwrap();
+                }
+                handle.stop().unwrap();
+            }
+        });
+    }
+    io_loop.start().unwrap();
+    assert_eq!(ran.load(SeqCst), 100);
+}
+
+#[test]
 fn on_the_loops_own_thread_they_are_not_run_inline_either() {
     let io_loop = IoLoop::new().unwrap();
     let (handle, called) = (io_loop.handle(), Arc::new(AtomicBool::new(false)));

@@ -27,17 +27,17 @@
 
 use std::cell::Cell;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::IoLoop;
 use super::core::{ALARM, Core, INBOX, Outside};
 use super::inbox::Item;
 use super::introspect::Step;
 use super::ready::{Callback, Next, Resume, give_back};
 use super::slots::Key;
+use super::{IoLoop, with_current};
 use crate::report::{self, Panic};
 use crate::{foreign, resumption};
 
@@ -272,7 +272,12 @@ impl IoLoop {
                 Item::ForgetTimer(key) => {
                     foreign::discard(core.remove_timer(key));
                 }
-                Item::Stop => self.stop(),
+                // Has a place in the queue: in the midst of a turn, what was posted before it may have to
+                // wait for the next one.
+                Item::Stop => {
+                    let stop = || with_current(|core| core.stop.set(true)).unwrap_or_default();
+                    core.call(Callback::new(Location::caller(), stop));
+                }
             }
         }
     }
