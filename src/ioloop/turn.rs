@@ -27,17 +27,17 @@
 
 use std::cell::Cell;
 use std::io;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use super::IoLoop;
 use super::core::{ALARM, Core, INBOX, Outside};
 use super::inbox::Item;
 use super::introspect::Step;
 use super::ready::{Callback, Next, Resume, give_back};
 use super::slots::Key;
-use super::{IoLoop, with_current};
 use crate::report::{self, Panic};
 use crate::{foreign, resumption};
 
@@ -114,7 +114,7 @@ impl IoLoop {
         let core = &*self.core;
         core.counting.turns.add(1);
         if core.inbox.is_pending() {
-            self.take_inbox();
+            self.take_inbox(false);
             ready = core.ready();
         }
         if core.watched {
@@ -212,7 +212,7 @@ impl IoLoop {
         let core = &*self.core;
         self.poll(true);
         if core.inbox.is_pending() {
-            self.take_inbox();
+            self.take_inbox(true);
         }
         // Not timers that were set by timers which fire now: those wait until all of these have fired. And
         // if the turn ends with them, it is for the next one to collect others.
@@ -260,10 +260,10 @@ impl IoLoop {
 
     /// Phase 1: what other threads have posted.
     #[cold]
-    fn take_inbox(&self) {
+    fn take_inbox(&self, is_midst: bool) {
         let core = &*self.core;
         let items = core.inbox.take();
-        core.counting.messages.add(items.len() as u64);
+        let mut taken = items.len() as u64;
         for item in items {
             match item {
                 Item::Wake(key) => core.schedule(key),
@@ -272,14 +272,16 @@ impl IoLoop {
                 Item::ForgetTimer(key) => {
                     foreign::discard(core.remove_timer(key));
                 }
-                // Has a place in the queue: in the midst of a turn, what was posted before it may have to
-                // wait for the next one.
-                Item::Stop => {
-                    let stop = || with_current(|core| core.stop.set(true)).unwrap_or_default();
-                    core.call(Callback::new(Location::caller(), stop));
+                // In the midst of a turn, what was posted before it may have to wait for the next one, and
+                // so does this.
+                Item::Stop if is_midst => {
+                    taken -= 1;
+                    let _ = core.inbox.post(Item::Stop);
                 }
+                Item::Stop => self.stop(),
             }
         }
+        core.counting.messages.add(taken);
     }
 
     /// Phase 3: one entry of the run queue.
