@@ -354,12 +354,10 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
     /// [`done`](Runner::done), when its loop may not be the current one.
     #[cold]
     fn done_elsewhere(&self) {
-        match self.io_loop() {
-            Some(io_loop) => {
-                drop(io_loop.core().remove(self.key()));
-                self.tell_others(io_loop.core());
-            }
-            None => drop(self.others.take().map(|others| others.tell_without_loop())),
+        // (A loop that is gone has ended its coroutines before.)
+        if let Some(io_loop) = self.io_loop() {
+            drop(io_loop.core().remove(self.key()));
+            self.tell_others(io_loop.core());
         }
         // (0 is the word of nobody.)
         waker(self.awaiter.replace(0)).wake();
@@ -456,12 +454,6 @@ impl Others {
     fn tell(self, core: &Core) {
         self.callbacks.into_iter().for_each(|callback| core.call(callback));
         self.awaiter.into_iter().for_each(|awaiter| core.wake(awaiter));
-    }
-
-    /// Their loop is gone: it would have dropped the callbacks.
-    fn tell_without_loop(self) {
-        foreign::discard_all(self.callbacks);
-        foreign::wake_all(self.awaiter);
     }
 }
 

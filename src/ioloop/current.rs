@@ -121,7 +121,6 @@ impl IoLoop {
     }
 
     /// The loop of that name, if it is one of this thread: current or not, running or not.
-    #[allow(dead_code)]
     pub(crate) fn of(id: LoopId) -> Option<IoLoop> {
         IoLoop::find(|known| known == id)
     }

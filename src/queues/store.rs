@@ -49,7 +49,7 @@ pub struct Fifo<T>(RefCell<VecDeque<(u64, T)>>);
 
 /// Last in first out.
 #[derive(Debug)]
-pub struct Lifo<T>(RefCell<Vec<(u64, T)>>);
+pub struct Lifo<T>(RefCell<VecDeque<(u64, T)>>);
 
 /// The least first; of equal ones, first in first out.
 #[derive(Debug)]
@@ -111,6 +111,12 @@ impl<T> sealed::Sealed for Fifo<T> {}
 impl<T> sealed::Sealed for Lifo<T> {}
 impl<T: Ord> sealed::Sealed for Priority<T> {}
 
+/// Puts an item back among others, which are in the order of their turns.
+fn put_back<T>(items: &mut VecDeque<(u64, T)>, turn: u64, item: T) {
+    let place = items.partition_point(|(earlier, _)| *earlier < turn);
+    items.insert(place, (turn, item));
+}
+
 impl<T> Store for Fifo<T> {
     type Item = T;
 
@@ -119,9 +125,7 @@ impl<T> Store for Fifo<T> {
     }
 
     fn give_back(&self, turn: u64, item: T) {
-        let mut items = self.0.borrow_mut();
-        let place = items.partition_point(|(earlier, _)| *earlier < turn);
-        items.insert(place, (turn, item));
+        put_back(&mut self.0.borrow_mut(), turn, item);
     }
 
     fn pop(&self) -> Option<(u64, T)> {
@@ -141,17 +145,15 @@ impl<T> Store for Lifo<T> {
     type Item = T;
 
     fn push(&self, turn: u64, item: T) {
-        self.0.borrow_mut().push((turn, item));
+        self.0.borrow_mut().push_back((turn, item));
     }
 
     fn give_back(&self, turn: u64, item: T) {
-        let mut items = self.0.borrow_mut();
-        let place = items.partition_point(|(earlier, _)| *earlier < turn);
-        items.insert(place, (turn, item));
+        put_back(&mut self.0.borrow_mut(), turn, item);
     }
 
     fn pop(&self) -> Option<(u64, T)> {
-        self.0.borrow_mut().pop()
+        self.0.borrow_mut().pop_back()
     }
 
     fn size(&self) -> usize {
