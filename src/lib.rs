@@ -64,8 +64,8 @@
 //! in the log of the [`log`] crate, under the target `waterspout`; warnings go there, too: of too many
 //! open files, or of [slow callbacks](Builder::slow_callback). `env_logger` shows them, or `tracing` by
 //! way of `tracing-log`, or any logger for that crate. As long as the process has no logger, or has
-//! turned all levels off, they are lines on standard error that begin with `waterspout:`, for failures
-//! must not vanish. In a [`#[test]`](macro@test) an exception
+//! turned all levels off (at run time, or by `log`'s feature `max_level_off`), they are lines on standard
+//! error that begin with `waterspout:`, for failures must not vanish. In a [`#[test]`](macro@test) an exception
 //! [fails the test](testing#what-fails-in-the-background).
 //!
 //! # Features

@@ -73,8 +73,9 @@ pub(crate) fn report(exception: Exception) {
 
 /// Hands `exception` to `handler`, or logs it where there is none.
 ///
-/// A handler is foreign code, too. What fails while it runs is logged, for handing that over to it
-/// might go on for ever (also what fails later of the callbacks and coroutines that it starts); and so is its own panic, with the exception that it did not deal with.
+/// A handler is foreign code, too. It may fail each time that it is called, so what fails while it runs is
+/// logged and not handed to it again; nor is what fails later in a callback or coroutine that it has
+/// started. Its own panic is logged with the exception that it did not deal with.
 pub(crate) fn hand_over(handler: Option<&dyn Fn(&Exception)>, exception: &Exception) {
     let handler = handler.filter(|_| !is_handling());
     let Some(handler) = handler else { return error(format_args!("{exception}")) };
@@ -142,8 +143,8 @@ pub(crate) fn warn(text: fmt::Arguments<'_>) {
     tell(Level::Warn, text);
 }
 
-/// A line in the log. Without a logger it goes to standard error, as Python's last resort does, for
-/// failures must not vanish; and so it does where the logger fails.
+/// A line in the log. Where nothing can be logged at all it goes to standard error, as Python's last
+/// resort does, for failures must not vanish; and so it does where the logger fails.
 fn tell(level: Level, text: fmt::Arguments<'_>) {
     // What is formatted, and the logger, are foreign.
     let logged = catch_unwind(AssertUnwindSafe(|| {
@@ -152,7 +153,7 @@ fn tell(level: Level, text: fmt::Arguments<'_>) {
         }
     }));
     let failed = match logged {
-        Ok(()) if log::max_level() != LevelFilter::Off => return,
+        Ok(()) if can_log(log::max_level(), log::STATIC_MAX_LEVEL) => return,
         Ok(()) => String::new(),
         Err(panic) => {
             let failed = format!(" (the logger, or the text: {})", ExcInfo::from_panic(&*panic));
@@ -167,6 +168,14 @@ fn tell(level: Level, text: fmt::Arguments<'_>) {
     });
     // Standard error may be closed, and there is nowhere left to say so.
     let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// Whether anything reaches a logger. The level is `Off` at run time until a logger is set; `log`'s features
+/// `max_level_off` and `release_max_level_off` make it so when the program is compiled, and then what is
+/// logged vanishes although there is a logger. (A logger that is to have errors alone, and so gets no
+/// warning, is the program's choice.)
+fn can_log(at_run_time: LevelFilter, compiled_in: LevelFilter) -> bool {
+    at_run_time.min(compiled_in) != LevelFilter::Off
 }
 
 /// Drops the payload of a panic. Its destructor may panic, too, with a payload of its own: what does
@@ -194,5 +203,12 @@ mod tests {
             info: ExcInfo::Panic("boom".into()),
         };
         assert_eq!(exception.to_string(), "exception in coroutine `app::echo`: panicked: boom");
+    }
+
+    #[test]
+    fn what_is_logged_vanishes_where_it_is_off_at_run_time_or_was_compiled_out() {
+        use LevelFilter::{Error, Off, Trace};
+        assert!(can_log(Error, Trace) && can_log(Trace, Error));
+        assert!(!can_log(Off, Trace) && !can_log(Trace, Off));
     }
 }
