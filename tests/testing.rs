@@ -725,6 +725,8 @@ async fn a_thread_that_has_a_guard_along_is_waited_for() {
         thread::spawn(move || {
             thread::sleep(Duration::from_millis(20));
             sender.blocking_send("in time").unwrap();
+            // The loop is to hear of that, too, before time goes on.
+            drop(sender);
             drop(held);
         })
     });

@@ -264,7 +264,8 @@ impl IoLoop {
     ///
     /// For tests that wait for what takes real time and the loop does not know of: a thread that has a
     /// channel's sender, a server in another process. The guard is `Send`, so such a thread can take it
-    /// along. (What the loop knows of is told at [`Builder::virtual_time`].)
+    /// along, and drops it when it has done all that the loop is to hear of: after that time goes on, perhaps
+    /// before the thread's next step. (What the loop knows of is told at [`Builder::virtual_time`].)
     ///
     /// ```
     /// use std::{thread, time::Duration};
