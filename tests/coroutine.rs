@@ -1188,16 +1188,17 @@ fn the_environment_sets_the_time_limit_of_tests_that_set_none() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         let words = String::from_utf8_lossy(&output.stdout);
         assert!(words.contains(&format!("timed out after {limit}")), "{words}");
-        // What the attribute says goes before the environment.
+        // What the attribute says goes before the environment, which says nothing of virtual time.
         assert!(words.contains("timed out after 10ms"), "{words}");
+        assert!(words.contains("timed out after 8640000s"), "{words}");
     }
 }
 
 #[test]
 #[ignore = "run by the test above in a process of its own"]
 fn a_test_that_hangs() {
-    for timeout in [None, Some(0.01)] {
-        println!("{}", panic_of(|| run_as_test("hangs", timeout, false, pending::<()>)));
+    for (timeout, virtual_time) in [(None, false), (Some(0.01), false), (None, true)] {
+        println!("{}", panic_of(|| run_as_test("hangs", timeout, virtual_time, pending::<()>)));
     }
 }
 

@@ -187,9 +187,10 @@ pub fn main(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// * `timeout = 10.0`: fails the test after so many seconds, with a list of what is stuck, and where.
 ///   Without it the limit is the number in the environment variable `ASYNC_TEST_TIMEOUT`, or 5
-///   seconds; in virtual time, 100 days of that.
+///   seconds. In virtual time the seconds are virtual ones, and without this argument the limit is 100
+///   days, whatever the environment says.
 /// * `virtual_time`: the loop's clock stands still while anything can run, then jumps to the next
-///   timer.
+///   timer, unless something outside holds it; see `Builder::virtual_time`.
 /// * `allow_exceptions`: passes the test although something failed in the background.
 /// * `crate = "path::to::waterspout"`: where the crate is, see `#[coroutine]`.
 ///

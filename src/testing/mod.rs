@@ -60,7 +60,8 @@ use crate::net::{self, TcpStream};
 /// The time limit of a test, in seconds, unless its attribute or the environment says otherwise:
 /// Tornado's.
 const TIMEOUT: f64 = 5.0;
-/// The environment variable that says otherwise: Tornado's, too.
+/// The environment variable that says otherwise: Tornado's, too. It is there for machines that are slow,
+/// which virtual time is not.
 const TIMEOUT_VARIABLE: &str = "ASYNC_TEST_TIMEOUT";
 /// In virtual time a limit costs nothing while something moves the clock, and a test in which
 /// nothing does gets there at once. 100 days are far beyond what a test sleeps.
@@ -76,8 +77,8 @@ const SEED_VARIABLE: &str = "WATERSPOUT_SEED";
 /// # Panics
 ///
 /// With the test's panic, if a run takes more than 100 days of virtual time, or if something
-/// [failed in the background](self#what-fails-in-the-background); the seed is printed then.
-/// `WATERSPOUT_SEED=7` in the environment runs that one again.
+/// [failed in the background](self#what-fails-in-the-background). The seed is printed to standard error
+/// then, and `WATERSPOUT_SEED=7` in the environment runs that one again, and no others.
 ///
 /// ```
 /// use std::{cell::RefCell, rc::Rc};
@@ -171,8 +172,10 @@ where
         Ok(io_loop) => io_loop,
         Err(error) => panic!("cannot make a loop for `{name}`: {error}"),
     };
-    let default = if virtual_time { VIRTUAL_TIMEOUT } else { TIMEOUT };
-    let timeout = timeout.or_else(from_environment).unwrap_or(default);
+    let timeout = timeout.unwrap_or_else(|| match virtual_time {
+        true => VIRTUAL_TIMEOUT,
+        false => from_environment().unwrap_or(TIMEOUT),
+    });
     let timeout = Duration::try_from_secs_f64(timeout).unwrap_or(Duration::MAX);
     let output = io_loop.run_named(name, Some(timeout), body, Location::caller());
     io_loop.close();
