@@ -661,6 +661,26 @@ fn a_client_that_hangs_up_is_reported_to_nobody() {
     assert_eq!(hang_up_reports(limit), 1);
 }
 
+#[test]
+fn a_connection_that_was_reset_is_reported() {
+    let told = exceptions(|| async {
+        let (sockets, address) = listener();
+        let server =
+            TcpServer::new(|stream: Stream, _| async move { stream.read_bytes(1).await.map(drop) });
+        server.add_sockets(sockets).unwrap();
+        let client = connect(address).await;
+        until(|| server.connections() == 1).await;
+        let reset = |io: &TcpStream| {
+            socket2::SockRef::from(io).set_linger(Some(Duration::ZERO)).unwrap();
+        };
+        client.with_io(reset).unwrap();
+        client.close();
+        until(|| server.connections() == 0).await;
+    });
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("reset"), "{told:?}");
+}
+
 /// How often it is reported that a handler ended as it does after a line of a client.
 fn hang_up_reports<F, E>(handle: impl Fn(Stream) -> F + 'static) -> usize
 where

@@ -104,6 +104,10 @@ impl TcpServer {
     /// hung up, which is reported to nobody, also within an [`io::Error`] or a boxed error. Tornado:
     /// overriding `handle_stream`.
     ///
+    /// A connection that was *reset*, or that timed out, is reported: that is `Closed` with the error. What
+    /// was sent to that client may have been lost, and nobody else would hear of it. A handler to which that
+    /// is all the same gives `Ok` for any `Closed`.
+    ///
     /// The connection has ended when its handler has, and what that wrote has been sent.
     #[track_caller]
     pub fn new<H, F>(handle_stream: H) -> TcpServer
