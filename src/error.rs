@@ -129,8 +129,8 @@ pub enum StreamError {
     WriteBufferFull,
     /// Another read of this stream is under way: await that first.
     AlreadyReading,
-    /// It has to wait for what the stream is over, which belongs to another loop of this thread: read
-    /// on the loop that the stream was made on. The stream stays open.
+    /// What has arrived is not enough, and only the loop that the stream was made on can wait for more:
+    /// read there. The stream stays open.
     OtherLoop,
 }
 

@@ -1,8 +1,8 @@
 //! Unix signals as streams and callbacks.
 //!
 //! A handler may do almost nothing inside a signal. The one installed here (by the `signal-hook`
-//! crate) writes a byte into a pipe, which the loop reads like any other: what runs in answer is an
-//! ordinary coroutine or callback. Each listener has a pipe of its own, so there may be several, on
+//! crate) writes a byte into a socket, whose other end the loop reads like any other: what runs in answer
+//! is an ordinary coroutine or callback. Each listener has a socket of its own, so there may be several, on
 //! any number of loops, and all of them hear each signal. Signals that come faster than they are heard
 //! are heard once, as the system itself merges them.
 //!
@@ -61,7 +61,8 @@ impl Signal {
     pub const ALARM: Signal = Signal(signals::SIGALRM);
 
     /// A signal by its number; `None` for those that cannot be caught (`SIGKILL`, `SIGSTOP`), or that
-    /// must not be taken from where they happen (`SIGSEGV`, `SIGFPE`, `SIGILL`).
+    /// must not be taken from where they happen (`SIGSEGV`, `SIGFPE`, `SIGILL`), and for what is not from
+    /// 1 to 64.
     pub fn from_number(number: i32) -> Option<Signal> {
         let real = (1..=64).contains(&number);
         (real && !signals::FORBIDDEN.contains(&number)).then_some(Signal(number))
@@ -73,7 +74,8 @@ impl Signal {
     }
 }
 
-/// Signals as they come; from [`stream`]. Dropping it ends the listening.
+/// Signals as they come; from [`stream`]. It never ends. Dropping it ends the listening, and the signal is
+/// ignored then, if nobody else listens.
 pub struct SignalStream {
     /// Where it was made: there waits who uses this as a stream.
     place: &'static Location<'static>,
@@ -117,14 +119,15 @@ impl SignalStream {
     ///
     /// # Errors
     ///
-    /// If it is awaited on another loop than it was made on.
+    /// If it is awaited on another loop than it was made on, or that one is closed.
     #[track_caller]
     pub fn recv(&mut self) -> impl Future<Output = io::Result<()>> {
         resumption::here(std::future::poll_fn(|cx| self.poll_recv(cx)))
     }
 
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // All that have come are one.
+        // Reads until there is nothing left: all signals that have come are heard as one. A read that is not
+        // full has emptied it.
         let mut bytes = [0; 64];
         let mut heard = false;
         loop {
@@ -182,7 +185,8 @@ pub fn on(signal: Signal, mut callback: impl FnMut() + 'static) -> io::Result<Si
     let listens = Rc::downgrade(&alive);
     let listening = start(async move {
         while let Some(Ok(())) = signals.next().await {
-            // Cancelled from within, it would go on to its next suspension.
+            // The callback may have dropped the handler. That cancels this coroutine, but not before it awaits
+            // something that is not ready; a signal that has come meanwhile would call it once more.
             if listens.strong_count() == 0 {
                 return;
             }
@@ -210,7 +214,8 @@ impl fmt::Debug for SignalHandler {
     }
 }
 
-/// Waits until the user presses Ctrl-C, from the time on when it is first awaited. Cancel safe.
+/// Waits until the user presses Ctrl-C, from the time on when it is first awaited. Cancel safe; but once
+/// it was awaited, Ctrl-C does not end the program any more, also when nobody waits.
 ///
 /// # Errors
 ///

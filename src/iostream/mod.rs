@@ -2,8 +2,8 @@
 //!
 //! Reads say what they want (so many bytes, up to a delimiter, everything) and get all of it or an
 //! error. What has arrived stays in the stream until a read takes all that it wants, so a read that
-//! is dropped (by a time-out, by `select!`) loses nothing. A read that can be served from what has
-//! arrived is, also after the stream was closed; a read that cannot takes from the socket no more
+//! is dropped (by a time-out, by `select!`) loses nothing. If what has arrived is enough for a read, the
+//! read is served from that, also after the stream was closed. If not, it takes from the socket no more
 //! than a chunk beyond what it wants, and then lets TCP hold the sender back.
 //!
 //! Writes are sent at once as far as the socket takes them; the rest is kept and sent by a coroutine
@@ -74,7 +74,8 @@ pub struct IoStream<S: Transport> {
 struct Inner<S> {
     /// The loop that it was made on. It is written to and closed whichever loop is current.
     home: LoopId,
-    /// What the stream is over; gone once closed, or when whoever uses it just then is done.
+    /// What the stream is over. A close drops it: at once, or if it is in use just then (the close may
+    /// come out of its own code), when that use is over.
     io: RefCell<Option<S>>,
     is_closed: Cell<bool>,
     received: RefCell<Buffer>,
@@ -83,12 +84,14 @@ struct Inner<S> {
     reading: Cell<bool>,
     /// A coroutine is sending what is unsent.
     sending: Cell<bool>,
-    /// Who reads and who sends. What the stream is over wakes them, unless it is dropped meanwhile:
-    /// a close from here is told by the stream.
+    /// The wakers of who reads and of who sends. What the stream is over has them, too, and wakes them
+    /// when something happens there. But a close from this side drops it, and it may wake nobody then:
+    /// so the stream itself wakes these.
     reader: Cell<Option<Waker>>,
     sender: Cell<Option<Waker>>,
     error: RefCell<Option<Arc<io::Error>>>,
-    /// Who watches for the close. They are woken also to look again.
+    /// Who watches for the close. They are woken when the stream is closed, and also when they have to
+    /// look for the end of it themselves again; see `watch_again`.
     closed: WaitQueue,
     options: Options,
     /// How many handles there are; the coroutine that sends is none of them.
@@ -98,11 +101,14 @@ struct Inner<S> {
 /// The limits of a stream. From [`IoStream::with_options`].
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How many bytes may have arrived and not been read; a read that wants more closes the stream.
+    /// How many bytes may have arrived and not been read: 100 MiB unless told. A read that wants more
+    /// closes the stream with [`ReadBufferFull`].
     pub max_buffer_size: usize,
-    /// How many bytes may have been written and not been sent; a write beyond is refused.
+    /// How many bytes may have been written and not been sent: any number unless told. A write beyond
+    /// is refused with [`StreamError::WriteBufferFull`].
     pub max_write_buffer_size: usize,
-    /// How many bytes are read from the socket at a time, at most [`Lent::SIZE`].
+    /// How many bytes are read from the socket at a time: [`Lent::SIZE`] unless told. It is no more than
+    /// that, and no more than half of `max_buffer_size`, whatever is told.
     pub read_chunk_size: usize,
 }
 
@@ -155,9 +161,10 @@ impl<S: Transport> IoStream<S> {
         IoStream { inner: Rc::new(inner) }
     }
 
-    /// Shows what the stream is over; `None` once it is closed.
+    /// Shows what the stream is over; `None` once it is closed, or if the transport itself asks.
     ///
-    /// The stream may be used meanwhile; what that needs of the transport is done a turn later.
+    /// `look` may use the stream. What is to be read or sent then has to wait until the transport is free
+    /// again, and is done a turn later.
     pub fn with_io<R>(&self, look: impl FnOnce(&S) -> R) -> Option<R> {
         if self.is_closed() {
             return None;
@@ -165,7 +172,7 @@ impl<S: Transport> IoStream<S> {
         let _released = Release(&self.inner);
         match self.inner.io.try_borrow() {
             Ok(io) => io.as_ref().map(look),
-            // The transport itself asks, while it is being used.
+            // Something in the transport's own code asks, and that has it borrowed.
             Err(_) => None,
         }
     }
@@ -198,8 +205,10 @@ impl<S: Transport> IoStream<S> {
 
     /// Waits until the stream is closed, watching for that also while nobody reads.
     ///
-    /// What arrives meanwhile is kept, up to a chunk; unread bytes delay the discovery, as in Tornado.
-    /// Cancel safe. Tornado: `set_close_callback`.
+    /// What arrives meanwhile is kept, up to a chunk. If there is as much that nobody reads, the end
+    /// behind it is seen only after it was read, as in Tornado. Another loop than the stream's own cannot
+    /// look for the end; awaited there, it tells of a close that others have noticed. Cancel safe. Tornado:
+    /// `set_close_callback`.
     #[track_caller]
     pub fn closed(&self) -> impl Future<Output = ()> + use<S> {
         let mut watch = Watch { waiting: Waiting::new(self.inner.clone()) };
@@ -246,7 +255,8 @@ impl<S: Transport> Inner<S> {
         with_current(|core| core.id()) == Some(self.home)
     }
 
-    /// Those who read and write are told before those who only wait for the close.
+    /// Those who read and write are woken before those who only wait for the close, so that they have
+    /// their errors before a close callback runs, as in Tornado.
     fn close(&self, error: Option<io::Error>) {
         if self.is_closed.replace(true) {
             return;
@@ -265,9 +275,12 @@ impl<S: Transport> Inner<S> {
         StreamError::Closed(self.error.borrow().clone())
     }
 
-    /// Uses what the stream is over. That is foreign code, which may call the stream: a close takes
-    /// effect after it, and a use within this use in the next turn. It may also panic, which leaves it
-    /// in a state that nobody knows: that is an error, and so closes the stream.
+    /// Uses what the stream is over. That is somebody else's code, and is borrowed meanwhile.
+    ///
+    /// * It may call this stream. If it closes it, what the stream is over is dropped when this use has
+    ///   ended. If it reads or writes, that has to come back in the next turn.
+    /// * It may panic. Nobody knows what state it is in then, so that is an error here, for which the
+    ///   callers close the stream.
     fn poll_io<T>(
         &self,
         cx: &mut Context<'_>,
@@ -310,7 +323,8 @@ impl<S: Transport> Inner<S> {
     /// Writing has failed, which closes the stream. Whoever stopped listening may have said why
     /// before, so what has arrived is received first.
     fn fail(&self, error: io::Error) {
-        // Enough for what a socket's buffer holds, and no more.
+        // Of its own, for the caller's may be spent: large enough to empty a socket's buffer, and with an
+        // end, for something to read from that has none.
         let _budget = resumption::fresh();
         let mut cx = Context::from_waker(Waker::noop());
         while !self.is_closed() {
@@ -322,8 +336,9 @@ impl<S: Transport> Inner<S> {
         self.close(Some(error));
     }
 
-    /// Whoever received has stopped, or was the one whom the transport would have woken: those who
-    /// watch for the close do it themselves now.
+    /// Somebody has stopped reading, or watching. It may have been the only one whom what the stream is
+    /// over would wake, and then nobody would notice the end. So those who still watch are woken, to ask it
+    /// themselves.
     fn watch_again(&self) {
         if !self.is_closed() && !self.closed.is_empty() {
             self.closed.wake_all();
@@ -331,8 +346,8 @@ impl<S: Transport> Inner<S> {
     }
 }
 
-/// Whoever used what the stream is over is done with it, or has panicked: a close that waited for that
-/// takes effect.
+/// At the end of a use of what the stream is over, also by a panic: drops it if the stream was closed
+/// meanwhile, which could not be done as long as it was in use.
 struct Release<'a, S>(&'a Inner<S>);
 
 impl<S> Drop for Release<'_, S> {
@@ -361,7 +376,9 @@ impl<S: Transport> Watch<S> {
                 continue;
             }
             let inner = self.waiting.queued();
-            // Whoever reads notices by himself, and wakes those who watch when he is done.
+            // To look for the end is to read. Not so if somebody reads anyway, who closes the stream when
+            // he sees the end, and has those who watch woken when he is done; if there is a chunk already
+            // that nobody has read; or if this is not the stream's loop.
             let chunk = inner.options.read_chunk_size;
             let room = chunk.saturating_sub(inner.received.borrow().len());
             if inner.reading.get() || room == 0 || !inner.is_at_home() {

@@ -62,11 +62,12 @@ impl<F: FnMut(&[u8], After) -> Found> Find for F {
     }
 }
 
-/// A read that looks for `find` in the bytes that have arrived. It is a handle of its stream.
+/// A read that looks for `find` in the bytes that have arrived. It keeps its stream open, as every handle
+/// does.
 struct Reading<S: Transport, F> {
     stream: IoStream<S>,
     find: F,
-    /// This is the read that is under way.
+    /// Whether it is under way: it has been polled and is not done. A stream has one such read.
     begun: bool,
 }
 
@@ -102,7 +103,9 @@ impl<S: Transport, F: Find> Reading<S, F> {
             let found = self.find.find(received.as_slice(), after);
             let room = max_buffer_size.checked_sub(received.len());
             drop(received);
-            // Receiving spends of the resumption's budget by itself.
+            // A read that has received something from a socket has spent of the resumption's budget. One
+            // that is served from the buffer, or fails at once, spends here: else somebody who reads
+            // millions of short lines from one chunk would never let others run.
             let proceed = |cx: &Context<'_>| match has_received {
                 true => Poll::Ready(()),
                 false => resumption::poll_proceed(cx),
@@ -117,7 +120,8 @@ impl<S: Transport, F: Find> Reading<S, F> {
                     return proceed(cx).map(|()| Err(inner.closed_error()));
                 }
                 (Found::Wants(wants), Some(room)) if wants <= room => room,
-                // With no room left, one byte more shows that it is too much.
+                // If there is no room, the stream may still end just here, and then all is well. So one
+                // more byte is asked for: only if that comes is it too much.
                 (Found::More, Some(room)) => room.max(1),
                 (Found::Wants(_) | Found::More, _) => {
                     let error = ReadBufferFull { max_buffer_size };
@@ -128,7 +132,7 @@ impl<S: Transport, F: Find> Reading<S, F> {
                 return Poll::Ready(Err(StreamError::OtherLoop));
             }
             foreign::discard(inner.reader.replace(Some(cx.waker().clone())));
-            // Whether something has come or nothing more will: look again.
+            // Ready, something has come, or the stream was closed: either way, look again.
             match inner.poll_receive(cx, room) {
                 Poll::Ready(()) => has_received = true,
                 Poll::Pending => ready!(self.find.poll_idle(cx)),
@@ -138,7 +142,7 @@ impl<S: Transport, F: Find> Reading<S, F> {
 }
 
 impl<S: Transport, F> Reading<S, F> {
-    /// It is not under way any more, done or not.
+    /// Lets others read: this is done, or was given up.
     fn end(&mut self) {
         if std::mem::take(&mut self.begun) {
             let inner = &*self.stream.inner;
@@ -191,7 +195,7 @@ fn some(most: usize) -> impl FnMut(&[u8], After) -> Found {
     }
 }
 
-/// What ends a line, most often, or a header.
+/// What a read goes up to: a byte, which most often ends a line, or several, as they end a header.
 enum Delimiter {
     Byte(u8),
     /// Boxed, for a finder is large and futures are moved.
@@ -228,7 +232,7 @@ fn delimited(
     rest: bool,
 ) -> impl FnMut(&[u8], After) -> Found + use<> {
     let delimiter = Delimiter::new(delimiter);
-    // Where the delimiter may begin that was not found yet.
+    // Up to here it was looked for: it does not begin before this.
     let mut from = 0;
     move |received, after| {
         let within = &received[..received.len().min(max_bytes)];
@@ -246,11 +250,15 @@ fn delimited(
     }
 }
 
-/// A regular expression says nothing of where a match may begin whose end has not arrived yet, so it
-/// always has to be looked for from the beginning. Doing that for each chunk would take quadratic
-/// time. So bytes are looked at when they have doubled since the last time, or when there is a pause
-/// as long as looking takes: altogether that takes no more than twice the time of one look and of the
-/// transfer, and a match is not kept waiting for bytes that need not come.
+/// A search for a regular expression, and when it is worth while to search again.
+///
+/// A match may begin anywhere in what has arrived, so `regex` has to begin at the front each time.
+/// Doing that for each chunk would take quadratic time. So it is done when
+///
+/// * there are twice as many bytes as at the last search: all these searches together look at no more
+///   than twice as many bytes as the last of them, or
+/// * nothing has come for as long as a search takes: so a match that is there is found although nothing
+///   follows it, and no more than half of the time is spent in searching.
 #[cfg(feature = "regex")]
 struct Search {
     regex: regex::bytes::Regex,
@@ -258,10 +266,11 @@ struct Search {
     max_buffer_size: usize,
     /// How many bytes were looked at in vain.
     searched: usize,
-    /// How many there were at the last look at them or decision not to.
+    /// How many there were when it was asked last, whether it searched or not.
     seen: usize,
-    /// The end of the pause, once nothing more has arrived.
+    /// Runs from when it was found that nothing more has arrived, until it is time to search again...
     pause: Option<Sleep>,
+    /// ...and then this is set.
     is_paused: bool,
 }
 
@@ -331,8 +340,9 @@ impl<S: Transport> IoStream<S> {
     /// # Errors
     ///
     /// [`StreamError::Closed`] if the stream ends before; its error is [`ReadBufferFull`] if `n` is
-    /// more than the stream may keep. [`StreamError::AlreadyReading`] if another read is under way. So
-    /// for all reads.
+    /// more than the stream may keep. [`StreamError::AlreadyReading`] if another read is under way.
+    /// [`StreamError::OtherLoop`] if what has arrived is not enough, and it is awaited on another loop than
+    /// the stream's. So for all reads.
     #[track_caller]
     pub fn read_bytes(
         &self,
@@ -443,7 +453,7 @@ impl<S: Transport> IoStream<S> {
     /// # Errors
     ///
     /// [`StreamError::Closed`] if an error closes the stream, or with [`ReadBufferFull`] if it is more
-    /// than the stream may keep. [`StreamError::AlreadyReading`].
+    /// than the stream may keep. Otherwise as [`read_bytes`](IoStream::read_bytes).
     #[track_caller]
     pub fn read_until_close(&self) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S> {
         self.read_found(|received: &[u8], after| match after {
@@ -454,8 +464,9 @@ impl<S: Transport> IoStream<S> {
 
     /// Lines as a stream, without their ends (`\n` or `\r\n`); the last one may lack its end.
     ///
-    /// It ends with the stream, or after an error, which a line of more than `max_bytes` is, too,
-    /// counted with its end. Cancel safe: a line is taken whole.
+    /// It ends with the stream, or after its first error. A line of more than `max_bytes`, counted with
+    /// its end, is an error, and closes the stream as [`read_until`](IoStream::read_until) does. Cancel
+    /// safe: a line is taken whole. Other reads may come between two lines.
     #[track_caller]
     pub fn lines(
         &self,

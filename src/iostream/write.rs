@@ -13,14 +13,16 @@ use crate::concurrent::{self, Promise, promise};
 use crate::error::{LoopClosed, StreamError};
 use crate::{foreign, resumption};
 
-/// What was written and is unsent. Bytes are counted over the stream's whole life.
+/// What was written and is unsent.
 #[derive(Default)]
 pub(super) struct Unsent {
-    /// Without those that the transport is being given.
+    /// The bytes. (Those that the transport is being given just then are out of here meanwhile.)
     bytes: VecDeque<u8>,
+    /// How many bytes were written and sent since the stream was made.
     written: u64,
     sent: u64,
-    /// By the number of their last byte, in order.
+    /// The writes that are not done, in order, each with what `written` was when its last byte was in: it
+    /// is done when `sent` has come that far.
     writes: VecDeque<(u64, Promise<Result<(), StreamError>>)>,
 }
 
@@ -29,18 +31,18 @@ impl Unsent {
         self.bytes.is_empty() && self.writes.is_empty()
     }
 
-    /// Whether the last byte of a write is sent that is not done.
+    /// Whether a write can be told that it is done.
     fn is_due(&self) -> bool {
         self.writes.front().is_some_and(|(last, _)| *last <= self.sent)
     }
 
-    /// The writes whose last byte is sent now.
+    /// Takes out the writes whose last byte is sent.
     fn done(&mut self) -> Vec<Promise<Result<(), StreamError>>> {
         let done = self.writes.partition_point(|(last, _)| *last <= self.sent);
         self.writes.drain(..done).map(|(_, promise)| promise).collect()
     }
 
-    /// The stream is closed.
+    /// Tells all of them that the stream is closed.
     pub(super) fn fail(self, error: &StreamError) {
         for (_, promise) in self.writes {
             promise.set_result(Err(error.clone()));
@@ -84,33 +86,35 @@ impl Future for Write {
 impl<S: Transport> IoStream<S> {
     /// Writes bytes, behind those written before. Tornado: `write`.
     ///
-    /// They are sent now as far as the socket takes them, the rest by itself when it takes more.
-    /// Awaiting waits until the last of them has been handed to the system; whoever writes faster than
-    /// the other side reads should. Cancel safe: what was written is sent.
+    /// They are sent now as far as the socket takes them, the rest by itself when it takes more. (While
+    /// another loop than the stream's is current, all of them wait for the stream's loop to run.) Awaiting
+    /// waits until the last of them has been handed to the system; whoever writes faster than the other
+    /// side reads should. Cancel safe: what was written is sent.
     ///
     /// # Errors
     ///
-    /// [`StreamError::Closed`] if the stream is closed, or is before the last byte was sent;
-    /// [`StreamError::WriteBufferFull`] if too much is unsent already: nothing was written then, and
-    /// the stream stays open.
+    /// They come from awaiting it. [`StreamError::Closed`] if the stream is closed, or is before the last
+    /// byte was sent, as it is if its loop is closed; [`StreamError::WriteBufferFull`] if too much is unsent
+    /// already: nothing was written then, and the stream stays open.
     ///
     /// # Panics
     ///
-    /// If the stream's loop has 16,777,215 live coroutines already.
+    /// If the stream's loop has as many live coroutines as it can have: 16,777,215, or 262,143 on 32-bit
+    /// targets.
     #[track_caller]
     pub fn write(&self, data: impl AsRef<[u8]>) -> Write {
         let state = self.inner.clone().write(data.as_ref());
         Write { state, place: Location::caller() }
     }
 
-    /// For whoever answers for the stream without using it.
+    /// For whoever has to see to the end of a stream that somebody else uses: a server.
     pub(crate) fn keep(&self) -> Kept<S> {
         Kept { inner: self.inner.clone(), closes: true }
     }
 }
 
-/// A stream that is closed, with what is unsent, if this is dropped before all was sent. It is no
-/// handle of the stream.
+/// Dropping this closes the stream, and what is unsent is lost, unless [`all_sent`](Kept::all_sent) has
+/// come to its end before. It is no handle: it does not keep the stream open when all of those have gone.
 pub(crate) struct Kept<S: Transport> {
     inner: Rc<Inner<S>>,
     closes: bool,
@@ -150,7 +154,8 @@ impl<S: Transport> Inner<S> {
         let (last, is_first) = (unsent.written, unsent.is_empty());
         drop(unsent);
         if is_first && self.is_at_home() {
-            // Nobody is woken by this: the coroutine that sends the rest asks again.
+            // This wakes nobody. It need not: if anything is left to send, the coroutine that does so asks
+            // the transport again, with a waker of its own.
             let mut cx = Context::from_waker(Waker::noop());
             match self.send_now(&mut cx, &mut data) {
                 Poll::Ready(Ok(())) => return State::Done(Ok(())),
@@ -164,7 +169,7 @@ impl<S: Transport> Inner<S> {
         let (promise, future) = promise();
         let mut unsent = self.unsent.borrow_mut();
         if is_first {
-            // What was written while the transport was given this stands behind.
+            // The transport may have written to this stream when it was given these. That stands behind.
             let mut behind = std::mem::replace(&mut unsent.bytes, data.iter().copied().collect());
             unsent.bytes.append(&mut behind);
             unsent.writes.push_front((last, promise));
@@ -174,11 +179,12 @@ impl<S: Transport> Inner<S> {
         }
         drop(unsent);
         if !self.sending.replace(true) {
-            // Not started now: whoever writes what is always taken gives way when his budget is spent.
+            // Queued, and not started here and now. It may be the writer's budget that has come to its end,
+            // and not the room in the socket: then the rest is for a later turn, and others run before.
             let (home, sending) = (self.home(), resumption::here(Sending(self).send()));
             match home {
                 Some(home) => drop(home.spawn(sending)),
-                // It is closed, which is the end of the stream, too.
+                // Its loop is closed. Dropping this closes the stream with that error.
                 None => drop(sending),
             }
         }
@@ -205,7 +211,7 @@ impl<S: Transport> Inner<S> {
         self.poll_flush(cx)
     }
 
-    /// Sends from the front of two slices, as they stand in the queue.
+    /// Sends from the front of two slices, which a queue's bytes are in.
     fn poll_send(
         &self,
         cx: &mut Context<'_>,
@@ -230,7 +236,8 @@ impl<S: Transport> Inner<S> {
     fn poll_send_all(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         foreign::discard(self.sender.replace(Some(cx.waker().clone())));
         loop {
-            // Out of the queue while it is being sent: nothing is borrowed then.
+            // Taken out while the transport is given them: that may write to this stream, so the queue
+            // must not be borrowed.
             let mut bytes = std::mem::take(&mut self.unsent.borrow_mut().bytes);
             let polled = match bytes.as_slices() {
                 ([], _) => Poll::Ready(Ok(0)),
@@ -263,8 +270,8 @@ impl<S: Transport> Inner<S> {
     }
 }
 
-/// Sends what is unsent, until nothing is or the stream is closed. It is dropped early with its loop,
-/// and nothing is ever sent then.
+/// Sends what is unsent, until nothing is or the stream is closed. If it is dropped before, its loop was
+/// closed: nobody would send the rest then, so that closes the stream.
 struct Sending<S: Transport>(Rc<Inner<S>>);
 
 impl<S: Transport> Sending<S> {

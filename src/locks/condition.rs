@@ -28,8 +28,9 @@ pub struct Condition {
 }
 
 struct Inner {
-    /// A waiter that was notified by number has been given something, which is handed on if it is
-    /// dropped; one that was woken with all the others has nothing.
+    /// `notify` gives each waiter whom it wakes its `()`. If that waiter is dropped before it has run, the
+    /// `()` is handed on: the next one is notified instead. `notify_all` gives nothing, since nobody is
+    /// left to whom it could be handed on.
     waiters: WaitQueue,
 }
 
@@ -55,23 +56,24 @@ impl Condition {
         Condition { inner: Rc::new(Inner { waiters: WaitQueue::new() }) }
     }
 
-    /// Waits to be notified. It waits from its first poll on.
+    /// Waits to be notified. It waits from its first poll on: from the `.await`, not from this call as in
+    /// Tornado.
     ///
     /// Cancel safe: a [`notify`](Condition::notify) that a dropped waiter had got goes to the next.
     /// Tornado's `False` after a time-out is the error of
-    /// [`with_timeout`](crate::coroutine::with_timeout).
+    /// [`with_timeout`](crate::coroutine::with_timeout). Tornado: `wait`.
     #[track_caller]
     pub fn wait(&self) -> impl Future<Output = ()> + use<> {
         let mut waiting = Waiting::new(self.inner.clone());
         std::future::poll_fn(move |cx| waiting.wait(cx).map(drop))
     }
 
-    /// Wakes up to `n` of those who have waited longest.
+    /// Wakes up to `n` of those who have waited longest. Tornado: `notify`.
     pub fn notify(&self, n: usize) {
         self.inner.notify(n);
     }
 
-    /// Wakes all who wait.
+    /// Wakes all who wait. Tornado: `notify_all`.
     pub fn notify_all(&self) {
         self.inner.waiters.wake_all();
     }

@@ -72,7 +72,8 @@ impl Event {
     #[track_caller]
     pub fn wait(&self) -> impl Future<Output = ()> + use<> {
         let mut waiting = Waiting::new(self.inner.clone());
-        // It was set when it was asked: clearing it while this gives way makes no difference.
+        // Whether it was found set. It may have to give way then, for want of a budget; if somebody clears
+        // the event meanwhile, this has been let through all the same.
         let mut seen = false;
         std::future::poll_fn(move |cx| {
             if !waiting.has_joined() {

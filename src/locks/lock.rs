@@ -32,7 +32,7 @@ pub struct Lock<T = ()> {
 
 struct Inner<T> {
     semaphore: Semaphore,
-    /// Out with the guard while locked.
+    /// `None` while it is locked: the guard has the value.
     value: Cell<Option<T>>,
 }
 
@@ -44,6 +44,7 @@ impl<T> Lock<T> {
     }
 
     /// Waits for the lock, which is released when the guard is dropped, also by a panic. Cancel safe.
+    /// Tornado: `acquire`; what its `release` does, dropping the guard does.
     ///
     /// A coroutine that holds it and waits for it again waits for ever.
     #[track_caller]
@@ -85,7 +86,8 @@ impl<T> fmt::Debug for Lock<T> {
 /// The value of a [`Lock`], and the right to it.
 #[must_use = "the lock is released when its guard is dropped"]
 pub struct LockGuard<T = ()> {
-    /// The value is moved out of the lock and back, so no borrow of it can be left behind.
+    /// Moved out of the lock, and back when this is dropped. So a guard owns it and borrows nothing, and
+    /// may outlive the handle that it came from.
     value: Option<T>,
     lock: Lock<T>,
     /// Dropped last, when the value is back.

@@ -13,8 +13,14 @@
 //! All are handles: a clone is the same lock. All are fair: waiters are served first in first out,
 //! what is released goes to the one who has waited longest, and nobody barges in between. None takes
 //! a time-out: [`with_timeout`](crate::coroutine::with_timeout) goes around any of them, and a waiter
-//! that is dropped leaves the queue and takes nothing with it. They know no loop: any executor can
-//! run them, one thread at a time.
+//! that is dropped leaves the queue and takes nothing with it. They know no loop: whatever polls them
+//! can wait for them, on the thread on which they were made. (They are not `Send`; between threads there
+//! is [`channel`](crate::concurrent::channel).)
+//!
+//! # Panics
+//!
+//! Waiting panics if a lock has as many waiters already as it can have: 16,777,215, or 262,143 on 32-bit
+//! targets.
 
 mod condition;
 mod event;

@@ -36,9 +36,10 @@ pub struct Semaphore {
 
 struct Inner {
     permits: Cell<usize>,
-    /// How many were lost for good.
+    /// How many were forgotten and not released since: a `BoundedSemaphore` has no others to release.
     forgotten: Cell<usize>,
-    /// A waiter that was taken has been given a permit.
+    /// Who waits. Whom `release` takes out of here has a permit, which is its `()`, and goes to the next if
+    /// that waiter is dropped before it has run.
     waiters: WaitQueue,
 }
 
@@ -71,13 +72,15 @@ impl Inner {
 }
 
 impl Semaphore {
-    /// A semaphore with so many permits; none is allowed, they can be [`release`](Semaphore::release)d.
+    /// A semaphore with so many permits. It may be 0: then the first ones come by
+    /// [`release`](Semaphore::release).
     pub fn new(permits: usize) -> Semaphore {
         let (permits, forgotten) = (Cell::new(permits), Cell::new(0));
         Semaphore { inner: Rc::new(Inner { permits, forgotten, waiters: WaitQueue::new() }) }
     }
 
-    /// Waits for a permit, which is released when the [`Permit`] is dropped, also by a panic.
+    /// Waits for a permit, which is released when the [`Permit`] is dropped, also by a panic. Tornado:
+    /// `acquire`.
     ///
     /// Cancel safe: a permit that a dropped waiter had got goes to the next.
     #[track_caller]
@@ -99,7 +102,8 @@ impl Semaphore {
         self.inner.try_take().then(|| Permit::of(&self.inner))
     }
 
-    /// Adds a permit, beyond those it began with if need be.
+    /// Adds a permit, beyond those it began with if need be: a [`Permit`] that is dropped needs no such
+    /// call. Tornado: `release`.
     pub fn release(&self) {
         self.inner.release();
     }
@@ -128,7 +132,8 @@ impl Permit {
         Permit { inner: Some(inner.clone()) }
     }
 
-    /// Keeps it for good: the semaphore has one permit less.
+    /// Does not give it back: the semaphore has one permit less, until somebody
+    /// [`release`](Semaphore::release)s one.
     pub fn forget(mut self) {
         if let Some(inner) = self.inner.take() {
             inner.forgotten.set(inner.forgotten.get() + 1);
@@ -174,11 +179,11 @@ impl BoundedSemaphore {
         self.semaphore.try_acquire()
     }
 
-    /// Gives back a permit that was [`forget`](Permit::forget)ten.
+    /// Gives back a permit that was [`forget`](Permit::forget)ten. Tornado: `release`.
     ///
     /// # Errors
     ///
-    /// If none was: what is not forgotten is free, or comes back with its [`Permit`].
+    /// [`ReleasedTooOften`] if none was: what is not forgotten is free, or comes back with its [`Permit`].
     pub fn release(&self) -> Result<(), ReleasedTooOften> {
         let forgotten = &self.semaphore.inner.forgotten;
         forgotten.set(forgotten.get().checked_sub(1).ok_or(ReleasedTooOften)?);

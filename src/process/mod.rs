@@ -62,7 +62,7 @@ pub struct Subprocess {
     pub stdout: Option<PipeReader>,
     /// The child's standard error.
     pub stderr: Option<PipeReader>,
-    /// `None` once it was left to be reaped.
+    /// `None` only while this is dropped.
     running: Option<Running>,
     /// The loop that it was made on.
     id: LoopId,
@@ -75,8 +75,9 @@ struct Running {
     end: End,
 }
 
-/// A child that is reaped, whatever becomes of those who wait for it: dropping this leaves it to the
-/// next start of a child, or to a thread if it was killed.
+/// A child that is reaped, whatever becomes of those who wait for it. If this is dropped before the child
+/// has ended, the child goes to `ORPHANS`, which are looked at whenever another child is started; if it was
+/// killed, and so is about to end, also by a thread that waits for that.
 struct Reaped {
     /// `None` only while this is dropped.
     child: Option<Child>,
@@ -87,19 +88,21 @@ struct Reaped {
 
 #[derive(Clone, Copy)]
 enum Fate {
-    /// It has not ended, or nobody knows.
+    /// It has not ended, as far as is known.
     Unknown,
     Ended(ExitStatus),
-    /// It has ended, and somebody else has reaped it.
+    /// It has ended, but somebody else has reaped it and has its status: the system, or a `waitpid`.
     Lost,
 }
 
+/// What tells that a child has ended.
 enum End {
     #[cfg(target_os = "linux")]
     PidFd(PidFd),
-    /// Any child's end; then one looks.
+    /// `SIGCHLD`, which only says that some child has: then each who waits looks whether it is his.
     Signal(SignalStream),
-    /// The system has reaped it already, since `SIGCHLD` is ignored.
+    /// Nothing need tell. It had ended when it was to be watched, and the system had reaped it, as it does
+    /// where `SIGCHLD` is ignored.
     #[cfg(target_os = "linux")]
     Seen,
 }
@@ -109,7 +112,8 @@ impl Subprocess {
     ///
     /// # Errors
     ///
-    /// What the system says: `NotFound`, `PermissionDenied`. Nothing is left open then.
+    /// What the system says: `NotFound`, `PermissionDenied`, too many open files. Nothing is left open
+    /// then, and no child is left running.
     ///
     /// # Panics
     ///
@@ -120,7 +124,7 @@ impl Subprocess {
 
     fn spawn_watched(command: &mut Command, by_pidfd: bool) -> io::Result<Subprocess> {
         reap_orphans();
-        // Before the child can end, if it is a signal that tells so.
+        // A signal that comes before anybody listens is missed, so one listens before there is a child.
         let early = if by_pidfd { None } else { Some(signal::stream(Signal::CHILD)?) };
         let mut child = command.spawn()?;
         let end = early.map_or_else(|| End::of(&child), |signals| Ok(End::Signal(signals)));
@@ -157,7 +161,8 @@ impl Subprocess {
         self
     }
 
-    /// The child's process id.
+    /// The child's process id. When it has ended and was reaped, another process may get that number: to
+    /// send it a signal, use [`send_signal`](Subprocess::send_signal).
     pub fn pid(&self) -> u32 {
         let child = self.running.as_ref().and_then(|running| running.child.child.as_ref());
         child.map_or(0, Child::id)
@@ -202,15 +207,16 @@ impl Subprocess {
         }
     }
 
-    /// Waits until the child has ended. Tornado: `wait_for_exit(raise_error=False)`; what `raise_error`
-    /// does, a caller does who looks at [`ExitStatus::success`].
+    /// Waits until the child has ended. Tornado: `wait_for_exit(raise_error=False)`. (Its `raise_error=True`
+    /// makes an error of a status that is not 0; here the caller asks [`ExitStatus::success`].)
     ///
-    /// A standard input that was not taken ends, as in [`Child::wait`], or a child that reads to its
-    /// end would never come to its own. Cancel safe, and may be called again.
+    /// A standard input that was not taken is closed, as in [`Child::wait`]: a child that reads to the end
+    /// of it would never end otherwise. Virtual time is held meanwhile. Cancel safe, and may be called again.
     ///
     /// # Errors
     ///
-    /// What the system says: `ECHILD` if somebody else has reaped the child, whose status is lost.
+    /// What the system says: `ECHILD` if somebody else has reaped the child, whose status is lost. Also if
+    /// its end is not known yet, and this is awaited on another loop than the child's.
     #[track_caller]
     pub fn wait_for_exit(&mut self) -> impl Future<Output = io::Result<ExitStatus>> {
         resumption::here(async {
@@ -227,8 +233,11 @@ impl Subprocess {
     /// Tornado: `set_exit_callback`.
     ///
     /// It is called by the child's own loop, which need not be the current one nor run now; never inside
-    /// this call, and not at all if that loop is closed before. On another thread than that loop's it is
-    /// told an error. The pipes have to be taken before; those that are left are closed now.
+    /// this call. If that loop is closed before, the callback is dropped and not called. If the loop has gone
+    /// already, or is another thread's, the current loop calls it, with an error unless the child's end is
+    /// known. The pipes have to be taken
+    /// before; those that are left are closed now. A panic in it is reported to
+    /// [`Builder::on_exception`](crate::Builder::on_exception).
     #[track_caller]
     pub fn set_exit_callback(self, callback: impl FnOnce(io::Result<ExitStatus>) + 'static) {
         let mut child = self;
@@ -362,10 +371,11 @@ fn has_pidfds() -> bool {
     false
 }
 
-/// Children that nobody waits for and whose loop does not run; looked at when the next is started.
+/// Children that nobody waits for and that no loop will reap. They are looked at when the next child is
+/// started.
 static ORPHANS: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
-/// A child that ends at once has a thread that waits for that.
+/// Leaves a child to whoever starts the next one; and if it is about to end, to a thread that waits for that.
 fn reap_later(child: Child, ends_at_once: bool) {
     let pid = Pid::from_child(&child);
     ORPHANS.lock().unwrap_or_else(PoisonError::into_inner).push(child);
@@ -373,7 +383,8 @@ fn reap_later(child: Child, ends_at_once: bool) {
         return;
     }
     let wait = move || {
-        // Leaves the child to `reap_orphans`: only who holds the list knows whose the number is.
+        // Waits, and does not reap. Somebody else may reap this child by the list, and its number may be
+        // another child's a moment later. To be sure that it is not, one has to hold the list.
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         let _ = retry_on_intr(|| waitid(WaitId::Pid(pid), ended));
         reap_orphans();
@@ -396,8 +407,8 @@ impl Drop for Subprocess {
         if self.kill_on_drop {
             let _ = running.kill();
         }
-        // Its loop reaps it when it ends. If that does not run, or is closed before, the child becomes
-        // an orphan.
+        // If its loop runs, a coroutine there reaps it when it ends. If not, or if the loop is closed before,
+        // `running` is dropped, and so the child becomes an orphan.
         if let Some(io_loop) = IoLoop::running().filter(|io_loop| io_loop.core().id() == self.id) {
             drop(io_loop.spawn(async move { poll_fn(|cx| running.poll_exit(cx)).await.map(drop) }));
         }

@@ -1,8 +1,8 @@
 //! `Workers`: one loop a core. Tornado's `fork_processes`, on threads.
 //!
 //! Each worker is a thread with a loop of its own that runs one coroutine, from the same function.
-//! What they share a connection load by is a listener each on one port (`SO_REUSEPORT`). A worker that
-//! panics or ends with an error is started again under its number, up to a limit; `SIGTERM` and Ctrl-C
+//! Workers that serve one port have a listener each (`SO_REUSEPORT`), among which the system divides the
+//! connections. A worker that panics or ends with an error is started again under its number, up to a limit; `SIGTERM` and Ctrl-C
 //! ask all of them to end, and those that take too long are ended.
 
 use std::cell::Cell;
@@ -25,7 +25,8 @@ use crate::ioloop::{IoLoop, LoopHandle};
 use crate::report;
 use crate::signal::{self, Signal};
 
-/// A loop that runs at all stops in a moment; on a busy machine that may last.
+/// So long a loop that was told to stop has to do so: one that gets to its next turn at all takes a moment,
+/// but the machine may be busy.
 const TIME_TO_STOP: Duration = Duration::from_secs(5);
 
 /// A worker that fails sooner is started again after a pause...
@@ -98,9 +99,10 @@ pub struct Workers {
 pub enum WorkersError {
     /// A thread or a loop could not be made.
     Start(io::Error),
-    /// Workers panicked or ended with an error more often than they may; the last one so.
+    /// Workers panicked or ended with an error more often than they may; this is what the last one did.
     TooManyRestarts(ExcInfo),
-    /// So many workers had not ended when their grace was over, and do not yield to their loops.
+    /// So many workers had not ended when their grace was over, nor 5 seconds after their loops were told
+    /// to stop: they never await. Their threads run on.
     Stuck(usize),
 }
 
@@ -162,8 +164,8 @@ impl Workers {
         self
     }
 
-    /// How long workers may take to end when they are asked to; then they are ended where they
-    /// stand.
+    /// How long workers may take to end when they are asked to: 30 seconds unless told. Then their loops are
+    /// stopped, and they are ended at the `.await` where they are.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Workers {
         self.grace = grace;
@@ -185,14 +187,16 @@ impl Workers {
     ///
     /// # Errors
     ///
-    /// [`WorkersError`]; the other workers have been ended then.
+    /// [`WorkersError`]; the other workers have been ended then. [`WorkersError::Start`] also if a loop
+    /// runs on this thread already: workers are run by a thread of their own, as `main` is.
     pub fn run<W, F>(self, work: W) -> Result<(), WorkersError>
     where
         W: Fn(Worker) -> F + Send + Sync + 'static,
         F: Future<Output: Outcome> + 'static,
     {
         let signals = || {
-            // Here and now: before there is a worker that a signal could end the hard way.
+            // Here, before the first worker is started: a signal that came before anybody listens would end
+            // the process, and with it workers that have begun.
             let terminate = signal::stream(Signal::TERMINATE);
             let both = terminate.and_then(|signals| {
                 Ok(stream::select(signals, signal::stream(Signal::INTERRUPT)?))
@@ -252,9 +256,10 @@ struct Watch<W> {
     work: Arc<W>,
     sender: Sender<News>,
     news: Receiver<News>,
-    /// Dropping one cancels the token of that worker.
+    /// A channel to each worker, in which nothing is sent: when this end is dropped, the worker's token is
+    /// cancelled.
     stops: Vec<Option<Sender<()>>>,
-    /// The loops of those that run, to be stopped if that does not help.
+    /// The loops of those that run, to be stopped when the grace is over.
     handles: Vec<Option<LoopHandle>>,
     /// When each was started, after which pause.
     begun: Vec<(Instant, Duration)>,
@@ -262,7 +267,7 @@ struct Watch<W> {
     restarts: usize,
     /// They were asked to end.
     stopping: bool,
-    /// They are to end where they stand.
+    /// Their grace is over: the loops have been stopped, and so is one that begins only now.
     over: bool,
 }
 
@@ -272,7 +277,8 @@ where
     F: Future<Output: Outcome> + 'static,
 {
     fn new(workers: Workers, work: W) -> Watch<W> {
-        // A worker tells two things of each of its lives, and has told one before the next begins.
+        // Room for all that is sent before somebody listens, so that `try_send` never fails: a worker says
+        // `Running` and `Ended` once in each life, and is not started again before its `Ended` was heard.
         let (sender, news) = channel(2 * workers.count + 2);
         let stops = (0..workers.count).map(|_| None).collect();
         let handles = vec![None; workers.count];
@@ -320,7 +326,8 @@ where
                 }
             }
         }
-        // Ending because of a failure, the first reason only asks for what is under way.
+        // If a failure ends them, nobody has asked for it yet. The first signal then asks for what happens
+        // anyway, and only the second one is in a hurry.
         let mut more = reasons.skip(usize::from(!asked));
         let stuck = self.end(more.next()).await;
         match outcome {
@@ -431,7 +438,7 @@ where
     let io_loop = IoLoop::new().map_err(Ending::NotStarted)?;
     let _ = sender.try_send(News::Running(id, io_loop.handle()));
     if !pause.is_zero() {
-        // To end before it has begun, or to be stopped, is all the same to it.
+        // Unless the time is up, it was asked to end, or stopped, before it has begun: so it is done.
         let paused = io_loop.run_sync(|| with_timeout(pause, stopped.recv()));
         if !matches!(paused, Ok(Err(_))) {
             return Ok(());
@@ -442,14 +449,14 @@ where
             let stop = CancelToken::new();
             let worker = Worker { id, stop: stop.clone() };
             start(async move {
-                // Nothing is ever sent: it is the end that comes.
+                // Nothing is ever sent; it ends when the other end is dropped.
                 stopped.recv().await;
                 stop.cancel();
             });
             work(worker)
         })
     }));
-    // Also if something on it keeps it.
+    // By hand: if anything of the worker's holds a clone of it, it would not be closed with this handle.
     io_loop.close();
     match lived {
         Ok(Ok(output)) => match output.error() {

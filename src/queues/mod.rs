@@ -6,8 +6,11 @@
 //!
 //! What is put goes straight to the one who has waited longest to get, and what is got makes room
 //! for the one who has waited longest to put; nobody barges in between. Waiters that are dropped
-//! leave: an item whose putter was dropped is never put, an item whose getter was dropped is given to
-//! the next, or goes back to where it was.
+//! leave: an item whose putter was dropped before there was room is never put, an item whose getter was
+//! dropped is given to the next, or goes back to where it was.
+//!
+//! They belong to no loop, are not `Send`, and have as many waiters at most as [locks](crate::locks)
+//! have.
 //!
 //! A handle is also a [`Stream`] of the items, which ends when the queue is closed and empty, and a
 //! [`Sink`] for them, for the combinators of the `futures` crate. (Tornado's `async for` over a queue
@@ -98,21 +101,23 @@ struct Inner<S: Store> {
     store: S,
     maxsize: usize,
     closed: Cell<bool>,
-    /// How many items were put so far.
+    /// How many items were put so far, which is the turn of the next one.
     turns: Cell<u64>,
-    /// Waits for an item, and is given one.
+    /// Those who wait for an item. Whoever puts one gives it to the first of them.
     getters: WaitQueue<Given<S::Item>>,
-    /// Waits for room, with its item until there is.
+    /// Those who wait for room. Their items wait with them; whoever makes room puts the first one's.
     putters: WaitQueue<Brought<S::Item>>,
+    /// How many items were put for which `task_done` was not called.
     unfinished: Cell<usize>,
-    /// Set while nothing is unfinished.
+    /// Set while `unfinished` is 0: for `join`.
     finished: Event,
 }
 
-/// What a getter is given: an item with its turn.
+/// What a getter is given: an item, and its turn, by which it goes back to its place if the getter is
+/// dropped.
 struct Given<T>(u64, T);
 
-/// What a putter has brought.
+/// The item of a putter that waits.
 struct Brought<T>(T);
 
 impl<S: Store> Queued<Given<S::Item>> for Inner<S> {
@@ -236,7 +241,7 @@ impl<S: Store> QueueOver<S> {
         Putting { waiting, item: Some(Brought(item)) }
     }
 
-    /// Goes on with what a dropped `next` of this handle has begun.
+    /// What a `next` of this handle has begun, if it was dropped: it keeps its place among the getters.
     fn getting(&self, place: &'static Location<'static>) -> Getting<S> {
         let fresh = || Getting { waiting: Waiting::at(place, self.inner.clone()) };
         self.getting.take().unwrap_or_else(fresh)
@@ -305,7 +310,8 @@ impl<S: Store> QueueOver<S> {
 }
 
 impl<S: Store> Inner<S> {
-    /// While anybody waits to put, it is: who gets lets the first of them in.
+    /// Also while somebody waits to put: whoever gets an item lets the first of those in at once, so there
+    /// is never room that a newcomer could take.
     fn is_full(&self) -> bool {
         self.maxsize > 0 && self.store.size() >= self.maxsize
     }
@@ -328,7 +334,8 @@ impl<S: Store> Inner<S> {
         let mut next = Some(Given(turn, item));
         match self.getters.take_first(|given| *given = next.take()) {
             Some(getter) => foreign::wake(getter),
-            // The order of the items has served it meanwhile, or closed the queue.
+            // There was one before `pop`. But that compares items, and their `Ord` is somebody else's code:
+            // it has put an item, which served the getter, or closed the queue, which woke all of them.
             None => {
                 if let Some(Given(turn, item)) = next {
                     self.store.give_back(turn, item);
@@ -338,7 +345,8 @@ impl<S: Store> Inner<S> {
         self.serve_more();
     }
 
-    /// The order of the items may have begun to get while there seemed to be nothing.
+    /// While items are compared, the queue looks empty. Whoever began to get just then, in the items'
+    /// `Ord`, waits, and nobody would serve him although items are there.
     #[inline]
     fn serve_more(&self) {
         if S::COMPARES && !self.getters.is_empty() {
@@ -346,11 +354,12 @@ impl<S: Store> Inner<S> {
         }
     }
 
-    /// Gets the next item and lets the first putter have its place: first in, so that its item may
-    /// be the next, as in Tornado.
+    /// Gets the next item, and puts that of the first putter who waits. The latter comes first, so that
+    /// in a queue that has an order the new item may be the next: as in Tornado.
     fn get(&self) -> Option<S::Item> {
         let mut next = None;
-        // An item that was given back may have left it fuller than full.
+        // There may be more items than there is room for: getters that were dropped gave theirs back when
+        // the places were taken. Then this makes no room.
         let size = self.store.size();
         let putter = if size <= self.maxsize {
             self.putters.take_first(|item| next = item.take())
@@ -377,14 +386,15 @@ impl<S: Store> Drop for Inner<S> {
 
 struct Putting<S: Store> {
     waiting: Waiting<Inner<S>, Brought<S::Item>>,
-    /// Until it is in the queue, or among those that wait for room.
+    /// The item, until it is put, or until this waits for room: then it is in `putters`.
     item: Option<Brought<S::Item>>,
 }
 
 impl<S: Store> Putting<S> {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<(), QueueClosed<S::Item>>> {
         if self.item.is_none() {
-            // Whoever made room has taken the item; a queue that was closed has left it.
+            // It waited, and is done. Whoever made room has taken the item out of `putters` and put it; if
+            // it is still there, the queue was closed instead.
             let left = ready!(self.waiting.poll(cx));
             return Poll::Ready(left.map_or(Ok(()), |Brought(item)| Err(QueueClosed(item))));
         }
@@ -416,7 +426,7 @@ struct Getting<S: Store> {
 }
 
 impl<S: Store> Getting<S> {
-    /// What there is now; leaves.
+    /// The item that it has been given, or else one that is there now; it waits no more.
     fn into_item(mut self) -> Option<S::Item> {
         match self.waiting.leave() {
             Left::Taken(Some(Given(_, item))) => Some(item),
@@ -431,7 +441,8 @@ impl<S: Store> Getting<S> {
             return Poll::Ready(Ok(item));
         }
         let inner = self.waiting.queued();
-        // Woken without an item, it was closed; another getter may have given its item back since.
+        // Whoever was woken without an item was woken by `close`. There may be one all the same: another
+        // getter was dropped since, and its item went back.
         if let Some(item) = inner.get() {
             return Poll::Ready(Ok(item));
         }
@@ -482,8 +493,8 @@ impl<S: Store> FusedStream for QueueOver<S> {
     }
 }
 
-/// Puts items; one more than there is room for may be under way in each handle. Flushing waits until
-/// it is in the queue; closing closes the queue.
+/// Puts items. Each handle can hold one for which there is no room yet; flushing waits until that is in
+/// the queue. Closing flushes, and closes the queue.
 impl<S: Store> Sink<S::Item> for QueueOver<S> {
     type Error = QueueClosed<S::Item>;
 

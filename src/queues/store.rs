@@ -9,12 +9,14 @@ use crate::foreign;
 /// What a [`QueueOver`](super::QueueOver) keeps its items in, each with its turn: how many were put
 /// before it. It cannot be implemented outside of this crate.
 ///
-/// What runs in here is moves, and the items' `Ord`: that may use the queue that it is called by.
+/// Nothing of somebody else's runs in here but the items' `Ord`, which may use the queue that compares
+/// them.
 pub trait Store: Default + sealed::Sealed {
     /// What is put and got.
     type Item;
 
-    /// Whether it compares items: their order may use the queue, which is not the same then afterwards.
+    /// Whether it compares items. Then each of these calls may run code that puts and gets, and what was
+    /// known of the queue before may not be so after.
     #[doc(hidden)]
     const COMPARES: bool = false;
 
@@ -55,7 +57,7 @@ pub struct Lifo<T>(RefCell<VecDeque<(u64, T)>>);
 #[derive(Debug)]
 pub struct Priority<T> {
     heap: RefCell<BinaryHeap<Entry<T>>>,
-    /// Also of those that are out of the heap while they are compared.
+    /// How many there are. Not the heap's length: while items are compared they are out of it.
     size: Cell<usize>,
 }
 
@@ -68,8 +70,8 @@ struct Entry<T> {
 
 impl<T: Ord> Ord for Entry<T> {
     fn cmp(&self, other: &Entry<T>) -> Ordering {
-        // An order that panics must lose no item, and it may be the order of somebody else's item:
-        // the two are equal, then.
+        // If `Ord` panics, the two are taken for equal. Passed on, the panic would hit somebody who only puts
+        // or gets another item, in the midst of moving these, which could be lost.
         let order = foreign::call("order of a queue's items", None, || other.item.cmp(&self.item));
         order.unwrap_or(Ordering::Equal).then(other.turn.cmp(&self.turn))
     }

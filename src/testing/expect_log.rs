@@ -174,8 +174,8 @@ impl Expected {
 ///
 /// Records that match are kept from the log; others are passed on. Of several that would match, the
 /// one that was made last counts. What it expects of a test's loop does not
-/// [fail the test](super#what-fails-in-the-background). A guard of one thread, which may be held while awaiting: on a loop
-/// all coroutines log on its thread.
+/// [fail the test](super#what-fails-in-the-background). It is a guard of one thread, and may be held while
+/// awaiting: all coroutines of a loop log on its thread.
 ///
 /// # Panics
 ///

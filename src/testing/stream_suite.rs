@@ -32,6 +32,7 @@ macro_rules! both_ways {
         $suite.run(concat!("stream suite, other way: ", $name), $check(other, one)).await;
     }};
 }
+
 /// Puts a kind of stream through what holds for every one: the bytes and their order, partial reads,
 /// the end, back pressure, the wake-ups of who waits, reads that are cancelled, a large transfer.
 ///
