@@ -343,6 +343,25 @@ fn so_are_lifetimes_that_can_be_nothing_else_and_a_self_of_such() {
     assert_eq!(run(|| Box::leak(Box::new(Leaked(3))).changed(4)), 3);
 }
 
+struct Named<'a>(&'a str);
+
+/// The attribute does not see the bound in the first line.
+impl<'a: 'static> Named<'a> {
+    #[waterspout::coroutine]
+    async fn longer(self, other: &'a str) -> usize
+    where
+        'a: 'static,
+    {
+        suspend().await;
+        self.0.len().max(other.len())
+    }
+}
+
+#[test]
+fn a_lifetime_of_the_impl_is_static_where_the_method_says_so() {
+    assert_eq!(run(|| Named("a").longer("bcd")), 3);
+}
+
 #[waterspout::coroutine]
 async fn callbacks(
     with_str: impl Fn(&str) -> usize + 'static,

@@ -81,7 +81,8 @@ mod refuse;
 /// names are kept once, not twice, in the coroutine's memory.
 ///
 /// A `self` may be any that is owned or `'static`, so `&'static self` will do; and so will a lifetime
-/// that its bounds make `'static`, as in `fn f<'a: 'static>(name: &'a str)`.
+/// that its bounds make `'static`, as in `fn f<'a: 'static>(name: &'a str)`. Bounds of the `impl` are out of
+/// the attribute's sight: a method in an `impl<'a: 'static>` says `where 'a: 'static` itself.
 ///
 /// # Its name, and its place
 ///
