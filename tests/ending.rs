@@ -137,6 +137,21 @@ async fn a_handle_that_is_merely_dropped_detaches() {
 }
 
 #[waterspout::test(virtual_time)]
+async fn what_is_detached_by_one_that_is_cancelled_still_calls_back() {
+    let (diary, (promise, future)) = (Diary::new(), promise::<()>());
+    let goes_on = start(async { _ = future.await });
+    goes_on.add_done_callback(diary.writing("called back"));
+    let owner = start(async move {
+        pending::<()>().await;
+        drop(goes_on);
+    });
+    owner.cancel();
+    promise.set_result(());
+    sleep(seconds(1)).await;
+    assert_eq!(diary.read(), ["called back"]);
+}
+
+#[waterspout::test(virtual_time)]
 async fn what_is_shielded_goes_on() {
     let cancel = |task: Coroutine<()>| task.cancel();
     assert!(goes_on_after(|ticks| spawn(async { shield(ticks).await }), cancel).await);

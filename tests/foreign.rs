@@ -5,16 +5,18 @@ mod child;
 mod common;
 
 use std::cell::{Cell, RefCell};
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::task::{Context, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use common::{
-    AtDrop, Diary, one_turn, own_waker, panic_of, poll_for, seconds, suspend, virtual_loop,
+    AtDrop, Bomb, Diary, one_turn, own_waker, panic_of, poll_for, seconds, suspend, turns,
+    virtual_loop,
 };
 use futures::FutureExt;
 use waterspout::concurrent::promise;
@@ -160,6 +162,28 @@ fn what_wakes_a_coroutine_while_a_loop_runs_within_it_is_not_forgotten() {
 }
 
 #[test]
+fn a_coroutine_that_a_loop_within_it_has_found_woken_goes_on_once_after() {
+    let io_loop = virtual_loop();
+    io_loop.make_current();
+    let (within, polls) = (io_loop.clone(), Rc::new(Cell::new(0)));
+    let counts = polls.clone();
+    drop(start(poll_fn(move |cx| {
+        counts.set(counts.get() + 1);
+        // Twice, and each time its turn comes while it is still running.
+        for _ in 0..2 * u32::from(counts.get() == 1) {
+            cx.waker().wake_by_ref();
+            within.run_sync(|| turns(2)).unwrap();
+        }
+        Poll::<()>::Pending
+    })));
+    assert_eq!(polls.get(), 1);
+    io_loop.run_sync(|| turns(5)).unwrap();
+    assert_eq!(polls.get(), 2);
+    io_loop.close();
+    IoLoop::clear_current();
+}
+
+#[test]
 fn a_loop_that_runs_within_a_coroutine_does_not_give_it_a_fresh_budget() {
     let io_loop = virtual_loop();
     io_loop.make_current();
@@ -291,6 +315,27 @@ fn a_coroutine_whose_awaiter_panics_when_woken_is_done_and_calls_back() {
 }
 
 #[test]
+fn an_awaiter_whose_waker_panics_when_it_is_dropped_makes_room_for_the_next() {
+    let (io_loop, diary) = listening();
+    let mut task = io_loop.spawn(sleep(seconds(1)));
+    let (dropped, woken) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+    io_loop
+        .run_sync(async || {
+            let bomb = Bomb(dropped.clone());
+            let first = waker_fn::waker_fn(move || _ = &bomb);
+            assert!(poll_for(&mut task, &first).is_pending());
+            drop(first);
+            let counts = woken.clone();
+            let second = waker_fn::waker_fn(move || _ = counts.fetch_add(1, SeqCst));
+            assert!(poll_for(&mut task, &second).is_pending());
+            assert_eq!(dropped.load(SeqCst), 1);
+            sleep(seconds(2)).await;
+        })
+        .unwrap();
+    assert_eq!((woken.load(SeqCst), diary.read()), (1, vec!["panicked: a destructor".into()]));
+}
+
+#[test]
 fn an_err_whose_debug_form_panics_is_reported_all_the_same() {
     struct Shy;
     impl std::fmt::Debug for Shy {
@@ -340,6 +385,26 @@ fn an_exception_handler_is_not_given_what_it_causes_itself() {
     io_loop.add_callback(|| panic!("in another one"));
     one_turn(&io_loop);
     assert_eq!(calls.get(), 2, "it is asked again for what it has not caused");
+}
+
+#[test]
+fn what_an_exception_handler_starts_runs_like_anything_else() {
+    let diary = Diary::new();
+    let writes = diary.clone();
+    let builder = IoLoop::builder().virtual_time().on_exception(move |exception| {
+        let (begins, ends) =
+            (writes.writing(exception.info.to_string()), writes.writing("is told of"));
+        drop(start(async move {
+            begins();
+            sleep(seconds(1)).await;
+            drop(spawn(async { ends() }));
+        }));
+    });
+    let io_loop = builder.build().unwrap();
+    io_loop.add_callback(|| panic!("a callback"));
+    io_loop.run_sync(|| sleep(seconds(10))).unwrap();
+    assert_eq!(diary.read(), ["panicked: a callback", "is told of"]);
+    assert_eq!(io_loop.counters().live, 0);
 }
 
 #[test]

@@ -508,6 +508,16 @@ fn a_coroutine_of_one_loop_can_be_awaited_in_another_of_the_same_thread() {
 }
 
 #[test]
+fn a_coroutine_that_ends_with_its_loop_tells_whoever_awaits_it_in_another() {
+    let (a, b) = (virtual_loop(), virtual_loop());
+    let joining = b.spawn(a.spawn(pending::<()>()).join());
+    one_turn(&b);
+    a.close();
+    let joined = b.run_sync_timeout(SECOND, || joining).unwrap();
+    assert!(joined.unwrap_err().is_cancelled());
+}
+
+#[test]
 fn a_coroutine_can_be_cancelled_while_another_loop_is_current() {
     for awaited_on_a in [true, false] {
         let (a, b, diary) = (virtual_loop(), virtual_loop(), Diary::new());
