@@ -8,11 +8,12 @@ use std::future::{pending, poll_fn, ready};
 use std::pin::Pin;
 use std::process::Command;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use common::{AtDrop, Diary, one_turn, panic_of, polled_again, suspend, virtual_loop};
+use common::{AtDrop, Bomb, Diary, one_turn, panic_of, poll, polled_again, suspend, virtual_loop};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use waterspout::__private::{TestOptions, run_test};
@@ -816,6 +817,21 @@ async fn polling_a_coroutine_again_after_its_output_panics_with_a_sentence() {
 }
 
 #[waterspout::test(virtual_time)]
+async fn whoever_leaves_it_to_another_to_await_a_coroutine_is_not_resumed_for_that() {
+    let task = Rc::new(RefCell::new(coroutine::start(sleep(SECOND))));
+    let (polled, polls) = (task.clone(), Rc::new(Cell::new(0)));
+    let counts = polls.clone();
+    let before = coroutine::start(poll_fn(move |cx| {
+        counts.set(counts.get() + 1);
+        Pin::new(&mut *polled.borrow_mut()).poll(cx)
+    }));
+    assert!(poll(&mut *task.borrow_mut()).is_pending());
+    sleep(2 * SECOND).await;
+    assert!(task.borrow().done() && !before.done());
+    assert_eq!(polls.get(), 1);
+}
+
+#[waterspout::test(virtual_time)]
 async fn a_coroutine_may_outlive_the_one_that_awaits_it_last() {
     // The second awaiter takes over from the first.
     let coroutine = Rc::new(RefCell::new(coroutine::start(suspend())));
@@ -1088,9 +1104,9 @@ fn waker_that_calls_the_loop() -> Waker {
     Waker::from(Arc::new(Calling))
 }
 
-#[waterspout::test(virtual_time)]
-async fn a_foreign_waker_may_call_the_loop_when_it_is_replaced_dropped_or_woken() {
-    // Each wait is polled with two such wakers, so that the first is dropped for the second.
+/// Polls waits of all kinds with two foreign wakers each, so that the first is dropped for the second,
+/// and that with the wait.
+async fn wait_by(mut waker: impl FnMut() -> Waker) {
     let (promise, future) = waterspout::concurrent::promise::<()>();
     let lock = Lock::new(());
     let held = lock.acquire().await;
@@ -1098,18 +1114,21 @@ async fn a_foreign_waker_may_call_the_loop_when_it_is_replaced_dropped_or_woken(
     let socket = waterspout::net::UnixStream::from_std(socket).unwrap();
     let mut byte = [0];
     let mut asleep = sleep(SECOND);
-    let waits: [Pin<Box<dyn Future<Output = ()> + '_>>; 6] = [
+    let ((full, _receives), (_sends, mut empty)) = (channel(1), channel::<u8>(1));
+    full.try_send(1).unwrap();
+    let waits: [Pin<Box<dyn Future<Output = ()> + '_>>; 8] = [
         Box::pin(&mut asleep),
         Box::pin(async { future.await.unwrap() }),
         Box::pin(async { drop(lock.acquire().await) }),
         Box::pin(async { drop(socket.read(&mut byte).await) }),
+        Box::pin(async { full.send(2).await.unwrap() }),
+        Box::pin(async { _ = empty.recv().await }),
         Box::pin(coroutine::start(pending::<()>())),
         Box::pin(moment()),
     ];
     for (n, mut wait) in waits.into_iter().enumerate() {
         for _ in 0..2 {
-            let waker = waker_that_calls_the_loop();
-            let polled = wait.as_mut().poll(&mut Context::from_waker(&waker));
+            let polled = wait.as_mut().poll(&mut Context::from_waker(&waker()));
             assert!(polled.is_pending(), "{n}");
         }
         drop(wait);
@@ -1117,6 +1136,27 @@ async fn a_foreign_waker_may_call_the_loop_when_it_is_replaced_dropped_or_woken(
     drop(held);
     promise.set_result(());
     moment().await;
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_foreign_waker_may_call_the_loop_when_it_is_replaced_dropped_or_woken() {
+    wait_by(waker_that_calls_the_loop).await;
+}
+
+#[test]
+fn a_foreign_waker_may_panic_when_it_is_replaced_or_dropped() {
+    let diary = Diary::new();
+    let io_loop = diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap();
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let waker = || {
+        let bomb = Bomb(dropped.clone());
+        waker_fn::waker_fn(move || _ = &bomb)
+    };
+    io_loop.run_sync(|| wait_by(waker)).unwrap();
+    io_loop.close();
+    assert_eq!(dropped.load(Ordering::Relaxed), 16);
+    let told = diary.read();
+    assert!(told.len() >= 14 && told.iter().all(|told| told == "panicked: a destructor"));
 }
 
 // ---------------------------------------------------------------------------------------------

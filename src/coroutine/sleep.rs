@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::ioloop::{Core, Deadline, IoLoop, Item, Key, LoopId, forget, on_current, with_current};
-use crate::resumption;
+use crate::{foreign, resumption};
 
 /// Waits for `duration`, counted from this call. Tornado: `gen.sleep`.
 ///
@@ -135,6 +135,9 @@ impl std::future::Future for Sleep {
         match here {
             Some(None) if this.timer == Timing::Over => Poll::Ready(()),
             Some(None) => {
+                if let Some(before) = latest {
+                    foreign::discard(before);
+                }
                 resumption::waits_at(this.location);
                 Poll::Pending
             }
@@ -150,8 +153,9 @@ impl Drop for Sleep {
     fn drop(&mut self) {
         let Timing::Set(key) = self.timer else { return };
         let taken = with_current(|core| (core.id() == self.id).then(|| core.remove_timer(key)));
-        if taken.flatten().is_none() {
-            forget(self.id, Item::ForgetTimer(key));
+        match taken.flatten() {
+            Some(waker) => foreign::discard(waker),
+            None => forget(self.id, Item::ForgetTimer(key)),
         }
     }
 }
