@@ -401,6 +401,46 @@ mod tests {
     }
 
     #[test]
+    fn who_has_come_may_wait_again_behind_the_others() {
+        let (hands, log) = hands::<()>();
+        let mut first = joined(&hands, &log, 1, None);
+        let _second = joined(&hands, &log, 2, None);
+        hands.queue.wake_first(1, |_| ());
+        assert!(poll(&mut first).is_ready() && !first.has_joined());
+        assert!(first.wait(&Context::from_waker(&waker(&log, 3))).is_pending());
+        hands.queue.wake_all();
+        assert_eq!(*log.lock().unwrap(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_nobody_else_is_handed_may_panic_when_it_is_dropped() {
+        struct Queue(WaitQueue<Bomb>);
+        impl Queued<Bomb> for Queue {
+            fn waiters(&self) -> &WaitQueue<Bomb> {
+                &self.0
+            }
+        }
+        struct Bomb(Rc<Cell<u32>>);
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                self.0.set(self.0.get() + 1);
+                panic!("a destructor");
+            }
+        }
+        let (queue, dropped) = (Rc::new(Queue(WaitQueue::new())), Rc::<Cell<u32>>::default());
+        let cx = Context::from_waker(Waker::noop());
+        let mut taken = Waiting::new(queue.clone());
+        taken.join(&cx, &mut None);
+        drop(queue.0.take_first(|value| *value = Some(Bomb(dropped.clone()))));
+        drop(taken);
+        assert_eq!(dropped.get(), 1);
+        let mut waiting = Waiting::new(queue.clone());
+        waiting.join(&cx, &mut Some(Bomb(dropped.clone())));
+        drop(waiting);
+        assert_eq!(dropped.get(), 2);
+    }
+
+    #[test]
     fn a_waker_that_panics_leaves_nobody_asleep() {
         let (hands, log) = hands::<()>();
         let panics = waker_fn::waker_fn(|| panic!("a waker"));

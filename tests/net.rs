@@ -381,6 +381,21 @@ async fn the_end_that_comes_alone_is_seen() {
     }
 }
 
+/// Also where the loop has not heard of it.
+#[waterspout::test]
+async fn who_has_read_the_end_need_not_wait_for_it_again() {
+    let listener = std::net::TcpListener::bind(LOOPBACK).unwrap();
+    let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    drop(listener.accept().unwrap());
+    // It has come.
+    assert_eq!(client.peek(&mut [0]).unwrap(), 0);
+    client.set_nonblocking(true).unwrap();
+    let client = TcpStream::from_std(client).unwrap();
+    for _ in 0..2 {
+        assert_eq!(client.read(&mut [0]).now_or_never().unwrap().unwrap(), 0);
+    }
+}
+
 #[waterspout::test]
 async fn a_reset_is_an_error_of_the_waiting_read() {
     let (client, server) = tcp_pair().await;
@@ -1292,6 +1307,30 @@ async fn an_echo_needs_no_eagain_and_no_wake_from_afar() {
         // A read and a write on each side.
         assert_eq!(after.io_calls - before.io_calls, CONNECTIONS * REQUESTS * 4);
     }
+}
+
+/// Also those of who polls on within one resumption, until it is given a new budget, and those that
+/// do not wait.
+#[waterspout::test]
+async fn every_read_that_was_tried_is_counted() {
+    let (here, mut there) = tcp_pair().await;
+    let sent = pattern(1000);
+    here.write_all(&sent).await.unwrap();
+    there.readable().await.unwrap();
+    let before = counters().io_calls;
+    let (mut got, mut buf) = (Vec::new(), [0]);
+    poll_fn(|cx| {
+        while got.len() < sent.len() {
+            if let Poll::Ready(read) = Pin::new(&mut there).poll_read(cx, &mut buf) {
+                got.extend_from_slice(&buf[..read.unwrap()]);
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
+    assert_eq!((got, counters().io_calls - before), (sent, 1000));
+    assert_eq!(kind(there.try_read(&mut buf)), io::ErrorKind::WouldBlock);
+    assert_eq!(counters().io_calls - before, 1001);
 }
 
 #[waterspout::test]

@@ -632,3 +632,22 @@ impl<S: WriteBytes> Registered<S> {
         self.try_io(Direction::Write, |source| source.write(buf))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind::{ConnectionRefused, NotConnected, WouldBlock};
+
+    #[test]
+    fn a_connection_attempt_has_failed_or_succeeded_or_it_is_too_early_to_tell() {
+        let kind = |result: io::Result<()>| result.map_err(|error| error.kind());
+        let found = |peer: io::Result<u8>| kind(established(Ok(None), || peer));
+        assert_eq!(found(Ok(1)), Ok(()));
+        assert_eq!(found(Err(NotConnected.into())), Err(WouldBlock));
+        assert_eq!(found(Err(ConnectionRefused.into())), Err(ConnectionRefused));
+        let nobody = || -> io::Result<u8> { panic!("it is not asked for") };
+        let failed = established(Ok(Some(ConnectionRefused.into())), nobody);
+        assert_eq!(kind(failed), Err(ConnectionRefused));
+        assert_eq!(kind(established(Err(NotConnected.into()), nobody)), Err(NotConnected));
+    }
+}
