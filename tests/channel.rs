@@ -12,9 +12,10 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Bomb, Diary, panicking_waker, poll_for};
+use futures::stream::FusedStream;
 use futures::{FutureExt, StreamExt};
 use waterspout::IoLoop;
-use waterspout::concurrent::{TrySendError, channel};
+use waterspout::concurrent::{SendError, TrySendError, channel};
 use waterspout::coroutine::{moment, sleep, spawn, start, with_timeout};
 
 #[waterspout::test(virtual_time)]
@@ -191,6 +192,39 @@ async fn a_receiver_may_wait_with_others() {
     });
     assert_eq!(receiver.next().await, Some(7));
     assert_eq!(receiver.next().await, None);
+}
+
+#[test]
+fn a_stream_of_items_has_ended_when_nothing_is_left_and_nobody_sends() {
+    let (sender, mut receiver) = channel(2);
+    assert!(!receiver.is_terminated());
+    sender.try_send(1).unwrap();
+    let other = sender.clone();
+    drop(sender);
+    assert!(!receiver.is_terminated());
+    assert_eq!(receiver.try_recv(), Some(1));
+    assert!(!receiver.is_terminated(), "there is another one who may send");
+    other.try_send(2).unwrap();
+    drop(other);
+    assert!(!receiver.is_terminated(), "there is something left");
+    assert_eq!(receiver.try_recv(), Some(2));
+    assert!(receiver.is_terminated());
+}
+
+#[test]
+fn ends_and_errors_say_what_they_are_and_not_what_they_carry() {
+    struct Unspeakable;
+    let (sender, receiver) = channel(3);
+    sender.try_send(Unspeakable).ok().unwrap();
+    assert_eq!(
+        format!("{sender:?} {receiver:?}"),
+        "Sender { capacity: 3 } Receiver { capacity: 3 }"
+    );
+    let gone = SendError(Unspeakable);
+    assert_eq!(format!("{gone:?}: {gone}"), "SendError: the receiver has gone");
+    let (full, closed) = (TrySendError::Full(Unspeakable), TrySendError::Closed(Unspeakable));
+    assert_eq!(format!("{full:?}: {full}"), "Full: the channel has no room");
+    assert_eq!(format!("{closed:?}: {closed}"), "Closed: the receiver has gone");
 }
 
 /// Those that wait were polled once: nobody looks again by himself.

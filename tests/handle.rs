@@ -33,6 +33,13 @@ fn a_handle_goes_to_any_thread() {
 }
 
 #[test]
+fn what_belongs_to_a_loop_says_to_which() {
+    let io_loop = virtual_loop();
+    assert_eq!(format!("{:?}", io_loop.handle()), format!("LoopHandle({io_loop:?})"));
+    assert_eq!(format!("{:?}", io_loop.hold_time()), format!("HeldTime({io_loop:?})"));
+}
+
+#[test]
 fn callbacks_from_another_thread_run_on_the_loops_in_order() {
     let io_loop = IoLoop::new().unwrap();
     let handle = io_loop.handle();

@@ -441,10 +441,14 @@ mod tests {
     fn what_was_dropped_is_told_to_its_own_loop_and_not_to_one_with_the_same_number() {
         let (_poll, inbox) = inbox();
         let id = inbox.id();
-        forget(LoopId(id.0 + (1 << NUMBER_BITS)), Item::Stop);
+        let other = LoopId(id.0 + (1 << NUMBER_BITS));
+        forget(other, Item::Stop);
+        forget_source(other, -1, Key::NONE);
         assert!(!inbox.is_pending() && inbox.take().is_empty());
         forget(id, Item::Stop);
         assert!(inbox.is_pending() && matches!(inbox.take().pop_front(), Some(Item::Stop)));
+        forget_source(id, -1, Key::NONE);
+        assert!(matches!(inbox.take().pop_front(), Some(Item::ForgetSource(Key::NONE))));
         inbox.close();
     }
 

@@ -722,6 +722,26 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_is_awaited_as_long_as_anybody_waits_by_whatever_waker() {
+        for wakers in both_kinds(2) {
+            let (mut readiness, key) = table();
+            readiness.drained(key, Read);
+            assert_eq!(readiness.is_awaited(key), Some(false));
+            let ticket = ticket();
+            ask(&mut readiness, key, Read, By::Future(&ticket), &wakers[0]);
+            assert_eq!(readiness.is_awaited(key), Some(true));
+            readiness.leave(key, Read, ticket.get());
+            assert_eq!(readiness.is_awaited(key), Some(false));
+            ask(&mut readiness, key, Write, By::Poll, &wakers[1]);
+            assert_eq!(readiness.is_awaited(key), Some(true));
+            woken(&mut readiness, key, Write);
+            assert_eq!(readiness.is_awaited(key), Some(false));
+            readiness.remove(key, &mut Vec::new());
+            assert_eq!(readiness.is_awaited(key), None);
+        }
+    }
+
+    #[test]
     fn a_row_that_many_have_left_keeps_no_empty_places() {
         let mut row = Row::default();
         for n in 1..=1000 {

@@ -380,4 +380,18 @@ mod tests {
         assert_eq!(order, [1, 2, 3]);
         assert_eq!((scheduler.void, scheduler.ahead.len()), (0, 0));
     }
+
+    #[test]
+    fn a_queue_that_has_been_much_longer_keeps_room_for_twice_what_is_in_it() {
+        let mut queue = VecDeque::with_capacity(100 * KEPT);
+        queue.extend(0..50 * KEPT);
+        give_back(&mut queue);
+        assert!(queue.capacity() >= 100 * KEPT, "it is in use");
+        queue.truncate(2 * KEPT);
+        give_back(&mut queue);
+        assert!((4 * KEPT..8 * KEPT).contains(&queue.capacity()), "{}", queue.capacity());
+        queue.clear();
+        give_back(&mut queue);
+        assert!((KEPT..2 * KEPT).contains(&queue.capacity()), "{}", queue.capacity());
+    }
 }
