@@ -24,6 +24,8 @@ use waterspout::queues::Queue;
 use waterspout::{Coroutine, Exception, IoLoop};
 
 const SECOND: Duration = Duration::from_secs(1);
+/// Many times. Under Miri each takes a thousand times as long.
+const OFTEN: u64 = if cfg!(miri) { 1_000 } else { 20_000 };
 
 /// A loop in virtual time, and what was reported to it.
 fn reporting() -> (IoLoop, Rc<RefCell<Vec<Exception>>>) {
@@ -71,11 +73,11 @@ async fn spawn_runs_from_the_next_turn_on() {
 async fn a_coroutine_that_never_suspends_never_touches_the_run_queue() {
     let io_loop = IoLoop::current();
     let before = io_loop.counters();
-    for n in 0..20_000 {
+    for n in 0..OFTEN {
         assert_eq!(coroutine::start(ready(n)).await, n);
     }
     let counters = io_loop.counters();
-    assert_eq!(counters.started - before.started, 20_000);
+    assert_eq!(counters.started - before.started, OFTEN);
     assert_eq!((counters.resumes, counters.turns), (before.resumes, before.turns));
     assert_eq!(counters.live, before.live);
 }
@@ -914,7 +916,7 @@ async fn moment_lets_what_is_ready_run_first() {
 #[waterspout::test(virtual_time)]
 async fn awaiting_what_is_ready_does_not_go_through_the_loop() {
     let ready_ones = || async {
-        for n in 0..20_000 {
+        for n in 0..OFTEN {
             ready(n).await;
             coroutine::start(ready(n)).await;
         }
@@ -939,24 +941,24 @@ async fn polling_what_was_woken(future: impl Future<Output = ()>) -> usize {
 async fn what_is_always_ready_gives_way_now_and_then() {
     let lock = Lock::new(0);
     let often = || async {
-        for _ in 0..10_000 {
+        for _ in 0..OFTEN {
             *lock.acquire().await += 1;
         }
     };
     let turns = turns(often).await;
-    assert!((10..=10_000).contains(&turns), "{turns}");
+    assert!((OFTEN / 1000..=OFTEN).contains(&turns), "{turns}");
 }
 
 #[waterspout::test(virtual_time)]
 async fn running_out_of_budget_does_not_make_a_combinator_spin() {
     let lock = Lock::new(0);
     let polls = polling_what_was_woken(async {
-        for _ in 0..10_000 {
+        for _ in 0..OFTEN {
             *lock.acquire().await += 1;
         }
     })
     .await;
-    assert!(polls < 10_000, "{polls}");
+    assert!((polls as u64) < OFTEN, "{polls}");
 }
 
 #[waterspout::test(virtual_time)]
@@ -1139,11 +1141,13 @@ async fn wait_by(mut waker: impl FnMut() -> Waker) {
 }
 
 #[waterspout::test(virtual_time)]
+#[cfg_attr(miri, ignore = "makes sockets")]
 async fn a_foreign_waker_may_call_the_loop_when_it_is_replaced_dropped_or_woken() {
     wait_by(waker_that_calls_the_loop).await;
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "makes sockets")]
 fn a_foreign_waker_may_panic_when_it_is_replaced_or_dropped() {
     let diary = Diary::new();
     let io_loop = diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap();
@@ -1218,6 +1222,7 @@ fn a_test_drops_what_it_has_left_running() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "starts a process")]
 fn the_environment_sets_the_time_limit_of_tests_that_set_none() {
     for (variable, limit) in [("0.02", "20ms"), ("0.03", "30ms")] {
         let output = Command::new(std::env::current_exe().unwrap())
@@ -1267,6 +1272,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 #[waterspout::test(virtual_time)]
+#[cfg_attr(miri, ignore = "makes sockets")]
 async fn blocking_on_what_is_ready_ends_also_when_the_budget_is_spent() {
     const MANY: usize = 1000;
     let queue = Queue::new(0);
