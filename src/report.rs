@@ -93,15 +93,34 @@ pub(crate) fn is_handling() -> bool {
     IS_HANDLING.get()
 }
 
-/// Runs something that is a handler's doing: the handler, or what it has started.
-pub(crate) fn handling<R>(run: impl FnOnce() -> R) -> R {
-    struct Handling(bool);
-    impl Drop for Handling {
-        fn drop(&mut self) {
-            IS_HANDLING.set(self.0);
-        }
+/// Whether what runs from here on is a handler's doing: the handler, or what it has started.
+#[inline(always)]
+pub(crate) fn set_handling(is_handling: bool) {
+    IS_HANDLING.set(is_handling);
+}
+
+/// Whether this was a handler's doing before something that may change that; so it is again when this is
+/// dropped.
+pub(crate) struct Handling {
+    before: bool,
+}
+
+impl Handling {
+    pub(crate) fn keep() -> Handling {
+        Handling { before: is_handling() }
     }
-    let _handling = Handling(IS_HANDLING.replace(true));
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        set_handling(self.before);
+    }
+}
+
+/// Runs something that is a handler's doing.
+pub(crate) fn handling<R>(run: impl FnOnce() -> R) -> R {
+    let _before = Handling::keep();
+    set_handling(true);
     run()
 }
 

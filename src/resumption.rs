@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use crate::foreign;
+use crate::{foreign, report};
 
 /// Operations for one resumption. (tokio's is 128, too.)
 const FULL: u32 = 128;
@@ -47,29 +47,51 @@ static COROUTINES: OnceLock<&'static RawWakerVTable> = OnceLock::new();
 
 type Place = Option<&'static Location<'static>>;
 
-thread_local! {
-    static LEFT: Cell<u32> = const { Cell::new(UNLIMITED) };
+/// What the resumption that is going on has. One variable of the thread, since each that a turn uses has
+/// an address of its own to be found.
+struct Now {
+    left: Cell<u32>,
     /// Refusals since something was granted, or the turn began.
-    static REFUSED: Cell<u32> = const { Cell::new(0) };
-    /// Those who may be blocking this thread.
-    static BLOCKED: RefCell<Option<Arc<Mutex<Blocked>>>> = const { RefCell::new(None) };
-    static WAITS_AT: Cell<Place> = const { Cell::new(None) };
-    /// Whether anybody ran out...
-    static IS_DEFERRED: Cell<bool> = const { Cell::new(false) };
-    /// ...and who.
-    static DEFERRED: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
+    refused: Cell<u32>,
+    waits_at: Cell<Place>,
+    /// Whether anybody ran out; see `DEFERRED`.
+    is_deferred: Cell<bool>,
 }
 
-/// A resumption begins, with a fresh budget.
+thread_local! {
+    static NOW: Now = const {
+        Now {
+            left: Cell::new(UNLIMITED),
+            refused: Cell::new(0),
+            waits_at: Cell::new(None),
+            is_deferred: Cell::new(false),
+        }
+    };
+    /// Who ran out of the budget.
+    static DEFERRED: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
+    /// Those who may be blocking this thread.
+    static BLOCKED: RefCell<Option<Arc<Mutex<Blocked>>>> = const { RefCell::new(None) };
+}
+
+/// A resumption begins, with a fresh budget. (If it is an exception handler's doing, whoever is resumed
+/// says so.)
+#[inline]
 pub(crate) fn begin() {
-    LEFT.set(FULL);
-    WAITS_AT.set(None);
+    NOW.with(|now| {
+        now.left.set(FULL);
+        now.waits_at.set(None);
+    });
+    report::set_handling(false);
 }
 
 /// The last of several resumptions has ended.
+#[inline]
 pub(crate) fn end() {
-    LEFT.set(UNLIMITED);
-    REFUSED.set(0);
+    NOW.with(|now| {
+        now.left.set(UNLIMITED);
+        now.refused.set(0);
+    });
+    report::set_handling(false);
 }
 
 /// Tells which wakers are coroutines' own.
@@ -85,17 +107,22 @@ pub(crate) struct Nested {
 
 #[inline]
 pub(crate) fn nested() -> Nested {
-    let left = LEFT.get();
-    LEFT.set(left.min(FULL));
-    Nested { left, waits_at: WAITS_AT.replace(None) }
+    NOW.with(|now| {
+        let left = now.left.get();
+        now.left.set(left.min(FULL));
+        Nested { left, waits_at: now.waits_at.replace(None) }
+    })
 }
 
 impl Drop for Nested {
     #[inline]
     fn drop(&mut self) {
         // A loop that has run within has given out other budgets: none of that was for this one.
-        LEFT.set(if self.left == UNLIMITED { UNLIMITED } else { self.left.min(LEFT.get()) });
-        WAITS_AT.set(self.waits_at);
+        NOW.with(|now| {
+            let limited = self.left != UNLIMITED;
+            now.left.set(if limited { self.left.min(now.left.get()) } else { UNLIMITED });
+            now.waits_at.set(self.waits_at);
+        });
     }
 }
 
@@ -103,24 +130,25 @@ impl Drop for Nested {
 pub(crate) struct Fresh(u32);
 
 pub(crate) fn fresh() -> Fresh {
-    Fresh(LEFT.replace(FULL))
+    Fresh(NOW.with(|now| now.left.replace(FULL)))
 }
 
 impl Drop for Fresh {
     fn drop(&mut self) {
-        LEFT.set(self.0);
+        NOW.with(|now| now.left.set(self.0));
     }
 }
 
 /// Notes where the resumption is about to wait.
+#[inline]
 pub(crate) fn waits_at(place: &'static Location<'static>) {
-    WAITS_AT.set(Some(place));
+    NOW.with(|now| now.waits_at.set(Some(place)));
 }
 
 /// Where it waits, if that was noted.
 #[inline]
 pub(crate) fn place() -> Place {
-    WAITS_AT.get()
+    NOW.with(|now| now.waits_at.get())
 }
 
 pin_project! {
@@ -163,13 +191,15 @@ impl<F: Future> Future for Told<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let before = WAITS_AT.replace(None);
+        let before = NOW.with(|now| now.waits_at.replace(None));
         let polled = this.future.poll(cx);
-        if polled.is_ready() {
-            WAITS_AT.set(before);
-        } else if *this.in_any_case || WAITS_AT.get().is_none() {
-            WAITS_AT.set(Some(this.place));
-        }
+        NOW.with(|now| {
+            if polled.is_ready() {
+                now.waits_at.set(before);
+            } else if *this.in_any_case || now.waits_at.get().is_none() {
+                now.waits_at.set(Some(this.place));
+            }
+        });
         polled
     }
 }
@@ -177,12 +207,14 @@ impl<F: Future> Future for Told<F> {
 /// Spends one unit, if there is one.
 #[inline]
 pub(crate) fn spend() -> bool {
-    match LEFT.get() {
-        0 => return false,
-        UNLIMITED => {}
-        left => LEFT.set(left - 1),
-    }
-    true
+    NOW.with(|now| {
+        match now.left.get() {
+            0 => return false,
+            UNLIMITED => {}
+            left => now.left.set(left - 1),
+        }
+        true
+    })
 }
 
 /// Spends one unit; pending if there is none.
@@ -199,13 +231,15 @@ pub(crate) fn poll_proceed(cx: &Context<'_>) -> Poll<()> {
 /// caller refuses, when it is about to be pending.
 #[cold]
 pub(crate) fn granted(waker: &Waker) -> bool {
-    let refused = REFUSED.get();
-    let granted = if is_own(waker) { refused >= OWN_PATIENCE } else { Blocked::is_over() };
-    REFUSED.set(if granted { 0 } else { refused + 1 });
-    if granted {
-        LEFT.set(FULL - 1);
-    }
-    granted
+    NOW.with(|now| {
+        let refused = now.refused.get();
+        let granted = if is_own(waker) { refused >= OWN_PATIENCE } else { Blocked::is_over() };
+        now.refused.set(if granted { 0 } else { refused + 1 });
+        if granted {
+            now.left.set(FULL - 1);
+        }
+        granted
+    })
 }
 
 /// Wakes who was refused: when the resumption has ended, or before that if it is no coroutine.
@@ -213,7 +247,7 @@ pub(crate) fn granted(waker: &Waker) -> bool {
 pub(crate) fn refuse(waker: &Waker) {
     if is_own(waker) {
         defer(waker.clone());
-    } else if REFUSED.get() <= AT_ONCE {
+    } else if NOW.with(|now| now.refused.get()) <= AT_ONCE {
         foreign::wake(waker.clone());
     } else {
         Blocked::watch(waker.clone());
@@ -228,12 +262,12 @@ fn is_own(waker: &Waker) -> bool {
 /// Wakes when the resumptions of this turn have ended. (A thread that is ending has no more turns.)
 pub(crate) fn defer(waker: Waker) {
     let _ = DEFERRED.try_with(|deferred| deferred.borrow_mut().push(waker));
-    IS_DEFERRED.set(true);
+    NOW.with(|now| now.is_deferred.set(true));
 }
 
 /// Whether there is anyone to wake.
 pub(crate) fn is_deferred() -> bool {
-    IS_DEFERRED.get()
+    NOW.with(|now| now.is_deferred.get())
 }
 
 /// Who was refused and may be blocking the thread of a resumption, watched by another thread.
@@ -301,7 +335,7 @@ impl Blocked {
 
 /// Those to wake now that the resumptions have ended.
 pub(crate) fn take_deferred() -> Vec<Waker> {
-    IS_DEFERRED.set(false);
+    NOW.with(|now| now.is_deferred.set(false));
     Blocked::end();
     DEFERRED.try_with(RefCell::take).unwrap_or_default()
 }
@@ -350,7 +384,7 @@ mod tests {
             assert!(!spend_by(&other, 1) && is_deferred());
             woken.recv_timeout(Duration::from_secs(60)).unwrap();
             assert!(spend_by(&other, FULL));
-            REFUSED.set(AT_ONCE);
+            NOW.with(|now| now.refused.set(AT_ONCE));
         }
         end();
         assert_eq!(take_deferred().len(), 3);
@@ -360,7 +394,7 @@ mod tests {
     fn a_combinator_is_woken_when_the_resumption_has_ended() {
         begin();
         assert!(spend(FULL));
-        REFUSED.set(AT_ONCE);
+        NOW.with(|now| now.refused.set(AT_ONCE));
         let (wakes, woken) = mpsc::channel();
         let other = waker_fn::waker_fn(move || wakes.send(()).unwrap());
         assert!(!spend_by(&other, 1));

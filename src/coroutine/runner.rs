@@ -253,8 +253,11 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
             }
             State::Done | State::Taken => return,
         }
-        let is_done = if self.of_handler { self.step_of_handler() } else { self.step() };
-        if is_done {
+        if self.of_handler {
+            // Until the next resumption begins.
+            report::set_handling(true);
+        }
+        if self.step() {
             return self.done(Some(core));
         }
         self.waiting_at.set(resumption::place());
@@ -279,11 +282,6 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
     #[cold]
     fn ask(&self, what: u8) {
         self.asked.set(self.asked.get() | what);
-    }
-
-    #[cold]
-    fn step_of_handler(&self) -> bool {
-        report::handling(|| self.step())
     }
 
     /// Its own step has panicked, which `go_on` has begun by setting `state` to `Running`: in the state
@@ -340,9 +338,12 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         self.state.set(State::Done);
         match core {
             Some(core) => {
-                drop(core.remove(self.key()));
+                let ended = match self.awaiter.replace(0) {
+                    0 => core.remove(self.key()),
+                    awaiter => core.end(self.key(), awaiter),
+                };
+                drop(ended);
                 self.tell_others(core);
-                core.wake_word(self.awaiter.replace(0));
             }
             None => self.done_elsewhere(),
         }
@@ -426,6 +427,17 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
     }
 
     #[cold]
+    fn was_taken(&self) -> ! {
+        panic!("`{}` was awaited again after its output", self.name())
+    }
+
+    /// For who awaited it by the handle, and not by `join`.
+    #[cold]
+    fn resume_failure(&self, failure: Failure) -> ! {
+        JoinError::new(self.name(), failure).resume()
+    }
+
+    #[cold]
     fn report_panic(&self, what: &'static str, panic: Panic) {
         self.report(what, ExcInfo::from_panic(&*panic));
         report::discard_panic(panic);
@@ -489,14 +501,14 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K>
         }
         match self.take() {
             Some(outcome) => Poll::Ready(outcome),
-            None => panic!("`{}` was awaited again after its output", self.name()),
+            None => self.was_taken(),
         }
     }
 
     fn poll_output(&self, cx: &mut Context<'_>) -> Poll<F::Output> {
         match self.poll_join(cx) {
             Poll::Ready(Ok(output)) => Poll::Ready(output),
-            Poll::Ready(Err(failure)) => JoinError::new(self.name(), failure).resume(),
+            Poll::Ready(Err(failure)) => self.resume_failure(failure),
             Poll::Pending => Poll::Pending,
         }
     }

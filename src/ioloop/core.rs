@@ -207,12 +207,21 @@ impl Core {
         here
     }
 
-    /// Wakes a slot of whatever loop by the word of its waker; 0 is none.
-    #[inline]
-    pub(crate) fn wake_word(&self, word: usize) {
-        if word != 0 && !self.schedule_word(word) {
-            waker(word).wake();
+    /// Gives back the slot of what has ended, for the caller to drop what was in it, and wakes the one that
+    /// awaits it, by the word of its waker: it may be of another loop.
+    #[must_use]
+    pub(crate) fn end(&self, key: Key, awaiter: usize) -> Option<Rc<dyn Resume>> {
+        let (number, awaits) = unpack(awaiter);
+        let mut scheduler = self.scheduler.borrow_mut();
+        if number == self.number() {
+            scheduler.schedule(awaits);
         }
+        let ended = scheduler.remove(key);
+        drop(scheduler);
+        if number != self.number() {
+            waker(awaiter).wake();
+        }
+        ended
     }
 
     /// Schedules a slot by its waker, if it is one of this loop; tells whether it is.
@@ -224,7 +233,7 @@ impl Core {
     /// Wakes somebody who waits; without detours if it is a slot of this loop.
     pub(crate) fn wake(&self, waker: Waker) {
         if !self.wake_own(&waker) {
-            foreign::wake(waker);
+            wake_foreign(waker);
         }
     }
 
@@ -332,9 +341,10 @@ impl Core {
     }
 
     /// The callback of a timer that calls back.
+    #[inline]
     pub(super) fn call_of(&self, waker: &Waker) -> Option<Callback> {
         let (number, key) = unpack(word_of(waker)?);
-        (number == NO_LOOP).then(|| self.calls.borrow_mut().remove(key)).flatten()
+        if number == NO_LOOP { self.calls.borrow_mut().remove(key) } else { None }
     }
 
     /// Is the timer still pending? Then `waker` is the one to be woken, and becomes the one that was,
@@ -400,6 +410,12 @@ impl Drop for Core {
     fn drop(&mut self) {
         forget_loop(self.id);
     }
+}
+
+/// Out of line, so that waking a slot needs no place to unwind from.
+#[cold]
+fn wake_foreign(waker: Waker) {
+    foreign::wake(waker);
 }
 
 /// The user's handler, or the log, with a count.

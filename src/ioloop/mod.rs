@@ -65,9 +65,9 @@ pub(crate) use waker::{pack, unpack, waker, word_of};
 /// after at most 64 entries (resumptions, callbacks, timers that fire), or after 100 µs and the entry that is
 /// running then, whichever comes first. That holds in the midst of a turn, too, however much was
 /// ready when it began, however many timers are due, and however much is posted. Who is woken by the
-/// selector or by a timer does not wait until a queue that is longer has run. (The clock is not read
-/// after each entry: when entries become slow all at once, up to 8 of them run before that is
-/// noticed. In virtual time only entries count.)
+/// selector or by a timer does not wait until all that is ready has run, if that is more than 64 entries
+/// or would take more than a millisecond. (The clock is not read after each entry: when entries become slow
+/// all at once, up to 8 of them run before that is noticed. In virtual time only entries count.)
 ///
 /// ```
 /// use waterspout::IoLoop;

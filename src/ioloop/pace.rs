@@ -3,9 +3,9 @@
 //! While something is ready, nothing makes the loop ask its selector, its inbox and its timers, so it
 //! has to do that by itself: after 64 entries, or 100 µs after the last time, whichever comes first.
 //! (An entry is a resumption, a callback, or a timer that fires.) Reading the clock after each entry
-//! would cost more than a short entry does. So it is read once for as many as took an eighth of that
-//! time lately, and for 8 of them at most: when entries become slow all at once, up to 8 of them
-//! run before that is noticed.
+//! would cost more than a short entry does. So it is read once for as many as the rest of that time is
+//! enough for, going by how long they took lately, and for 8 of them at most: when entries become slow
+//! all at once, up to 8 of them run before that is noticed.
 //!
 //! Plain data: `now` is an argument. A virtual clock does not move while entries run, so there it is 64
 //! entries, and the same in each run.
@@ -18,6 +18,9 @@ pub(super) const MOST: u64 = 64;
 const LATENCY: u64 = 100_000;
 /// The clock is read after so many entries at the latest.
 const UNREAD: u64 = 8;
+/// Who is woken does not wait for entries that take so many nanoseconds together, going by how long they
+/// took lately.
+const LONG: u64 = 1_000_000;
 /// Timers that are due within so many nanoseconds after others have fired share a wake-up: it costs
 /// more than they do. (Linux lets a thread's own timers share one within the same time.)
 const SHARED_WAKE_UP: u64 = 50_000;
@@ -28,10 +31,12 @@ pub(super) struct Pace {
     pause_at: Cell<u64>,
     /// ...and so many of them are left until then.
     room: Cell<u64>,
-    /// For how many entries the clock is not read.
-    unread: Cell<u64>,
-    /// When the loop looked up, if the clock was read then.
+    /// How long an entry took lately; 0 by a virtual clock.
+    each: Cell<u64>,
+    /// When the loop looked up; if the clock was not read then, when that was done first.
     looked_at: Cell<Option<u64>>,
+    /// How many entries had run before that.
+    untimed: Cell<u64>,
     /// Somebody gives way to others.
     is_asked: Cell<bool>,
     /// When timers fired last.
@@ -40,13 +45,15 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(has_real_clock: bool) -> Pace {
-        let unread = if has_real_clock { 1 } else { MOST };
+        let each = if has_real_clock { LATENCY } else { 0 };
+        let unread = unread(LATENCY, each);
         Pace {
             has_real_clock,
             pause_at: Cell::new(unread),
             room: Cell::new(unread),
-            unread: Cell::new(unread),
+            each: Cell::new(each),
             looked_at: Cell::new(None),
+            untimed: Cell::new(0),
             is_asked: Cell::new(false),
             fired_at: Cell::new(0),
         }
@@ -90,29 +97,30 @@ impl Pace {
         if self.is_asked.get() || entries >= MOST {
             return true;
         }
-        let unread = match self.looked_at.get() {
-            Some(looked_at) => {
-                let spent = now.saturating_sub(looked_at);
-                if spent >= LATENCY {
-                    return true;
-                }
-                self.adapt(spent);
-                self.unread.get()
-            }
-            // From here on it is known.
+        let known_since = self.looked_at.get();
+        match known_since {
+            Some(looked_at) => self.adapt(now.saturating_sub(looked_at)),
             None => {
                 self.looked_at.set(Some(now));
-                1
+                self.untimed.set(entries);
             }
-        };
-        self.pause_after(entries, unread.min(MOST - entries));
+        }
+        // Those that were not timed are taken to have been like the others.
+        let each = self.each.get();
+        let timed = now.saturating_sub(known_since.unwrap_or(now));
+        let left = LATENCY.saturating_sub(timed + self.untimed.get() * each);
+        if left == 0 && known_since.is_some() {
+            return true;
+        }
+        self.pause_after(entries, unread(left, each).min(MOST - entries));
         false
     }
 
+    /// So much time was spent since the clock was read.
     fn adapt(&self, spent: u64) {
-        if self.has_real_clock {
-            let each = spent / self.entries().max(1);
-            self.unread.set((LATENCY / 8 / each.max(1)).clamp(1, UNREAD));
+        let timed = self.entries() - self.untimed.get();
+        if self.has_real_clock && timed > 0 {
+            self.each.set((spent / timed).max(1));
         }
     }
 
@@ -122,9 +130,16 @@ impl Pace {
             self.adapt(now.saturating_sub(before));
         }
         self.looked_at.set(now);
+        self.untimed.set(0);
         self.is_asked.set(false);
-        // If it is not known since when, that is found out after the first.
-        self.pause_after(0, if now.is_some() { self.unread.get() } else { 1 });
+        self.pause_after(0, unread(LATENCY, self.each.get()));
+    }
+
+    /// Whether so many entries are too many for who is woken meanwhile to wait for all of them.
+    #[inline]
+    pub(super) fn is_long(&self, entries: usize) -> bool {
+        let entries = entries as u64;
+        entries > MOST || entries * self.each.get() > LONG
     }
 
     /// Lets the loop look up as soon as it can.
@@ -146,6 +161,11 @@ impl Pace {
             false => deadline,
         }
     }
+}
+
+/// For how many entries the clock is not read, when so much time is left and each takes so long.
+fn unread(left: u64, each: u64) -> u64 {
+    left.checked_div(each).map_or(MOST, |entries| entries.clamp(1, UNREAD))
 }
 
 #[cfg(test)]
@@ -216,15 +236,21 @@ mod tests {
     }
 
     #[test]
-    fn after_a_sleep_the_time_is_counted_from_the_first_entry() {
+    fn what_ran_before_the_clock_was_read_is_taken_to_be_like_what_runs_after() {
         let pace = Pace::new(true);
         pace.looked_up(false, None);
         pace.run(1);
         assert!(pace.room() == 0 && !pace.is_time(10_000_000));
         pace.run(1);
-        assert!(pace.room() == 0 && !pace.is_time(10_050_000));
+        assert!(pace.room() == 0 && !pace.is_time(10_040_000));
         pace.run(1);
-        assert!(pace.room() == 0 && pace.is_time(10_100_000));
+        assert!(pace.room() == 0 && pace.is_time(10_080_000));
+        // The next time, it is known from the start how long they take.
+        pace.looked_up(false, None);
+        assert_eq!((pace.run(64), pace.room()), (2, 0));
+        assert!(!pace.is_time(20_000_000));
+        pace.run(1);
+        assert!(pace.room() == 0 && pace.is_time(20_040_000));
     }
 
     #[test]
@@ -244,6 +270,16 @@ mod tests {
         assert!(pace.may_begin(54) && !pace.may_begin(55));
         assert_eq!((pace.run(100), pace.room()), (54, 0));
         assert!(!pace.may_begin(1) && pace.is_time(0));
+    }
+
+    #[test]
+    fn a_queue_is_long_by_how_many_they_are_or_how_long_they_take() {
+        let pace = Pace::new(false);
+        assert!(!pace.is_long(64) && pace.is_long(65));
+        let (pace, mut now) = (Pace::new(true), 0);
+        pace.looked_up(true, Some(now));
+        until_time(&pace, &mut now, |_| 20_000);
+        assert!(!pace.is_long(50) && pace.is_long(51));
     }
 
     #[test]

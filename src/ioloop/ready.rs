@@ -6,8 +6,8 @@
 //!
 //! # Those who do not wait for a long queue
 //!
-//! Who was woken by the selector, or by a timer, while others were ready has a place in the queue like
-//! anyone else, but its key is in a list of its own, and the place says only that the next one in that
+//! Who was woken by the selector, or by a timer, while many others were ready has a place in the queue
+//! like anyone else, but its key is in a list of its own, and the place says only that the next one in that
 //! list is to run. So the turn may also take it from there before its place has come, if that is too
 //! far away; one place later on is then void.
 //!

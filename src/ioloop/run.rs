@@ -15,7 +15,7 @@ use super::ready::{Callback, Resume};
 use super::slots::Key;
 use super::{IoLoop, pack, waker};
 use crate::error::{ExcInfo, RunError, StartError};
-use crate::report::{self, Exception};
+use crate::report::{self, Exception, Handling};
 use crate::{foreign, resumption};
 
 impl IoLoop {
@@ -62,7 +62,8 @@ impl IoLoop {
         core.state.set(State::Running);
         core.has_run.set(true);
         let is_owned = core.owners.get() > 0;
-        Ok(Running { io_loop: self, is_owned, _within: within, entered })
+        let handling = Handling::keep();
+        Ok(Running { io_loop: self, is_owned, _within: within, _handling: handling, entered })
     }
 
     /// Runs the loop until the future that `make` returns has finished, and gives its output.
@@ -142,17 +143,20 @@ impl IoLoop {
             slot.timeout = Some(core.add_call(core.clock.after(timeout), call));
         }
 
+        let of_handler = report::is_handling();
         // `make` is called in the first poll: inside the running loop.
         let mut future = pin!(async move { make().await });
         let waker = waker(pack(core.number(), slot.key));
         let mut outcome = None;
         while outcome.is_none() && !core.stop.get() {
             self.turn(&mut || {
-                let scope = core.scope(slot.key);
+                // The turn has entered the slot.
+                if of_handler {
+                    report::set_handling(true);
+                }
                 let mut cx = Context::from_waker(&waker);
                 let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut cx)));
                 main.waiting_at.set(resumption::place());
-                drop(scope);
                 outcome = match polled {
                     Ok(Poll::Pending) => return,
                     Ok(Poll::Ready(output)) => Some(Ok(output)),
@@ -244,6 +248,7 @@ struct Running<'a> {
     /// Somebody owned it when it began to run.
     is_owned: bool,
     _within: Scope<'a>,
+    _handling: Handling,
     entered: Option<Entered>,
 }
 

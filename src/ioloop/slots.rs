@@ -215,6 +215,21 @@ impl<T, const WRAPS: bool> Slots<T, WRAPS> {
     /// Takes the entry out, marked or not; from here on `key` finds nothing.
     #[inline]
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+        // Asked first, so that nothing has to keep the entry on the stack meanwhile.
+        if key.index() == self.last { self.remove_last(key) } else { self.take(key) }
+    }
+
+    #[cold]
+    fn remove_last(&mut self, key: Key) -> Option<T> {
+        let taken = self.take(key);
+        if taken.is_some() {
+            self.give_back();
+        }
+        taken
+    }
+
+    #[inline(always)]
+    fn take(&mut self, key: Key) -> Option<T> {
         let slot = self.slots.get_mut(key.index())?;
         if slot.key & !MARK != key.0 || !matches!(slot.entry, Entry::Occupied(_)) {
             return None;
@@ -228,9 +243,6 @@ impl<T, const WRAPS: bool> Slots<T, WRAPS> {
             self.free = key.index() as u32;
         }
         self.len -= 1;
-        if key.index() == self.last {
-            self.give_back();
-        }
         if self.len == 0 {
             (self.free, self.fresh) = (NONE, 0);
         }
@@ -244,7 +256,6 @@ impl<T, const WRAPS: bool> Slots<T, WRAPS> {
     ///
     /// `last` only goes down until the table grows, so that looking for it takes no longer, all in all,
     /// than the growing did.
-    #[cold]
     fn give_back(&mut self) {
         let stays = |slot: &Slot<T>| {
             matches!(slot.entry, Entry::Occupied(_) | Entry::Vacant { next: RETIRED })

@@ -210,6 +210,15 @@ impl<T> Timers<T> {
         Some(entry.payload)
     }
 
+    /// [`remove`](Timers::remove) for a timer that was collected, if it is still there.
+    #[inline]
+    pub(crate) fn take_collected(&mut self, key: Key) -> Option<T> {
+        let entry = self.entries.remove(key)?;
+        debug_assert!(matches!(entry.home, Home::Due));
+        self.collected -= 1;
+        Some(entry.payload)
+    }
+
     /// A timer has left the table before its time.
     fn leave(&mut self, item: Item) {
         self.waiting -= 1;

@@ -227,6 +227,7 @@ impl IoLoop {
     }
 
     /// Phase 3: those who need not wait for their place in the queue, until it is time to look up.
+    #[inline(never)]
     fn run_ahead(&self, main: &mut dyn FnMut()) {
         let core = &*self.core;
         while core.pace.room() > 0 {
@@ -247,8 +248,7 @@ impl IoLoop {
         core.pace.fires(core.clock.last());
         let due = core.due.borrow().len();
         let fire = core.pace.run(due);
-        let others_are_ready = queue_is_long || fire < due || core.ready() > 0;
-        core.scheduler.borrow_mut().let_go_ahead(others_are_ready);
+        self.let_go_ahead(due - fire);
         for _ in 0..fire {
             let key = core.due.borrow_mut().pop_front();
             self.fire(key.unwrap_or(Key::NONE));
@@ -351,7 +351,8 @@ impl IoLoop {
     /// Phase 3: one timer that was due when the turn began, unless it was removed meanwhile.
     fn fire(&self, key: Key) {
         let core = &*self.core;
-        let Some(waker) = core.remove_timer(key) else { return };
+        let fired = core.timers.borrow_mut().take_collected(key);
+        let Some(waker) = fired else { return };
         core.counting.timers.add(1);
         match core.call_of(&waker) {
             Some(callback) => self.run_callback(callback),
@@ -388,17 +389,12 @@ impl IoLoop {
             core.inbox.wake_up();
         }
         core.counting.polls.add(1);
-        if polled.is_ok() {
-            // They need not wait for all that is ready.
-            if busy {
-                core.scheduler.borrow_mut().let_go_ahead(true);
-            }
-            self.dispatch(&events);
-            if busy {
-                core.scheduler.borrow_mut().let_go_ahead(false);
-            }
-        }
         let quiet = events.is_empty();
+        if !quiet && polled.is_ok() {
+            self.dispatch(&events);
+        } else {
+            core.traces(Step::Poll(0));
+        }
         core.events.set(Some(events));
         match polled {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
@@ -409,8 +405,10 @@ impl IoLoop {
         core.after_poll(busy, quiet);
     }
 
+    /// Wakes those who can go on.
     fn dispatch(&self, events: &mio::Events) {
         let core = &*self.core;
+        self.let_go_ahead(0);
         let mut later = core.woken.take();
         let mut readiness = core.readiness.borrow_mut();
         // Most who wait are slots of this loop: no detour for them.
@@ -424,6 +422,16 @@ impl IoLoop {
         core.traces(Step::Poll(count as usize));
         core.counting.events.add(count);
         self.wake_all(later);
+        core.scheduler.borrow_mut().let_go_ahead(false);
+    }
+
+    /// Lets those who are woken next go ahead of all that is ready, and of so many more, if that is long.
+    #[inline]
+    fn let_go_ahead(&self, more: usize) {
+        let core = &*self.core;
+        let mut scheduler = core.scheduler.borrow_mut();
+        let is_long = core.pace.is_long(scheduler.ready() + more);
+        scheduler.let_go_ahead(is_long);
     }
 
     /// Wakes all, and keeps the buffer.
