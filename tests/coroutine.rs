@@ -14,8 +14,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use common::{AtDrop, Bomb, Diary, one_turn, panic_of, poll, polled_again, suspend, virtual_loop};
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use waterspout::__private::{TestOptions, run_test};
 use waterspout::concurrent::channel;
 use waterspout::coroutine::{self, moment, sleep, sleep_until};
@@ -947,6 +947,23 @@ async fn what_is_always_ready_gives_way_now_and_then() {
     };
     let turns = turns(often).await;
     assert!((OFTEN / 1000..=OFTEN).contains(&turns), "{turns}");
+}
+
+#[test]
+fn a_callback_is_no_part_of_the_coroutine_that_has_run_before_it() {
+    let (io_loop, event, noted) = (virtual_loop(), Event::new(), Rc::new(Cell::new(None)));
+    event.set();
+    let (ready, notes) = (event.clone(), noted.clone());
+    drop(io_loop.spawn(async move {
+        while event.wait().now_or_never().is_some() {}
+        pending::<()>().await
+    }));
+    io_loop.add_callback(move || {
+        let has_budget = coroutine::start(async move { ready.wait().await }).done();
+        notes.set(Some((coroutine::current(), has_budget)));
+    });
+    one_turn(&io_loop);
+    assert_eq!(noted.take(), Some((None, true)));
 }
 
 #[waterspout::test(virtual_time)]

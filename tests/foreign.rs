@@ -388,6 +388,25 @@ fn an_exception_handler_is_not_given_what_it_causes_itself() {
 }
 
 #[test]
+fn whoever_is_told_of_a_panic_has_more_than_what_was_left_of_the_budget() {
+    let (diary, event) = (Diary::new(), Event::new());
+    event.set();
+    let (writes, ready) = (diary.clone(), event.clone());
+    let builder = IoLoop::builder().virtual_time().on_exception(move |_| {
+        let ready = ready.clone();
+        let goes_on = start(async move { ready.wait().await });
+        writes.write(if goes_on.done() { "done" } else { "out of budget" });
+    });
+    let io_loop = builder.build().unwrap();
+    drop(io_loop.spawn(async move {
+        while event.wait().now_or_never().is_some() {}
+        panic!("without any budget left")
+    }));
+    one_turn(&io_loop);
+    assert_eq!(diary.read(), ["done"]);
+}
+
+#[test]
 fn what_an_exception_handler_starts_runs_like_anything_else() {
     let diary = Diary::new();
     let writes = diary.clone();

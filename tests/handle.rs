@@ -79,6 +79,7 @@ fn a_stop_waits_for_what_was_posted_before_it_also_in_the_midst_of_a_turn() {
     }
     io_loop.start().unwrap();
     assert_eq!(ran.load(SeqCst), 100);
+    assert_eq!(io_loop.counters().messages, 101, "also the stop is one");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use common::{AtDrop, Diary, one_turn, panic_of, suspend, virtual_loop};
 use waterspout::concurrent::promise;
 use waterspout::coroutine::{self, moment, sleep};
+use waterspout::locks::Event;
 use waterspout::net::UnixStream;
 use waterspout::{
     Coroutine, Deadline, Interest, IoLoop, PeriodicCallback, RunError, StartError, Timeout,
@@ -980,6 +981,8 @@ fn timers_that_set_timers_in_a_long_turn_do_not_fire_in_the_same_turn_and_keep_n
     let turns = turns.take();
     assert!(turns.len() > 10 && turns.windows(2).all(|pair| pair[0] < pair[1]), "{turns:?}");
     assert_eq!(count.get(), 1000);
+    // The timer that is left holds its loop.
+    io_loop.close();
 }
 
 #[test]
@@ -1012,6 +1015,100 @@ fn the_order_stays_total_for_those_whom_timers_wake_among_others() {
             assert!(mine.cloned().eq((0..many).map(|n| format!("{of} {n}"))), "{words:?}");
         }
     }
+}
+
+/// Those whom timers woke in a turn have their places in the next one if that is over first.
+#[test]
+fn whom_timers_woke_in_a_turn_that_is_over_run_in_their_places_in_the_next_one() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    let (inner, notes) = (io_loop.clone(), diary.clone());
+    io_loop.add_callback(move || {
+        for n in 0..10 {
+            let slept = notes.writing(format!("slept {n}"));
+            drop(coroutine::start(async {
+                sleep(Duration::ZERO).await;
+                slept();
+            }));
+        }
+        for n in 0..100 {
+            // The timers fire between the first and the last.
+            let (adds, note) = (inner.clone(), notes.writing(format!("added by {n}")));
+            inner.add_callback(move || match n {
+                0 | 99 => adds.add_callback(note),
+                _ => {}
+            });
+        }
+    });
+    io_loop.run_sync(|| sleep(SECOND)).unwrap();
+    let slept = (0..10).map(|n| format!("slept {n}"));
+    let expected = [String::from("added by 0")].into_iter().chain(slept);
+    assert!(diary.read().into_iter().eq(expected.chain([String::from("added by 99")])));
+}
+
+#[test]
+fn a_long_turn_in_which_timers_fire_is_one_turn() {
+    let (io_loop, turns) = (virtual_loop(), Rc::new(RefCell::new(HashSet::new())));
+    io_loop.call_later(Duration::ZERO, || ());
+    for _ in 0..1000 {
+        let (inner, noted) = (io_loop.clone(), turns.clone());
+        io_loop.add_callback(move || _ = noted.borrow_mut().insert(inner.counters().turns));
+    }
+    io_loop.run_sync(|| sleep(SECOND)).unwrap();
+    assert_eq!(turns.borrow().len(), 1);
+}
+
+#[test]
+fn whom_no_timer_woke_waits_for_the_next_turn_although_timers_have_fired() {
+    let (io_loop, count, event) = (virtual_loop(), Count::default(), Event::new());
+    let (woken, at_wake) = count.noting();
+    let waits = event.clone();
+    drop(io_loop.spawn(async move {
+        waits.wait().await;
+        at_wake();
+    }));
+    one_turn(&io_loop);
+    io_loop.call_later(Duration::ZERO, || ());
+    for n in 0..200 {
+        let (event, counts) = (event.clone(), count.counting(Duration::ZERO));
+        io_loop.add_callback(move || {
+            if n == 70 {
+                event.set();
+            }
+            counts();
+        });
+    }
+    io_loop.run_sync(|| sleep(SECOND)).unwrap();
+    assert_eq!(woken.get(), Some(200));
+}
+
+#[test]
+fn many_whom_one_event_wakes_do_not_keep_a_long_queue_waiting() {
+    let (io_loop, order) = (virtual_loop(), Rc::new(RefCell::new(String::new())));
+    io_loop
+        .run_sync(async || {
+            let (here, there) = UnixStream::pair().unwrap();
+            assert!(there.try_read(&mut [0]).is_err());
+            let there = Rc::new(there);
+            for _ in 0..300 {
+                let (there, order) = (there.clone(), order.clone());
+                drop(coroutine::start(async move {
+                    there.readable().await.unwrap();
+                    order.borrow_mut().push('w');
+                }));
+            }
+            for _ in 0..1000 {
+                let order = order.clone();
+                io_loop.add_callback(move || order.borrow_mut().push('q'));
+            }
+            here.write_all(b"x").await.unwrap();
+            sleep(SECOND).await;
+        })
+        .unwrap();
+    let order = order.take();
+    let all_woken = order.rfind('w').unwrap();
+    let longest = |of: char| order[..=all_woken].split(|c| c != of).map(str::len).max().unwrap();
+    assert_eq!((order.len(), order.matches('w').count()), (1300, 300));
+    assert!(longest('w') <= 64 && longest('q') <= 64, "{order}");
 }
 
 #[test]
@@ -1122,6 +1219,8 @@ fn timers_run_by_deadline_and_equal_ones_in_the_order_in_which_they_were_set() {
     expected.extend((0..22).map(|n| n.to_string()));
     expected.push("later".into());
     assert_eq!(diary.read(), expected);
+    // And the sleep.
+    assert_eq!((io_loop.counters().timers, io_loop.counters().callbacks), (25, 24));
 }
 
 #[test]

@@ -305,6 +305,23 @@ fn the_trace_has_every_step_in_order() {
     assert_eq!(rest, [&*timer, "resume child", "resume run_sync"]);
 }
 
+/// Also of those that begin for timers in the midst of a long one.
+#[test]
+fn the_trace_tells_of_every_turn_that_is_counted() {
+    let io_loop = traced(10_000);
+    for n in 0..200 {
+        let inner = io_loop.clone();
+        io_loop.add_callback(move || {
+            if n == 0 {
+                inner.call_later(Duration::ZERO, || ());
+            }
+        });
+    }
+    io_loop.run_sync(|| sleep(seconds(1))).unwrap();
+    let turns = io_loop.trace().iter().filter(|step| **step == Step::Turn).count();
+    assert_eq!(turns as u64, io_loop.counters().turns);
+}
+
 #[test]
 fn the_trace_tells_events_and_handlers() {
     let io_loop = traced(100);

@@ -515,3 +515,22 @@ impl Core {
         self.pace.looked_up(busy, is_read.then(|| self.clock.read()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_closely_on_a_timer_that_fires_shares_a_wake_up_with_others() {
+        let io_loop = IoLoop::new().unwrap();
+        let (inner, shared) = (io_loop.clone(), Rc::new(Cell::new(None)));
+        let wake_up = shared.clone();
+        io_loop.call_later(Duration::from_millis(1), move || {
+            let now = inner.core.clock.last();
+            wake_up.set(Some(inner.core.pace.wake_up_at(now + 1, now) - now));
+            inner.stop();
+        });
+        io_loop.start().unwrap();
+        assert!(shared.get().is_some_and(|wait| wait > 1));
+    }
+}
