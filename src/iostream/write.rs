@@ -68,18 +68,19 @@ impl Future for Write {
     type Output = Result<(), StreamError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.state {
-            State::Done(result) => Poll::Ready(result.clone()),
-            State::Unsent(future) => match Pin::new(future).poll(cx) {
-                Poll::Ready(Ok(result)) => Poll::Ready(result),
-                // The promise goes with the stream.
-                Poll::Ready(Err(_)) => Poll::Ready(Err(StreamError::Closed(None))),
-                Poll::Pending => {
-                    resumption::waits_at(self.place);
-                    Poll::Pending
-                }
-            },
+        let polled = match &mut self.state {
+            // The call that sent it has not spent of the caller's budget, so this does.
+            State::Done(Ok(())) => resumption::poll_proceed(cx).map(Ok),
+            State::Done(Err(error)) => Poll::Ready(Err(error.clone())),
+            // The promise goes with the stream.
+            State::Unsent(future) => Pin::new(future)
+                .poll(cx)
+                .map(|result| result.unwrap_or(Err(StreamError::Closed(None)))),
+        };
+        if polled.is_pending() {
+            resumption::waits_at(self.place);
         }
+        polled
     }
 }
 
@@ -154,8 +155,11 @@ impl<S: Transport> Inner<S> {
         let (last, is_first) = (unsent.written, unsent.is_empty());
         drop(unsent);
         if is_first && self.is_at_home() {
-            // This wakes nobody. It need not: if anything is left to send, the coroutine that does so asks
-            // the transport again, with a waker of its own.
+            // The call is no wait, so it has no waker. It has a budget of its own: if the caller's were spent,
+            // nobody could be woken to go on when there is a new one. (Awaiting the write spends of that.)
+            // And it asks by a waker that wakes nobody: if anything is left to send, the coroutine that
+            // does so asks again, by its own.
+            let _budget = resumption::fresh();
             let mut cx = Context::from_waker(Waker::noop());
             match self.send_now(&mut cx, &mut data) {
                 Poll::Ready(Ok(())) => return State::Done(Ok(())),
@@ -179,8 +183,7 @@ impl<S: Transport> Inner<S> {
         }
         drop(unsent);
         if !self.sending.replace(true) {
-            // Queued, and not started here and now. It may be the writer's budget that has come to its end,
-            // and not the room in the socket: then the rest is for a later turn, and others run before.
+            // Queued, and not started here and now: there is nothing that it could send so soon.
             let (home, sending) = (self.home(), resumption::here(Sending(self).send()));
             match home {
                 Some(home) => drop(home.spawn(sending)),

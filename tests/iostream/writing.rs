@@ -4,15 +4,16 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::mpsc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use waterspout::StreamError;
 use waterspout::coroutine::{self, moment, with_timeout};
 use waterspout::iostream::{IoStream, Options};
 use waterspout::testing::{self, Memory};
+use waterspout::{IoLoop, StreamError};
 
 use crate::{
     Counted, Kind, Tcp, assert_clean_end, on_every_transport, pattern, poll_once, real_error,
@@ -293,6 +294,42 @@ async fn whoever_writes_what_is_always_taken_lets_others_run() {
     moment().await;
     stop.set(true);
     assert!(writing.await, "nobody else ever ran");
+}
+
+#[waterspout::test(virtual_time)]
+async fn blocking_on_writes_that_are_taken_ends_also_when_the_budget_is_spent() {
+    const MANY: usize = 1000;
+    let (one, other) = testing::duplex(MANY);
+    let (writer, reader) = (IoStream::new(one), IoStream::new(other));
+    let (wake, woken) = mpsc::channel();
+    let waker = waker_fn::waker_fn(move || _ = wake.send(()));
+    // Polls to the end within this resumption, as `futures::executor::block_on` does.
+    let mut writes = Box::pin(async {
+        for _ in 0..MANY {
+            writer.write("x").await.unwrap();
+            assert!(!writer.writing());
+        }
+    });
+    while writes.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+        woken.recv_timeout(Duration::from_secs(30)).expect("it hangs");
+    }
+    assert_eq!(reader.read_bytes(MANY).await.unwrap().len(), MANY);
+}
+
+#[waterspout::test(virtual_time)]
+async fn writing_to_many_streams_at_once_takes_no_coroutine_for_each() {
+    let pairs: Vec<_> = (0..500).map(|_| testing::duplex(10)).collect();
+    let (writers, readers): (Vec<_>, Vec<_>) =
+        pairs.into_iter().map(|(one, other)| (IoStream::new(one), IoStream::new(other))).unzip();
+    let started = IoLoop::current().counters().started;
+    for writer in &writers {
+        writer.write("news");
+        assert!(!writer.writing());
+    }
+    assert_eq!(IoLoop::current().counters().started, started);
+    for reader in &readers {
+        assert_eq!(reader.read_bytes(4).await.unwrap(), b"news");
+    }
 }
 
 /// Keeps what is written until it is flushed, which takes until it is allowed.
