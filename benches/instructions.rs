@@ -217,7 +217,6 @@ async fn timer_fire(n: u64) {
 /// next one waits.
 async fn readiness(n: u64) {
     let (here, there) = testing::tcp_pair().await.expect("a pair");
-    here.set_nodelay(true).expect("an option of TCP");
     for _ in 0..n {
         here.write_all(&[1]).await.expect("written");
         assert_eq!(there.read(&mut [0; 16]).await.expect("read"), 1);

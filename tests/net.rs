@@ -90,6 +90,58 @@ impl AsRef<std::path::Path> for TempPath {
 // TCP: connecting and accepting
 
 #[waterspout::test]
+async fn both_ends_of_a_connection_send_small_writes_at_once() {
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let clients = join_all((0..3).map(|_| TcpStream::connect(address))).await;
+    assert!(clients.into_iter().all(|client| client.unwrap().nodelay().unwrap()));
+    let (accepted, _) = listener.accept().await.unwrap();
+    let (tried, _) = listener.try_accept().unwrap();
+    let incoming = pin!(listener.incoming()).next().await.unwrap().unwrap();
+    for stream in [accepted, tried, incoming] {
+        assert!(stream.nodelay().unwrap());
+        stream.set_nodelay(false).unwrap();
+        assert!(!stream.nodelay().unwrap());
+    }
+}
+
+#[waterspout::test]
+async fn a_listener_says_whether_its_connections_send_small_writes_at_once() {
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    assert!(listener.nodelay().unwrap());
+    for nodelay in [false, true] {
+        listener.set_nodelay(nodelay).unwrap();
+        assert_eq!(listener.nodelay().unwrap(), nodelay);
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert_eq!(stream.nodelay().unwrap(), nodelay);
+    }
+}
+
+#[waterspout::test]
+async fn sockets_that_were_made_elsewhere_keep_their_options() {
+    let listener = std::net::TcpListener::bind(LOOPBACK).unwrap();
+    let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let listener = TcpListener::from_std(listener).unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    let client = TcpStream::from_std(client).unwrap();
+    assert!(!listener.nodelay().unwrap());
+    assert!(!server.nodelay().unwrap());
+    assert!(!client.nodelay().unwrap());
+}
+
+#[waterspout::test]
+async fn a_connection_that_was_reset_in_the_backlog_is_accepted_all_the_same() {
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = std::net::TcpStream::connect(address).unwrap();
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    let (stream, _) = listener.accept().await.unwrap();
+    assert_eq!(kind(stream.read(&mut [0]).await), io::ErrorKind::ConnectionReset);
+}
+
+#[waterspout::test]
 async fn a_refused_connection_is_an_error() {
     let (_bound, closed) = refusing(LOOPBACK);
     let before = counters().sources;

@@ -116,6 +116,16 @@ async fn a_source_address_is_used() {
 }
 
 #[waterspout::test]
+async fn small_writes_are_sent_at_once_also_from_a_source_address() {
+    let (_listener, address) = open(LOOPBACK);
+    let source = SocketAddr::from(([127, 0, 0, 2], 0));
+    for client in [TcpClient::new(), TcpClient::new().source(source)] {
+        let stream = client.connect("127.0.0.1", address.port()).await.unwrap();
+        assert!(stream.nodelay().unwrap());
+    }
+}
+
+#[waterspout::test]
 async fn a_source_port_is_used() {
     let (_listener, address) = open(LOOPBACK);
     // Free now; it is bound with SO_REUSEADDR on both sides, so nobody is in the way.

@@ -79,6 +79,21 @@ async fn the_handler_is_told_the_peer() {
 }
 
 #[waterspout::test]
+async fn connections_send_small_writes_at_once_unless_their_sockets_were_bound_otherwise() {
+    let server = TcpServer::new(|stream: Stream, _| async move {
+        let nodelay = stream.with_io(|io| io.nodelay().unwrap()).unwrap();
+        stream.write(format!("{nodelay}\n")).await
+    });
+    let loopback = BindOptions { address: Some("127.0.0.1".into()), ..BindOptions::default() };
+    let sockets = bind_sockets(0, &BindOptions { nodelay: false, ..loopback }).unwrap();
+    let nagle = sockets[0].local_addr().unwrap();
+    server.add_sockets(sockets).unwrap();
+    let port = server.listen_on("127.0.0.1", 0).unwrap();
+    assert_eq!(ask(&connect(nagle).await, "").await, "false");
+    assert_eq!(ask(&connect(SocketAddr::from(([127, 0, 0, 1], port))).await, "").await, "true");
+}
+
+#[waterspout::test]
 async fn several_ports_and_families_are_served() {
     let options = BindOptions { address: Some("localhost".into()), ..BindOptions::default() };
     let sockets = bind_sockets(0, &options).unwrap();

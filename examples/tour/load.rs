@@ -71,8 +71,6 @@ async fn serve(listener: TcpListener, tally: Rc<Tally>) {
 
 #[waterspout::coroutine]
 async fn echo(stream: TcpStream) -> io::Result<()> {
-    // A long message goes back in pieces, which should not wait for each other.
-    stream.set_nodelay(true)?;
     loop {
         let bytes = stream.read_lent().await?;
         if bytes.is_empty() {
@@ -110,7 +108,6 @@ async fn client(load: Rc<Load>, number: u64, stream: TcpStream) {
 
 async fn talk(load: &Load, number: u64, stream: &TcpStream) -> io::Result<()> {
     let tally = &load.tally;
-    stream.set_nodelay(true)?;
     let mut message = 0;
     while tally.args.messages != Some(message) && !tally.is_time_over() {
         let bytes = load.messages.bytes(number, message);

@@ -32,11 +32,15 @@ pub struct BindOptions {
     /// Lets several sockets share the port, and the system distribute connections over them
     /// (`SO_REUSEPORT`): one for each thread of a server, say.
     pub reuse_port: bool,
+    /// Lets accepted connections send small writes at once (`TCP_NODELAY`), which they take over from
+    /// their listener; so they do unless told. Without it (Nagle's algorithm), a write waits while the
+    /// one before it is unacknowledged.
+    pub nodelay: bool,
 }
 
 impl Default for BindOptions {
     fn default() -> BindOptions {
-        BindOptions { address: None, backlog: BACKLOG, reuse_port: false }
+        BindOptions { address: None, backlog: BACKLOG, reuse_port: false, nodelay: true }
     }
 }
 
@@ -141,6 +145,9 @@ pub(super) fn listen(
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
+    // Here and not on what is accepted, which inherits it: so it takes no system call a connection, and
+    // cannot fail on one that was reset meanwhile.
+    socket.set_tcp_nodelay(options.nodelay)?;
     socket.bind(&address.into())?;
     socket.listen(options.backlog)?;
     Ok(socket.into())

@@ -53,7 +53,9 @@ pub struct TcpListener {
 impl TcpListener {
     /// Listens on the first of the addresses that can be bound; port 0 takes a free one.
     ///
-    /// With `SO_REUSEADDR`, and room for 1,024 connections that wait. Belongs to the current loop.
+    /// With `SO_REUSEADDR`, and room for 1,024 connections that wait. What it accepts sends small writes
+    /// at once (`TCP_NODELAY`), unless [`set_nodelay`](TcpListener::set_nodelay) says otherwise. Belongs
+    /// to the current loop.
     ///
     /// # Errors
     ///
@@ -65,11 +67,15 @@ impl TcpListener {
         }))
     }
 
-    /// Takes over a listener made elsewhere, for the current loop.
+    /// Takes over a listener made elsewhere, for the current loop. Its options stay as they are: what it
+    /// accepts has `TCP_NODELAY` if [`set_nodelay`](TcpListener::set_nodelay) or [`bind_sockets`] has
+    /// given it that.
     ///
     /// # Errors
     ///
     /// What the system says of setting it non-blocking and of watching it.
+    ///
+    /// [`bind_sockets`]: super::bind_sockets
     pub fn from_std(listener: net::TcpListener) -> io::Result<TcpListener> {
         listener.set_nonblocking(true)?;
         let is_tcp = is_tcp(&listener);
@@ -164,6 +170,42 @@ impl TcpListener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.registered.source().local_addr()
     }
+
+    /// Whether what it accepts sends small writes at once (`TCP_NODELAY`).
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        SockRef::from(self).tcp_nodelay()
+    }
+
+    /// Lets what it accepts from now on send small writes at once, or gather them (Nagle's algorithm). A
+    /// connection takes it over from its listener when it is made, so one that waits in the backlog
+    /// already has what was set before.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    ///
+    /// ```
+    /// use waterspout::{IoLoop, coroutine, net::{TcpListener, TcpStream}};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// assert!(listener.nodelay()?); // unless told otherwise
+    /// listener.set_nodelay(false)?;
+    /// let client = coroutine::start(TcpStream::connect(listener.local_addr()?));
+    /// let (server, _peer) = listener.accept().await?;
+    /// assert!(!server.nodelay()?);
+    /// assert!(client.await?.nodelay()?); // the other end is for itself
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        SockRef::from(self).set_tcp_nodelay(nodelay)
+    }
 }
 
 impl fmt::Debug for TcpListener {
@@ -190,6 +232,12 @@ impl AsRawFd for TcpListener {
 /// [`Rc`](std::rc::Rc) or the halves of [`split`](TcpStream::split). Two that read at once each
 /// get some of the bytes. It implements the [`futures::io`] traits, also for `&TcpStream`.
 ///
+/// One that was connected or accepted here sends small writes at once (`TCP_NODELAY`). Otherwise a reply
+/// of two writes, after which it waits for the other side, would take 40 ms or more: the system would
+/// keep the second until the first is acknowledged, and the other side delays that, to send it with an
+/// answer. Who writes very little very often, and waits for nothing, may want those gathered:
+/// [`set_nodelay(false)`](TcpStream::set_nodelay).
+///
 /// Dropping it closes it at once; what was written is still sent.
 pub struct TcpStream {
     registered: Registered<mio::net::TcpStream>,
@@ -206,7 +254,8 @@ fn is_tcp(socket: &impl AsFd) -> bool {
 }
 
 impl TcpStream {
-    /// Connects to the first of the addresses that answers, trying one after the other.
+    /// Connects to the first of the addresses that answers, trying one after the other. It has
+    /// `TCP_NODELAY`.
     ///
     /// Cancel safe: dropping it closes the attempt.
     ///
@@ -244,6 +293,8 @@ impl TcpStream {
     }
 
     async fn connecting(stream: mio::net::TcpStream) -> io::Result<TcpStream> {
+        // If the attempt has failed already, some systems refuse this; waiting for it tells why it failed.
+        let _ = stream.set_nodelay(true);
         let stream = TcpStream::registered(stream, true, &[])?;
         let established = |stream: &mio::net::TcpStream| {
             stream.try_io(|| established(stream.take_error(), || stream.peer_addr()))
@@ -273,7 +324,8 @@ impl TcpStream {
         Ok(TcpStream { registered })
     }
 
-    /// Takes over a connection made elsewhere, for the current loop.
+    /// Takes over a connection made elsewhere, for the current loop. Its options stay as they are, with
+    /// Nagle's algorithm or without (see [`set_nodelay`](TcpStream::set_nodelay)).
     ///
     /// # Errors
     ///
@@ -488,7 +540,8 @@ impl TcpStream {
         self.registered.source().nodelay()
     }
 
-    /// Sends small writes at once, or gathers them (Nagle's algorithm). Tornado: `set_nodelay`.
+    /// Sends small writes at once, or gathers them (Nagle's algorithm). What was connected or accepted
+    /// here sends them at once; in Tornado it gathers them unless told. Tornado: `set_nodelay`.
     ///
     /// # Errors
     ///

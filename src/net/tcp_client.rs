@@ -86,7 +86,8 @@ impl TcpClient {
         self
     }
 
-    /// Connects to the first address of `host` that answers.
+    /// Connects to the first address of `host` that answers. The stream sends small writes at once; for
+    /// Nagle's algorithm, [`set_nodelay(false)`](TcpStream::set_nodelay) on it.
     ///
     /// Cancel safe: dropping it closes all attempts. So does the time limit.
     ///

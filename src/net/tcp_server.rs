@@ -165,7 +165,8 @@ impl TcpServer {
     }
 
     /// Listens on a port of all addresses of the machine, and tells which one it is: 0 takes a free
-    /// one. May be called again for others. Tornado: `listen`.
+    /// one. May be called again for others. Connections send small writes at once (`TCP_NODELAY`).
+    /// Tornado: `listen`.
     ///
     /// # Errors
     ///
@@ -199,7 +200,8 @@ impl TcpServer {
         Ok(port)
     }
 
-    /// Accepts from sockets that listen already, from [`bind_sockets`] say. Tornado: `add_sockets`.
+    /// Accepts from sockets that listen already, from [`bind_sockets`] say, which also makes ones whose
+    /// connections have Nagle's algorithm. Tornado: `add_sockets`.
     ///
     /// # Errors
     ///

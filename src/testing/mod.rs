@@ -211,6 +211,8 @@ fn from_environment() -> Option<f64> {
 /// ```
 pub fn bind_unused_port() -> io::Result<(TcpListener, u16)> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    // As sockets of `bind_sockets` have it, and so what they accept.
+    socket2::SockRef::from(&listener).set_tcp_nodelay(true)?;
     let port = listener.local_addr()?.port();
     Ok((listener, port))
 }

@@ -14,7 +14,6 @@ use crate::util::BUF;
 
 #[waterspout::coroutine]
 async fn conn(s: TcpStream) {
-    let _ = s.set_nodelay(true);
     let mut buf = [0u8; BUF];
     loop {
         match s.read(&mut buf).await {
@@ -30,7 +29,6 @@ async fn conn(s: TcpStream) {
 
 #[waterspout::coroutine]
 async fn conn_lent(s: TcpStream) {
-    let _ = s.set_nodelay(true);
     loop {
         match s.read_lent().await {
             Ok(bytes) if !bytes.is_empty() => {
