@@ -191,7 +191,9 @@ pub fn main(args: TokenStream, item: TokenStream) -> TokenStream {
 ///   seconds. In virtual time the seconds are virtual ones, and without this argument the limit is 100
 ///   days, whatever the environment says.
 /// * `virtual_time`: the loop's clock stands still while anything can run, then jumps to the next
-///   timer, unless something outside holds it; see `Builder::virtual_time`.
+///   timer, unless something outside holds it; see `Builder::virtual_time`. While it is held it is as
+///   slow as the real one, and so is the limit: a test that waits for a child has `with_timeout` around
+///   that, or it hangs as long as the child does.
 /// * `allow_exceptions`: passes the test although something failed in the background.
 /// * `crate = "path::to::waterspout"`: where the crate is, see `#[coroutine]`.
 ///
