@@ -3,6 +3,10 @@
 //! Each type says one thing in one sentence. Misuse of the loop is an error value or a panic with
 //! the same kind of sentence, in debug and release builds alike; what the other side of a socket
 //! does is an [`std::io::Error`], and never a panic.
+//!
+//! Most functions of a service return `io::Result`, so `?` makes an [`std::io::Error`] of each error that
+//! they may meet, with a fitting kind, and the error itself within: by
+//! [`get_ref`](std::io::Error::get_ref), or [`downcast`](std::io::Error::downcast).
 
 use std::any::Any;
 use std::error::Error;
@@ -72,6 +76,20 @@ impl Error for ExcInfo {
     }
 }
 
+/// The kind is that of the [`std::io::Error`] that it wraps, or else
+/// [`Other`](std::io::ErrorKind::Other).
+impl From<ExcInfo> for std::io::Error {
+    fn from(info: ExcInfo) -> std::io::Error {
+        let kind = match &info {
+            ExcInfo::Error(error) => {
+                error.downcast_ref::<std::io::Error>().map(|error| error.kind())
+            }
+            _ => None,
+        };
+        std::io::Error::new(kind.unwrap_or(std::io::ErrorKind::Other), info)
+    }
+}
+
 /// The text of a panic's payload; `panic!` makes it a `&str` or a `String`.
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
     if let Some(message) = payload.downcast_ref::<&'static str>() {
@@ -132,6 +150,8 @@ pub enum StreamError {
     /// What has arrived is not enough, and only the loop that the stream was made on can wait for more:
     /// read there. The stream stays open.
     OtherLoop,
+    /// The time was up first, by [`with_timeout`](crate::coroutine::with_timeout). The stream stays open.
+    TimedOut,
 }
 
 impl StreamError {
@@ -156,13 +176,35 @@ impl fmt::Display for StreamError {
             StreamError::OtherLoop => f.write_str(
                 "the stream belongs to another loop, read on the one that it was made on",
             ),
+            StreamError::TimedOut => TimedOut.fmt(f),
         }
     }
 }
 
 impl Error for StreamError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.real_error().map(|error| error as _)
+        match self {
+            StreamError::TimedOut => Some(&TimedOut),
+            _ => self.real_error().map(|error| error as _),
+        }
+    }
+}
+
+impl From<TimedOut> for StreamError {
+    fn from(TimedOut: TimedOut) -> StreamError {
+        StreamError::TimedOut
+    }
+}
+
+/// What failed beneath a stream, or before there was one, as connecting: the
+/// [`real_error`](StreamError::real_error) of a closed one. A `StreamError` that has become an
+/// [`std::io::Error`] is again what it was.
+impl From<std::io::Error> for StreamError {
+    fn from(error: std::io::Error) -> StreamError {
+        match error.downcast::<StreamError>() {
+            Ok(error) => error,
+            Err(error) => StreamError::Closed(Some(Arc::new(error))),
+        }
     }
 }
 
@@ -174,6 +216,7 @@ impl From<StreamError> for std::io::Error {
             StreamError::WriteBufferFull => std::io::ErrorKind::StorageFull,
             StreamError::AlreadyReading => std::io::ErrorKind::ResourceBusy,
             StreamError::OtherLoop => std::io::ErrorKind::Other,
+            StreamError::TimedOut => std::io::ErrorKind::TimedOut,
         };
         std::io::Error::new(kind, error)
     }
@@ -244,6 +287,21 @@ impl fmt::Display for StartError {
 
 impl Error for StartError {}
 
+impl From<StartError> for std::io::Error {
+    fn from(error: StartError) -> std::io::Error {
+        std::io::Error::new(error.kind(), error)
+    }
+}
+
+impl StartError {
+    fn kind(&self) -> std::io::ErrorKind {
+        match self {
+            StartError::Nested { .. } => std::io::ErrorKind::Other,
+            StartError::Closed => std::io::ErrorKind::NotConnected,
+        }
+    }
+}
+
 /// `run_sync` has no result.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -289,6 +347,17 @@ impl Error for RunError {
             RunError::Start(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+impl From<RunError> for std::io::Error {
+    fn from(error: RunError) -> std::io::Error {
+        let kind = match &error {
+            RunError::Start(error) => error.kind(),
+            RunError::Stopped => std::io::ErrorKind::Other,
+            RunError::TimedOut { .. } => std::io::ErrorKind::TimedOut,
+        };
+        std::io::Error::new(kind, error)
     }
 }
 
@@ -379,3 +448,11 @@ impl fmt::Debug for JoinError {
 }
 
 impl Error for JoinError {}
+
+/// Its kind is [`Other`](std::io::ErrorKind::Other), also of what was cancelled: `Interrupted` would have
+/// it tried again by those who read and write.
+impl From<JoinError> for std::io::Error {
+    fn from(error: JoinError) -> std::io::Error {
+        std::io::Error::other(error)
+    }
+}

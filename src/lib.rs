@@ -37,7 +37,7 @@
 //! | functions that wait | [`coroutine`](mod@coroutine), [`#[coroutine]`](macro@coroutine), [`Coroutine`] |
 //! | running them | [`IoLoop::run_sync`], [`#[main]`](macro@main), [`#[test]`](macro@test) |
 //! | time | [`coroutine::sleep()`], [`coroutine::with_timeout()`], [`IoLoop::call_later`], [`PeriodicCallback`] |
-//! | several at once | [`coroutine::multi`], [`coroutine::WaitIterator`], [`coroutine::TaskGroup`] |
+//! | several at once | [`coroutine::multi`], [`coroutine::multi_outputs`], [`coroutine::WaitIterator`], [`coroutine::TaskGroup`] |
 //! | taking turns | [`locks`], [`queues`] |
 //! | sockets and fds | [`net`], [`IoLoop::add_handler`] |
 //! | reading up to a delimiter, buffered writes | [`iostream`] |
@@ -102,6 +102,11 @@ mod resumption;
 pub mod signal;
 pub mod testing;
 mod wait_queue;
+
+/// The crate of that name, whose traits ours implement, and whose macros and combinators go with them:
+/// `select!`, `join!`, `StreamExt`, `SinkExt`, `AsyncReadExt`. A program that names it `futures` in its own
+/// `Cargo.toml` has the same one, in version 0.3.
+pub use futures;
 
 pub use coroutine::Coroutine;
 pub use error::{JoinError, LoopClosed, RunError, StartError, StreamError, TimedOut};

@@ -12,7 +12,8 @@ use futures::{FutureExt, StreamExt};
 use log::Level;
 use waterspout::concurrent::promise;
 use waterspout::coroutine::{
-    self, WaitIterator, moment, multi, multi_quiet, sleep, spawn, try_multi, with_timeout,
+    self, WaitIterator, moment, multi, multi_outputs, multi_quiet, sleep, spawn, try_multi,
+    with_timeout,
 };
 use waterspout::testing::ExpectLog;
 use waterspout::{Coroutine, IoLoop};
@@ -49,6 +50,50 @@ async fn multi_keeps_the_shape_of_arrays_maps_and_tuples() {
     assert_eq!(multi(tree).await, Ok(BTreeMap::from([(1, 2), (2, 1)])));
     let tuple = (ok(1), after(2, Ok("two")), async { Ok(3.0) });
     assert_eq!(multi(tuple).await, Ok((1, "two", 3.0)));
+}
+
+/// Gives `value` after so many seconds, and cannot fail.
+#[waterspout::coroutine]
+async fn plain<T: 'static>(delay: u64, value: T) -> T {
+    sleep(seconds(delay)).await;
+    value
+}
+
+#[waterspout::test(virtual_time)]
+async fn multi_outputs_awaits_what_cannot_fail_at_once_and_gives_outputs_in_the_order_of_the_input()
+{
+    let begun = IoLoop::current().time();
+    assert_eq!(
+        multi_outputs(vec![plain(3, "a"), plain(1, "b"), plain(2, "c")]).await,
+        ["a", "b", "c"]
+    );
+    assert_eq!(IoLoop::current().time() - begun, seconds(3));
+    multi_outputs(vec![sleep(seconds(1)), sleep(seconds(2))]).await;
+    assert_eq!(IoLoop::current().time() - begun, seconds(5));
+    assert!(multi_outputs(Vec::<Coroutine<u8>>::new()).now_or_never().unwrap().is_empty());
+}
+
+#[waterspout::test(virtual_time)]
+async fn multi_outputs_keeps_the_shape_of_arrays_maps_and_tuples() {
+    let [two, one] = multi_outputs([plain(2, "two"), plain(1, "one")]).await;
+    assert_eq!((two, one), ("two", "one"));
+    let map = HashMap::from([("a", plain(2, 2)), ("b", plain(1, 1))]);
+    assert_eq!(multi_outputs(map).await, HashMap::from([("a", 2), ("b", 1)]));
+    let tree = BTreeMap::from([(1, plain(2, 2)), (2, plain(1, 1))]);
+    assert_eq!(multi_outputs(tree).await, BTreeMap::from([(1, 2), (2, 1)]));
+    let (a, b, c) = multi_outputs((plain(1, 1), plain(2, "two"), async { 3.0 })).await;
+    assert_eq!((a, b, c), (1, "two", 3.0));
+    let six = (plain(1, 1), plain(2, 2), plain(3, 3), plain(2, 4), plain(1, 5), plain(3, 6));
+    assert_eq!(multi_outputs(six).await, (1, 2, 3, 4, 5, 6));
+}
+
+#[waterspout::test(virtual_time)]
+async fn an_error_is_an_output_as_any_other_for_multi_outputs() {
+    let outputs =
+        multi_outputs([ok(1), after(1, Err("no".into())), after(2, Err("nor".into()))]).await;
+    assert_eq!(outputs, [Ok(1), Err("no".to_owned()), Err("nor".to_owned())]);
+    let outputs = multi_outputs((ok(1), async { Err::<(), _>(2) })).await;
+    assert_eq!(outputs, (Ok(1), Err(2)));
 }
 
 #[waterspout::test(virtual_time)]
@@ -167,7 +212,7 @@ async fn wait_iterator_gives_what_is_done_first_in_argument_order() {
     moment().await; // both spawned ones have run
     let mut seen = Vec::new();
     while let Some(result) = waits.next().await {
-        seen.push((waits.current_index().unwrap(), result.unwrap()));
+        seen.push((*waits.current_index().unwrap(), result.unwrap()));
     }
     assert_eq!(seen, [(1, 7), (3, 8), (2, 1), (0, 2)]);
     assert_eq!((waits.current_index(), waits.done()), (None, true));
@@ -180,11 +225,47 @@ async fn wait_iterator_goes_on_after_an_error() {
     let mut waits = WaitIterator::new(children());
     let mut seen = Vec::new();
     while let Some(result) = waits.next().await {
-        seen.push((waits.current_index().unwrap(), result));
+        seen.push((*waits.current_index().unwrap(), result));
     }
     assert_eq!(seen, [(2, Ok(24)), (0, Err("no")), (1, Ok(42)), (3, Ok(84))]);
     let results: Vec<_> = WaitIterator::new(children()).collect().await;
     assert!(seen.into_iter().map(|(_, result)| result).eq(results));
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_keyed_wait_iterator_tells_the_key_of_each_output() {
+    let children =
+        HashMap::from([("slow", ok(3)), ("fast", ok(1)), ("fails", after(2, Err("no".into())))]);
+    let mut waits = WaitIterator::keyed(children);
+    assert_eq!((waits.current_index(), waits.done()), (None, false));
+    let mut seen = Vec::new();
+    while let Some(result) = waits.next().await {
+        seen.push((*waits.current_index().unwrap(), result));
+    }
+    assert_eq!(seen, [("fast", Ok(1)), ("fails", Err("no".to_owned())), ("slow", Ok(3))]);
+    assert_eq!((waits.current_index(), waits.done()), (None, true));
+}
+
+#[test]
+fn a_key_whose_destructor_panics_costs_a_wait_iterator_no_output() {
+    struct Bomb(u64);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("key {}", self.0);
+        }
+    }
+    let diary = Diary::new();
+    let io_loop = diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap();
+    let seen = io_loop.run_sync(|| async {
+        let mut waits = WaitIterator::keyed([2, 1].map(|n| (Bomb(n), plain(n, n))));
+        let mut seen = Vec::new();
+        while let Some(n) = waits.next().await {
+            seen.push((waits.current_index().unwrap().0, n));
+        }
+        seen
+    });
+    assert_eq!(seen.unwrap(), [(1, 1), (2, 2)]);
+    assert_eq!(diary.read(), ["panicked: key 1", "panicked: key 2"]);
 }
 
 #[waterspout::test(virtual_time)]

@@ -157,9 +157,23 @@ pub fn engine(args: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// The loop is closed when the function returns, which drops what still runs. What fails in the
-/// background is logged, or written to standard error where there is no logger; a program that wants to
-/// hear of it makes its loop by `IoLoop::builder().on_exception(..)` instead.
+/// It stands for this, which a program writes itself that wants something of the `Builder`: to hear of
+/// what fails in the background (which is logged otherwise, or written to standard error where there is
+/// no logger), another executor, or to run several loops.
+///
+/// ```
+/// use waterspout::IoLoop;
+///
+/// # async fn serve() -> std::io::Result<()> { Ok(()) }
+/// fn main() -> std::io::Result<()> {
+///     let io_loop = IoLoop::builder()
+///         .on_exception(|exception| eprintln!("told to somebody: {exception}"))
+///         .build()?;
+///     let output = io_loop.run_sync(serve)?; // `#[main]` panics if the loop is stopped
+///     io_loop.close(); // which drops what still runs
+///     output
+/// }
+/// ```
 ///
 /// The function takes no arguments and has no generics. Its name is free: on another function the
 /// attribute makes a plain `fn` that blocks until the body is done.

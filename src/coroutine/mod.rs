@@ -49,13 +49,13 @@
 //!
 //! # Several futures in one coroutine
 //!
-//! Coroutines are started, and then awaited one after the other or by [`multi`]. Plain futures are
-//! awaited together by the macros of the `futures` crate: all of them by `join!`, the first of them by
-//! `select!`. Which futures may be dropped halfway, as `select!` does, their documentation says: *cancel
-//! safe*. Dropping the handle of a coroutine does not end it, unless it is asked to by
-//! [`cancel_on_drop`](Coroutine::cancel_on_drop). (Not even if it is dropped deep inside of a future
-//! that `select!` or a time limit gives up: to end all that such a future awaits, [`spawn`] it and tie it
-//! so.)
+//! Coroutines are started, and then awaited one after the other, or together: by [`multi`] if they give
+//! results, by [`multi_outputs`] if they cannot fail. Plain futures are awaited together by the macros of
+//! the [`futures`] crate: all of them by `join!`, the first of them by `select!`. Which futures may be
+//! dropped halfway, as `select!` does, their documentation says: *cancel safe*. Dropping the handle of a
+//! coroutine does not end it, unless it is asked to by [`cancel_on_drop`](Coroutine::cancel_on_drop). (Not
+//! even if it is dropped deep inside of a future that `select!` or a time limit gives up: to end all that
+//! such a future awaits, [`spawn`] it and tie it so.)
 //!
 //! ```
 //! # use std::time::Duration;
@@ -108,7 +108,9 @@ pub use crate::error::{JoinError, TimedOut};
 pub use cancel_token::CancelToken;
 pub use ending::{Shield, shield};
 pub use group::TaskGroup;
-pub use multi::{Children, multi, multi_quiet, try_multi};
+pub use multi::{
+    Children, Fallible, FallibleChildren, multi, multi_outputs, multi_quiet, try_multi,
+};
 pub use remote::Answer;
 pub use sleep::{Moment, Sleep, moment, now, sleep, sleep_until};
 pub use timeout::{Timeout, with_timeout};

@@ -1,8 +1,8 @@
 //! `multi`: awaiting many at once.
 //!
-//! What is awaited are results: one error makes an error of the whole, as an exception does in
-//! Tornado. Futures that cannot fail are [`futures::future::join_all`]'s and
-//! [`futures::join!`]'s affair.
+//! There are two forms, for the compiler cannot choose between them by what a future gives. [`multi`]
+//! awaits results: one error makes an error of the whole, as an exception does in Tornado.
+//! [`multi_outputs`] awaits anything, and gives the outputs as they are.
 //!
 //! Children wake their own place in a [`WaitIterator`], so the cost is linear in their number
 //! however many they are.
@@ -23,14 +23,51 @@ use crate::foreign;
 use crate::report::{self, Exception, Kept};
 use crate::resumption;
 
-/// What [`multi`] awaits: a vector, an array, a map or a tuple of futures that give results.
+/// What [`multi_outputs`] awaits: a vector, an array, a map or a tuple of futures.
 pub trait Children {
+    /// The same shape of outputs.
+    type Outputs;
+
+    /// Awaits all.
+    #[doc(hidden)]
+    fn outputs(self) -> impl Future<Output = Self::Outputs>;
+}
+
+/// What [`multi`] awaits: a vector, an array, a map or a tuple of futures that give results.
+pub trait FallibleChildren {
     /// The same shape of values, or the first error.
     type Output;
 
     /// Awaits all.
     #[doc(hidden)]
     fn settle(self, others: Others) -> impl Future<Output = Self::Output>;
+}
+
+/// What each future gives that [`multi`] awaits: a [`Result`] whose error is `Debug`, so that it can be
+/// logged.
+#[diagnostic::on_unimplemented(
+    message = "`multi` awaits futures that give results, and this one gives `{Self}`",
+    label = "gives `{Self}`, which is no `Result`",
+    note = "`coroutine::multi_outputs` awaits futures that cannot fail, and gives their outputs as they are"
+)]
+pub trait Fallible {
+    /// What is in an `Ok`.
+    type Value;
+    /// What is in an `Err`.
+    type Error: Debug;
+
+    /// The result that it is.
+    #[doc(hidden)]
+    fn into_result(self) -> Result<Self::Value, Self::Error>;
+}
+
+impl<T, E: Debug> Fallible for Result<T, E> {
+    type Value = T;
+    type Error = E;
+
+    fn into_result(self) -> Result<T, E> {
+        self
+    }
 }
 
 /// What happens to the errors after the first.
@@ -73,6 +110,8 @@ struct Held<T, E> {
 /// Awaits all children at once and gives their values in the same shape and order. Tornado:
 /// `gen.multi`, or yielding a list or a dict.
 ///
+/// The children give results. For those that cannot fail there is [`multi_outputs`].
+///
 /// It waits for *all* of them, also after an error, and then gives the first error in the order of
 /// the input; the others are logged. Nothing to wait for is done at once. Dropping it drops the
 /// children, which detaches those that are [`Coroutine`]s: it is as cancel safe as they are.
@@ -94,13 +133,46 @@ struct Held<T, E> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[track_caller]
-pub fn multi<C: Children>(children: C) -> impl Future<Output = C::Output> {
+pub fn multi<C: FallibleChildren>(children: C) -> impl Future<Output = C::Output> {
     resumption::or_here(children.settle(Others::Log(Location::caller())))
+}
+
+/// Awaits all children at once and gives their outputs, as they are, in the same shape and order.
+/// Tornado: `gen.multi` of coroutines that raise nothing.
+///
+/// An output may be a result, but an `Err` is no more than that here: nobody is told of it, and it ends
+/// nothing. Nothing to wait for is done at once. A panic of a child goes on in whoever awaits this, at once.
+/// Dropping it drops the children, which detaches those that are [`Coroutine`]s, and the outputs that are
+/// there already: it is as cancel safe as they are.
+///
+/// ```
+/// use std::time::Duration;
+/// use waterspout::{IoLoop, coroutine::{multi_outputs, sleep}};
+///
+/// async fn nap(seconds: u64) -> u64 {
+///     sleep(Duration::from_secs(seconds)).await;
+///     seconds
+/// }
+///
+/// let io_loop = IoLoop::builder().virtual_time().build()?;
+/// let begun = io_loop.time();
+/// io_loop.run_sync(|| async {
+///     assert_eq!(multi_outputs(vec![nap(3), nap(1)]).await, vec![3, 1]);
+///     let [one, two] = multi_outputs([nap(1), nap(2)]).await;
+///     let (three, word) = multi_outputs((nap(3), async { "x" })).await;
+///     assert_eq!((one, two, three, word), (1, 2, 3, "x"));
+/// })?;
+/// assert_eq!(io_loop.time() - begun, Duration::from_secs(3 + 2 + 3));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[track_caller]
+pub fn multi_outputs<C: Children>(children: C) -> impl Future<Output = C::Outputs> {
+    resumption::or_here(children.outputs())
 }
 
 /// [`multi`] that does not log the errors after the first. Tornado: `quiet_exceptions`.
 #[track_caller]
-pub fn multi_quiet<C: Children>(children: C) -> impl Future<Output = C::Output> {
+pub fn multi_quiet<C: FallibleChildren>(children: C) -> impl Future<Output = C::Output> {
     resumption::or_here(children.settle(Others::Ignore))
 }
 
@@ -141,25 +213,38 @@ pub fn try_multi<T, E>(
 
 /// Keeps what a child has given in its place.
 fn put<T, F: Future>(values: &mut [Option<T>], children: &WaitIterator<F>, value: T) {
-    if let Some(index) = children.current_index() {
+    if let Some(&index) = children.current_index() {
         values[index] = Some(value);
     }
+}
+
+/// Awaits all, and keeps what `keep` makes of each output.
+async fn wait_for_all<F: Future, T>(
+    futures: impl Iterator<Item = F>,
+    keep: impl Fn(F::Output) -> T,
+) -> Vec<T> {
+    let mut running = WaitIterator::new(futures);
+    let mut outputs: Vec<Option<T>> = running.places().collect();
+    while let Some(output) = running.advance().await {
+        put(&mut outputs, &running, keep(output));
+    }
+    outputs.into_iter().flatten().collect()
+}
+
+async fn all_outputs<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    wait_for_all(futures, |output| output).await
 }
 
 /// Awaits all and keeps the values, or the first error in order.
 async fn settle_all<F, T, E>(futures: impl Iterator<Item = F>, others: Others) -> Result<Vec<T>, E>
 where
-    F: Future<Output = Result<T, E>>,
+    F: Future<Output: Fallible<Value = T, Error = E>>,
     E: Debug,
 {
-    let mut running = WaitIterator::new(futures);
-    let mut results: Vec<Option<Kept<Held<T, E>>>> = running.places().collect();
-    while let Some(result) = running.advance().await {
-        put(&mut results, &running, others.keep(result));
-    }
+    let results = wait_for_all(futures, |output| others.keep(output.into_result())).await;
     let mut values = Vec::with_capacity(results.len());
     let mut first = None;
-    for held in results.into_iter().flatten().filter_map(Kept::take) {
+    for held in results.into_iter().filter_map(Kept::take) {
         match held.result {
             Ok(value) => values.push(value),
             Err(error) if first.is_none() => first = Some(error),
@@ -169,9 +254,24 @@ where
     first.map_or(Ok(values), Err)
 }
 
-impl<F, T, E> Children for Vec<F>
+fn into_array<T, const N: usize>(values: Vec<T>) -> [T; N] {
+    match values.try_into() {
+        Ok(values) => values,
+        Err(_) => unreachable!("all have given a value"),
+    }
+}
+
+impl<F: Future> Children for Vec<F> {
+    type Outputs = Vec<F::Output>;
+
+    fn outputs(self) -> impl Future<Output = Self::Outputs> {
+        all_outputs(self.into_iter())
+    }
+}
+
+impl<F, T, E> FallibleChildren for Vec<F>
 where
-    F: Future<Output = Result<T, E>>,
+    F: Future<Output: Fallible<Value = T, Error = E>>,
     E: Debug,
 {
     type Output = Result<Vec<T>, E>;
@@ -181,26 +281,44 @@ where
     }
 }
 
-impl<F, T, E, const N: usize> Children for [F; N]
+impl<F: Future, const N: usize> Children for [F; N] {
+    type Outputs = [F::Output; N];
+
+    async fn outputs(self) -> Self::Outputs {
+        into_array(all_outputs(self.into_iter()).await)
+    }
+}
+
+impl<F, T, E, const N: usize> FallibleChildren for [F; N]
 where
-    F: Future<Output = Result<T, E>>,
+    F: Future<Output: Fallible<Value = T, Error = E>>,
     E: Debug,
 {
     type Output = Result<[T; N], E>;
 
     async fn settle(self, others: Others) -> Self::Output {
-        let values = settle_all(self.into_iter(), others).await?;
-        match values.try_into() {
-            Ok(values) => Ok(values),
-            Err(_) => unreachable!("without an error, all have given a value"),
-        }
+        settle_all(self.into_iter(), others).await.map(into_array)
     }
 }
 
-impl<K, F, T, E, S> Children for HashMap<K, F, S>
+impl<K, F, S> Children for HashMap<K, F, S>
 where
     K: Eq + Hash,
-    F: Future<Output = Result<T, E>>,
+    F: Future,
+    S: BuildHasher + Default,
+{
+    type Outputs = HashMap<K, F::Output, S>;
+
+    async fn outputs(self) -> Self::Outputs {
+        let (keys, futures): (Vec<K>, Vec<F>) = self.into_iter().unzip();
+        keys.into_iter().zip(all_outputs(futures.into_iter()).await).collect()
+    }
+}
+
+impl<K, F, T, E, S> FallibleChildren for HashMap<K, F, S>
+where
+    K: Eq + Hash,
+    F: Future<Output: Fallible<Value = T, Error = E>>,
     E: Debug,
     S: BuildHasher + Default,
 {
@@ -213,10 +331,19 @@ where
     }
 }
 
-impl<K, F, T, E> Children for BTreeMap<K, F>
+impl<K: Ord, F: Future> Children for BTreeMap<K, F> {
+    type Outputs = BTreeMap<K, F::Output>;
+
+    async fn outputs(self) -> Self::Outputs {
+        let (keys, futures): (Vec<K>, Vec<F>) = self.into_iter().unzip();
+        keys.into_iter().zip(all_outputs(futures.into_iter()).await).collect()
+    }
+}
+
+impl<K, F, T, E> FallibleChildren for BTreeMap<K, F>
 where
     K: Ord,
-    F: Future<Output = Result<T, E>>,
+    F: Future<Output: Fallible<Value = T, Error = E>>,
     E: Debug,
 {
     type Output = Result<BTreeMap<K, T>, E>;
@@ -228,29 +355,42 @@ where
     }
 }
 
-/// Tuples of futures of different kinds, with one type of error.
+/// Tuples of futures of different kinds; where they give results, with one type of error.
 macro_rules! tuple {
     ($($F:ident $T:ident $f:ident),*) => {
-        impl<$($F, $T,)* E> Children for ($($F,)*)
-        where
-            $($F: Future<Output = Result<$T, E>>,)*
-            E: Debug,
-        {
-            type Output = Result<($($T,)*), E>;
+        impl<$($F: Future),*> Children for ($($F,)*) {
+            type Outputs = ($($F::Output,)*);
 
-            async fn settle(self, others: Others) -> Self::Output {
+            async fn outputs(self) -> Self::Outputs {
                 let ($($f,)*) = self;
-                $(let mut $f = pin!(maybe_done(async move { others.keep($f.await) }));)*
+                $(let mut $f = pin!(maybe_done($f));)*
                 poll_fn(|cx| {
                     let mut is_pending = false;
                     $(is_pending |= $f.as_mut().poll(cx).is_pending();)*
                     if is_pending { Poll::Pending } else { Poll::Ready(()) }
                 })
                 .await;
+                match ($($f.as_mut().take_output(),)*) {
+                    ($(Some($f),)*) => ($($f,)*),
+                    _ => unreachable!("all have given an output"),
+                }
+            }
+        }
+
+        impl<$($F, $T,)* E> FallibleChildren for ($($F,)*)
+        where
+            $($F: Future<Output: Fallible<Value = $T, Error = E>>,)*
+            E: Debug,
+        {
+            type Output = Result<($($T,)*), E>;
+
+            async fn settle(self, others: Others) -> Self::Output {
+                let ($($f,)*) = self;
+                let children = ($(async move { others.keep($f.await.into_result()) },)*);
+                let ($($f,)*) = children.outputs().await;
                 let mut first = None;
                 $(
-                    let kept = $f.as_mut().take_output();
-                    let $f = match kept.and_then(Kept::take).map(|held| held.result) {
+                    let $f = match $f.take().map(|held| held.result) {
                         Some(Ok(value)) => Some(value),
                         Some(Err(error)) => {
                             match &first {

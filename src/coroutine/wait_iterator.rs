@@ -9,28 +9,31 @@ use std::task::{Context, Poll, ready};
 use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
 use pin_project_lite::pin_project;
 
-use crate::resumption;
+use crate::{foreign, resumption};
 
 pin_project! {
-    /// A future that remembers its place.
-    struct Numbered<F> {
-        index: usize,
+    /// A future that remembers its key until it is done.
+    struct Keyed<K, F> {
+        key: Option<K>,
         #[pin]
         future: F,
     }
 }
 
-impl<F: Future> Future for Numbered<F> {
-    type Output = (usize, F::Output);
+impl<K, F: Future> Future for Keyed<K, F> {
+    type Output = (Option<K>, F::Output);
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        this.future.poll(cx).map(|output| (*this.index, output))
+        this.future.poll(cx).map(|output| (this.key.take(), output))
     }
 }
 
 /// Gives the outputs of many futures as they finish; those that are done already, in the order of
 /// the input. Tornado: `gen.WaitIterator`.
+///
+/// Each future has a key, by which [`current_index`](WaitIterator::current_index) tells whose output it
+/// was: its number, or what [`keyed`](WaitIterator::keyed) was given.
 ///
 /// An error is the output of its future alone; the iteration goes on. It is a [`Stream`], too.
 /// `next` is cancel safe: an output that was not given is given by the following call.
@@ -47,28 +50,57 @@ impl<F: Future> Future for Numbered<F> {
 ///     }));
 ///     let mut seen = Vec::new();
 ///     while let Some(n) = waits.next().await {
-///         seen.push((n, waits.current_index().unwrap()));
+///         seen.push((n, *waits.current_index().unwrap()));
 ///     }
 ///     assert_eq!(seen, [(1, 1), (2, 2), (3, 0)]);
 /// })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "streams do nothing unless polled"]
-pub struct WaitIterator<F> {
+pub struct WaitIterator<F, K = usize> {
     /// Where it was made: there waits who uses this as a stream.
     place: &'static Location<'static>,
-    waiting: FuturesUnordered<Numbered<F>>,
-    current: Option<usize>,
+    waiting: FuturesUnordered<Keyed<K, F>>,
+    current: Option<K>,
 }
 
 impl<F: Future> WaitIterator<F> {
-    /// Iterates over these.
+    /// Iterates over these. The key of each is its number in the input, from 0 on.
     #[track_caller]
     pub fn new(futures: impl IntoIterator<Item = F>) -> WaitIterator<F> {
-        let futures = futures.into_iter().enumerate();
+        WaitIterator::keyed(futures.into_iter().enumerate())
+    }
+
+    /// An empty place for each output.
+    pub(super) fn places<T>(&self) -> impl Iterator<Item = Option<T>> + use<F, T> {
+        (0..self.waiting.len()).map(|_| None)
+    }
+}
+
+impl<F: Future, K> WaitIterator<F, K> {
+    /// Iterates over the futures of a map, or of any pairs of key and future. Tornado:
+    /// `WaitIterator(**kwargs)`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use waterspout::{IoLoop, coroutine::{WaitIterator, sleep}};
+    ///
+    /// let io_loop = IoLoop::builder().virtual_time().build()?;
+    /// io_loop.run_sync(|| async {
+    ///     let slow = sleep(Duration::from_secs(2));
+    ///     let fast = sleep(Duration::from_secs(1));
+    ///     let mut waits = WaitIterator::keyed([("slow", slow), ("fast", fast)]);
+    ///     waits.next().await;
+    ///     assert_eq!(waits.current_index(), Some(&"fast"));
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn keyed(futures: impl IntoIterator<Item = (K, F)>) -> WaitIterator<F, K> {
+        let keyed = |(key, future)| Keyed { key: Some(key), future };
         WaitIterator {
             place: Location::caller(),
-            waiting: futures.map(|(index, future)| Numbered { index, future }).collect(),
+            waiting: futures.into_iter().map(keyed).collect(),
             current: None,
         }
     }
@@ -88,7 +120,8 @@ impl<F: Future> WaitIterator<F> {
     fn poll_advance(&mut self, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
         let next = ready!(self.waiting.poll_next_unpin(cx));
         let (current, output) = next.unzip();
-        self.current = current;
+        // A key's destructor is somebody else's, and the output must not be lost by its panic.
+        foreign::discard(std::mem::replace(&mut self.current, current.flatten()));
         Poll::Ready(output)
     }
 
@@ -97,18 +130,17 @@ impl<F: Future> WaitIterator<F> {
         self.waiting.is_empty()
     }
 
-    /// An empty place for each output.
-    pub(super) fn places<T>(&self) -> impl Iterator<Item = Option<T>> + use<F, T> {
-        (0..self.waiting.len()).map(|_| None)
-    }
-
-    /// The place in the input of the output given last; `None` before the first and after the end.
-    pub fn current_index(&self) -> Option<usize> {
-        self.current
+    /// The key of the output given last; `None` before the first and after the end. Tornado:
+    /// `current_index`.
+    pub fn current_index(&self) -> Option<&K> {
+        self.current.as_ref()
     }
 }
 
-impl<F: Future> Stream for WaitIterator<F> {
+// Nothing in it is pinned in place: the futures are in allocations of their own.
+impl<F, K> Unpin for WaitIterator<F, K> {}
+
+impl<F: Future, K> Stream for WaitIterator<F, K> {
     type Item = F::Output;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
@@ -121,13 +153,13 @@ impl<F: Future> Stream for WaitIterator<F> {
     }
 }
 
-impl<F: Future> FusedStream for WaitIterator<F> {
+impl<F: Future, K> FusedStream for WaitIterator<F, K> {
     fn is_terminated(&self) -> bool {
         self.done()
     }
 }
 
-impl<F> fmt::Debug for WaitIterator<F> {
+impl<F, K: fmt::Debug> fmt::Debug for WaitIterator<F, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WaitIterator")
             .field("waiting", &self.waiting.len())

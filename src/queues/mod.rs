@@ -568,6 +568,15 @@ impl<T> fmt::Display for QueueClosed<T> {
 
 impl<T> Error for QueueClosed<T> {}
 
+/// The item is dropped: what `?` passes on says only that the queue is closed. The kind is
+/// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe).
+impl<T> From<QueueClosed<T>> for std::io::Error {
+    fn from(QueueClosed(item): QueueClosed<T>) -> std::io::Error {
+        drop(item);
+        std::io::Error::new(std::io::ErrorKind::BrokenPipe, QueueClosed(()))
+    }
+}
+
 impl fmt::Display for TaskDoneTooOften {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("task_done was called more often than items were put")
