@@ -533,4 +533,12 @@ mod tests {
         io_loop.start().unwrap();
         assert!(shared.get().is_some_and(|wait| wait > 1));
     }
+
+    /// So that the order that a seed gives is the same on every machine.
+    #[test]
+    fn the_random_numbers_are_those_of_splitmix64() {
+        let state = Cell::new(0);
+        let numbers = [(); 3].map(|()| next_random(&state));
+        assert_eq!(numbers, [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f]);
+    }
 }
