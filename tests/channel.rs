@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
-use std::task::Context;
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use common::{Bomb, Diary, panicking_waker, poll_for};
 use futures::stream::FusedStream;
 use futures::{FutureExt, StreamExt};
 use waterspout::IoLoop;
-use waterspout::concurrent::{SendError, TrySendError, channel};
+use waterspout::concurrent::{Receiver, SendError, Sender, TrySendError, channel};
 use waterspout::coroutine::{moment, sleep, spawn, start, with_timeout};
 
 #[waterspout::test(virtual_time)]
@@ -104,6 +104,24 @@ async fn who_waits_for_room_is_woken_once_until_they_look() {
     assert!(waiting.as_mut().poll(&mut cx).is_ready());
 }
 
+#[test]
+fn who_waits_behind_another_is_woken_when_there_is_room_for_both() {
+    let (sender, mut receiver) = channel(1);
+    sender.try_send(0).unwrap();
+    let woken = Arc::new(AtomicUsize::new(0));
+    let counts = woken.clone();
+    let waker = waker_fn::waker_fn(move || _ = counts.fetch_add(1, Relaxed));
+    let [mut first, mut second] = [1, 2].map(|n| Box::pin(sender.send(n)));
+    assert!((&mut first).now_or_never().is_none());
+    assert!(poll_for(&mut second, &waker).is_pending());
+    assert_eq!(receiver.try_recv(), Some(0));
+    assert_eq!(first.now_or_never(), Some(Ok(())));
+    assert_eq!(woken.load(Relaxed), 0);
+    assert_eq!(receiver.try_recv(), Some(1));
+    assert_eq!(woken.load(Relaxed), 1);
+    assert!(poll_for(&mut second, &waker).is_ready());
+}
+
 #[waterspout::test(virtual_time)]
 async fn a_receiver_that_goes_gives_the_items_back() {
     let (sender, receiver) = channel(1);
@@ -111,6 +129,7 @@ async fn a_receiver_that_goes_gives_the_items_back() {
     let waits = sender.clone();
     let waiting = spawn(async move { waits.send("on its way").await });
     moment().await;
+    assert!(!sender.is_closed());
     drop(receiver);
     assert_eq!(waiting.await.unwrap_err().0, "on its way");
     assert_eq!(sender.send("late").await.unwrap_err().0, "late");
@@ -280,6 +299,69 @@ fn a_waker_that_panics_keeps_nobody_from_the_end_of_a_channel() {
     });
     ran.unwrap();
     assert_eq!(diary.read(), ["panicked: a waker"]);
+}
+
+/// A waker that looks at the channel when it is woken, and when it is dropped.
+fn curious_waker(sender: &Sender<u8>, looks: &Arc<AtomicUsize>) -> Waker {
+    struct Looks(Sender<u8>, Arc<AtomicUsize>);
+    impl Looks {
+        fn look(&self) {
+            let _ = self.0.is_closed();
+            self.1.fetch_add(1, Relaxed);
+        }
+    }
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            self.look();
+        }
+    }
+    let looks = Looks(sender.clone(), looks.clone());
+    waker_fn::waker_fn(move || looks.look())
+}
+
+#[test]
+fn wakers_may_use_the_channel_when_they_are_replaced_woken_or_dropped() {
+    // Whoever finds the channel locked hangs: not here.
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || {
+        let looks = Arc::new(AtomicUsize::new(0));
+        // What may end a wait to receive...
+        let ends_of_recv: [fn(&Sender<u8>); 3] =
+            [|sender| _ = sender.try_send(1), |sender| _ = sender.send(1).now_or_never(), |_| ()];
+        for end in ends_of_recv {
+            let (sender, mut receiver) = channel(3);
+            let mut waiting = Box::pin(receiver.recv());
+            for _ in 0..2 {
+                assert!(poll_for(&mut waiting, &curious_waker(&sender, &looks)).is_pending());
+            }
+            end(&sender);
+            drop(sender);
+            drop(waiting);
+        }
+        // ...and one to send.
+        let ends_of_send: [fn(&mut Option<Receiver<u8>>); 3] = [
+            |receiver| _ = receiver.as_mut().unwrap().try_recv(),
+            |receiver| _ = receiver.as_mut().unwrap().recv().now_or_never(),
+            |receiver| drop(receiver.take()),
+        ];
+        for end in ends_of_send {
+            let (sender, receiver) = channel(1);
+            let mut receiver = Some(receiver);
+            sender.try_send(1).unwrap();
+            let [mut first, mut second] = [2, 3].map(|n| Box::pin(sender.send(n)));
+            for _ in 0..2 {
+                for waiting in [&mut first, &mut second] {
+                    assert!(poll_for(waiting, &curious_waker(&sender, &looks)).is_pending());
+                }
+            }
+            end(&mut receiver);
+            drop(first);
+            let _ = poll_for(&mut second, &curious_waker(&sender, &looks));
+        }
+        done.send(looks.load(Relaxed)).unwrap();
+    });
+    let looked = is_done.recv_timeout(Duration::from_secs(60)).expect("nobody hangs");
+    assert!(looked > 21, "all 21 are dropped, and some are woken: {looked}");
 }
 
 #[test]

@@ -783,6 +783,24 @@ async fn a_clock_that_is_held_goes_on_as_the_real_one_does() {
 }
 
 #[waterspout::test(virtual_time)]
+async fn a_clock_that_is_held_again_counts_from_then() {
+    let held = IoLoop::current().hold_time();
+    let (sender, mut receiver) = channel(1);
+    let thread = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(5));
+        sender.blocking_send(()).unwrap();
+    });
+    assert!(with_timeout(HOUR, receiver.recv()).await.is_ok());
+    drop(held);
+    thread.join().unwrap();
+    moment().await;
+    thread::sleep(Duration::from_millis(30));
+    let (_held, real) = (IoLoop::current().hold_time(), Instant::now());
+    coroutine::sleep(Duration::from_millis(20)).await;
+    assert!(real.elapsed() >= Duration::from_millis(20));
+}
+
+#[waterspout::test(virtual_time)]
 async fn an_idle_sender_on_another_thread_does_not_hold_the_clock() {
     let (sender, mut receiver) = channel::<()>(1);
     let (end, ended) = std::sync::mpsc::channel::<()>();
