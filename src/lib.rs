@@ -41,7 +41,7 @@
 //! | taking turns | [`locks`], [`queues`] |
 //! | sockets and fds | [`net`], [`IoLoop::add_handler`] |
 //! | reading up to a delimiter, buffered writes | [`iostream`] |
-//! | servers, clients, names | [`net::TcpServer`], [`net::TcpClient`], [`net::Resolver`] |
+//! | servers, clients, names | [`net::TcpServer`], [`net::UnixServer`], [`net::Server`], [`net::TcpClient`], [`net::Resolver`] |
 //! | a result that comes later | [`concurrent::promise`] |
 //! | testing | [`#[test]`](macro@test), [`testing`] |
 //! | other threads | [`LoopHandle`], [`IoLoop::run_in_executor`], [`concurrent::channel`] |

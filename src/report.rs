@@ -162,6 +162,13 @@ pub(crate) fn warn(text: fmt::Arguments<'_>) {
     tell(Level::Warn, text);
 }
 
+/// A line for who looks for such. Without a logger there is none.
+pub(crate) fn info(text: fmt::Arguments<'_>) {
+    if can_log(log::max_level(), log::STATIC_MAX_LEVEL) {
+        tell(Level::Info, text);
+    }
+}
+
 /// A line in the log. Where nothing can be logged at all it goes to standard error, as Python's last
 /// resort does, for failures must not vanish; and so it does where the logger fails.
 fn tell(level: Level, text: fmt::Arguments<'_>) {

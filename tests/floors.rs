@@ -29,7 +29,7 @@ const FLOORS: &[&[&str]] = &[
     &["coroutine"],
     &["net"],
     &["iostream"],
-    &["net::tcp_client", "net::tcp_server", "signal"],
+    &["net::tcp_client", "net::listener", "net::server", "signal"],
     &["process"],
     &["testing"],
     &["__private"],

@@ -27,6 +27,8 @@ pub struct BindOptions {
     /// A name or a numeric address, with its interface if need be (`fe80::1%eth0`); all addresses of
     /// the machine unless told, or if it is empty.
     pub address: Option<String>,
+    /// The addresses of which kind. Tornado: `family`.
+    pub family: Family,
     /// How many connections may wait to be accepted: 1,024 unless told.
     pub backlog: i32,
     /// Lets several sockets share the port, and the system distribute connections over them
@@ -38,9 +40,37 @@ pub struct BindOptions {
     pub nodelay: bool,
 }
 
+/// A kind of addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Family {
+    /// Of both kinds. Tornado: `AF_UNSPEC`.
+    #[default]
+    Any,
+    /// IPv4 only. Tornado: `AF_INET`.
+    V4,
+    /// IPv6 only. Tornado: `AF_INET6`.
+    V6,
+}
+
+impl Family {
+    fn has(self, address: &SocketAddr) -> bool {
+        match self {
+            Family::Any => true,
+            Family::V4 => address.is_ipv4(),
+            Family::V6 => address.is_ipv6(),
+        }
+    }
+}
+
 impl Default for BindOptions {
     fn default() -> BindOptions {
-        BindOptions { address: None, backlog: BACKLOG, reuse_port: false, nodelay: true }
+        BindOptions {
+            address: None,
+            family: Family::Any,
+            backlog: BACKLOG,
+            reuse_port: false,
+            nodelay: true,
+        }
     }
 }
 
@@ -52,7 +82,8 @@ impl Default for BindOptions {
 ///
 /// # Errors
 ///
-/// If an address cannot be bound: `AddrInUse`, `PermissionDenied`; if the name has none.
+/// If an address cannot be bound: `AddrInUse`, `PermissionDenied`; if the name has none, or none of the
+/// family (`AddrNotAvailable`).
 ///
 /// ```
 /// use waterspout::net::{BindOptions, bind_sockets};
@@ -73,6 +104,12 @@ pub fn bind_sockets(port: u16, options: &BindOptions) -> io::Result<Vec<net::Tcp
             Target::Invalid(error) => return Err(error),
         },
     };
+    addresses.retain(|address| options.family.has(address));
+    if addresses.is_empty() {
+        let (host, family) = (options.address.as_deref().unwrap_or_default(), options.family);
+        let message = format!("`{host}` has no address of the family {family:?}");
+        return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message));
+    }
     addresses.sort_by_key(SocketAddr::is_ipv6);
     let mut seen = HashSet::new();
     addresses.retain(|address| seen.insert(*address));

@@ -17,31 +17,33 @@ mod async_fd;
 mod bind;
 mod fd;
 mod lent;
+mod listener;
 pub mod pipe;
 mod resolver;
 mod send;
+mod server;
 mod source;
 mod split;
 mod stdin;
 mod tcp;
 mod tcp_client;
-mod tcp_server;
 mod udp;
 mod unix;
 mod unix_datagram;
 
 pub use address::ToSocketAddrs;
 pub use async_fd::AsyncFd;
-pub use bind::{BindOptions, bind_sockets, bind_unix_socket};
+pub use bind::{BindOptions, Family, bind_sockets, bind_unix_socket};
 pub use lent::Lent;
+pub use listener::Listener;
 pub use resolver::{
     CachingResolver, OverrideResolver, Resolver, Resolving, ThreadedResolver, is_valid_ip,
 };
+pub use server::{Server, TcpServer, UnixServer};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 pub use stdin::{Stdin, stdin};
 pub use tcp::{TcpListener, TcpStream};
 pub use tcp_client::TcpClient;
-pub use tcp_server::TcpServer;
 pub use udp::UdpSocket;
 pub use unix::{UnixListener, UnixStream};
 pub use unix_datagram::UnixDatagram;

@@ -1,0 +1,606 @@
+//! `Server`: accepting connections, and living with what goes wrong there.
+//!
+//! Each listener has a coroutine that accepts, each connection one that handles it. Accepting gives
+//! way to the others by the budget that all I/O has. When the process or the system has no more file
+//! descriptors, accepting pauses: the connections that it has are served on, those that wait stay in
+//! the backlog, and the log gets a line, not a flood.
+//!
+//! What listens is a [`Listener`]; the server knows nothing else of it, so one over TLS, over a proxy, or in
+//! the memory of a test is served like those of this crate.
+//!
+//! A handler may do anything to its server, in its first step too, which runs inside the coroutine
+//! that accepts: so that one looks whether it was stopped before it accepts another.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::error::Error;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::{self, SocketAddr};
+use std::os::unix::net as unix;
+use std::panic::{AssertUnwindSafe, Location};
+use std::path::Path;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+
+use super::bind::{BindOptions, bind_sockets, bind_unix_socket};
+use super::listener::Listener;
+use super::tcp::{TcpListener, TcpStream};
+use super::unix::{UnixListener, UnixStream};
+use crate::coroutine::{Coroutine, Outcome, TaskGroup, name_of, sleep, spawn_at, with_timeout};
+use crate::error::{ExcInfo, StreamError};
+use crate::ioloop::{Deadline, IoLoop};
+use crate::iostream::{IoStream, Options, Transport};
+use crate::locks::{Permit, Semaphore};
+use crate::report::{self, Exception};
+use crate::{foreign, resumption};
+
+/// How long accepting pauses when there are no descriptors. (trio's is 100 ms, too.)
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often such a pause is worth a line in the log.
+const TELL_EVERY: Duration = Duration::from_secs(30);
+
+/// A server of connections; each is a coroutine on the current loop. `S` is the stream that a listener
+/// gives, `A` the address of who is at the other side.
+///
+/// [`TcpServer`] and [`UnixServer`] are this for the sockets of this crate.
+/// [`add_listener`](Server::add_listener) takes any [`Listener`]. The handler gets
+///
+/// * an [`IoStream`] over the connection: [`new`](Server::new), Tornado's form;
+/// * the connection as it is, for protocols that have buffers of their own (HTTP, TLS, gRPC):
+///   [`bare`](Server::bare);
+/// * what a handshake has made of it, within a time limit: [`wrapping`](Server::wrapping).
+///
+/// Dropping it stops accepting, cancels the connections and closes their streams;
+/// [`drain`](Server::drain) lets them finish.
+pub struct Server<S, A = SocketAddr> {
+    inner: Rc<Inner<S, A>>,
+    accepting: RefCell<Vec<Accepting>>,
+}
+
+/// A server of TCP connections. Tornado: `TCPServer`.
+///
+/// ```
+/// use std::time::Duration;
+/// use waterspout::{IoLoop, iostream::IoStream, net::{TcpClient, TcpServer}};
+///
+/// # IoLoop::new()?.run_sync(|| async {
+/// let server = TcpServer::new(async |stream, _peer| {
+///     while let Ok(line) = stream.read_until(b"\n", 1024).await {
+///         stream.write(line).await?;
+///     }
+///     Ok::<(), std::io::Error>(())
+/// });
+/// let port = server.listen_on("127.0.0.1", 0)?;
+///
+/// let client = IoStream::new(TcpClient::new().connect("127.0.0.1", port).await?);
+/// client.write("hello\n").await?;
+/// assert_eq!(client.read_until(b"\n", 1024).await?, b"hello\n");
+/// client.close();
+/// server.drain(Duration::from_secs(5)).await;
+/// # Ok::<(), std::io::Error>(())
+/// # })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type TcpServer = Server<TcpStream, SocketAddr>;
+
+/// A server of connections to Unix sockets. Tornado: `TCPServer` over `bind_unix_socket`.
+///
+/// ```
+/// use std::time::Duration;
+/// use waterspout::{IoLoop, iostream::IoStream, net::{UnixServer, UnixStream}};
+///
+/// # IoLoop::new()?.run_sync(|| async {
+/// let server = UnixServer::new(async |stream, _peer| stream.write("welcome\n").await);
+/// let path = std::env::temp_dir().join(format!("waterspout-{}", std::process::id()));
+/// server.listen(&path, 0o600)?;
+///
+/// let client = IoStream::new(UnixStream::connect(&path).await?);
+/// assert_eq!(client.read_until(b"\n", 1024).await?, b"welcome\n");
+/// server.drain(Duration::from_secs(5)).await;
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<(), std::io::Error>(())
+/// # })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type UnixServer = Server<UnixStream, unix::SocketAddr>;
+
+/// A coroutine that accepts.
+struct Accepting {
+    coroutine: Coroutine<()>,
+    /// Tells it, if it is what runs now, that it was cancelled.
+    stopped: Rc<Cell<bool>>,
+}
+
+/// Handles a connection, in a future that only reports how it ended.
+type Handler<S, A> = Box<dyn Fn(S, A, Options) -> Pin<Box<dyn Future<Output = ()>>>>;
+
+struct Inner<S, A> {
+    handle: Handler<S, A>,
+    made: Made,
+    connections: TaskGroup,
+    accepted: Cell<u64>,
+    options: Cell<Options>,
+    limit: RefCell<Option<Semaphore>>,
+    told: Cell<Option<Instant>>,
+}
+
+/// What the handler is called, and where the server was made: the name and place of what it runs.
+#[derive(Clone, Copy)]
+struct Made {
+    name: fn() -> &'static str,
+    place: &'static Location<'static>,
+}
+
+impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
+    /// A server whose connections `handle_stream` handles. It listens nowhere yet.
+    ///
+    /// The future that `handle_stream` makes is a coroutine of the connection's own; an `Err` or a
+    /// panic of it is reported with the address of the other side, and ends that connection only. So
+    /// a handler may use `?` on its stream: [`StreamError::Closed`] without an error is a client that
+    /// hung up, which is reported to nobody, also within an [`io::Error`] or a boxed error. Tornado:
+    /// overriding `handle_stream`.
+    ///
+    /// A connection that was *reset*, or that timed out, is reported: that is `Closed` with the error. What
+    /// was sent to that client may have been lost, and nobody else would hear of it. A handler to which that
+    /// is all the same gives `Ok` for any `Closed`.
+    ///
+    /// The connection has ended when its handler has, and what that wrote has been sent.
+    #[track_caller]
+    pub fn new<H, R>(handle_stream: H) -> Server<S, A>
+    where
+        H: AsyncFn(IoStream<S>, A) -> R + 'static,
+        R: Outcome + 'static,
+        S: Transport,
+    {
+        let made = Made { name: name_of::<H>, place: Location::caller() };
+        let handle_stream = Rc::new(handle_stream);
+        Server::of(made, move |stream, peer: A, options| {
+            let stream = IoStream::with_options(stream, options);
+            let (kept, handle_stream) = (stream.keep(), handle_stream.clone());
+            Box::pin(async move {
+                let from = peer.clone();
+                made.report(&from, async move { Some(handle_stream(stream, peer).await) }).await;
+                kept.all_sent().await;
+            })
+        })
+    }
+
+    /// A server whose handler gets the connections as they are accepted, without a buffer: what hyper, rustls
+    /// and their like want. It listens nowhere yet.
+    ///
+    /// Errors and panics are reported as in [`new`](Server::new). The connection has ended when the handler
+    /// has; whatever it has written by then and not flushed is the business of what it wrote to.
+    ///
+    /// ```
+    /// use futures::{AsyncReadExt as _, AsyncWriteExt as _};
+    /// use waterspout::{IoLoop, net::{TcpServer, TcpStream}};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let server = TcpServer::bare(async |mut stream: TcpStream, _peer| {
+    ///     let mut request = [0; 4];
+    ///     stream.read_exact(&mut request).await?;
+    ///     stream.write_all(&request).await
+    /// });
+    /// let port = server.listen_on("127.0.0.1", 0)?;
+    ///
+    /// let mut client = TcpStream::connect(("127.0.0.1", port)).await?;
+    /// client.write_all(b"ping").await?;
+    /// let mut answer = Vec::new();
+    /// client.read_to_end(&mut answer).await?;
+    /// assert_eq!(answer, b"ping");
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn bare<H, R>(handle: H) -> Server<S, A>
+    where
+        H: AsyncFn(S, A) -> R + 'static,
+        R: Outcome + 'static,
+    {
+        let made = Made { name: name_of::<H>, place: Location::caller() };
+        let handle = Rc::new(handle);
+        Server::of(made, move |stream, peer: A, _| {
+            let handle = handle.clone();
+            Box::pin(async move {
+                let from = peer.clone();
+                made.report(&from, async move { Some(handle(stream, peer).await) }).await;
+            })
+        })
+    }
+
+    /// A server whose connections go through a handshake before they are handled: TLS, say, or the header
+    /// of a proxy. `handshake` makes of each what `handle` gets. It listens nowhere yet.
+    ///
+    /// Handshakes do not wait for each other, and neither does accepting wait for them; they count as
+    /// connections. One that has not come to its end after `limit` is given up, which drops it with its
+    /// connection. That one fails is the client's affair, for anybody may connect and send anything: it is
+    /// a line of the log at the level of information, and no exception. A panic in it is one.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use waterspout::{IoLoop, iostream::{IoStream, StreamError}, net::{TcpClient, TcpServer, TcpStream}};
+    ///
+    /// // The first line of a connection says for whom a proxy has made it.
+    /// async fn proxied(
+    ///     stream: TcpStream,
+    ///     _proxy: std::net::SocketAddr,
+    /// ) -> Result<(IoStream<TcpStream>, String), StreamError> {
+    ///     let stream = IoStream::new(stream);
+    ///     let client = stream.read_until(b"\n", 128).await?;
+    ///     Ok((stream, String::from_utf8_lossy(&client).trim().to_owned()))
+    /// }
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let limit = Duration::from_secs(10);
+    /// let server = TcpServer::wrapping(limit, proxied, async |(stream, client)| {
+    ///     stream.write(format!("hello {client}\n")).await
+    /// });
+    /// let port = server.listen_on("127.0.0.1", 0)?;
+    ///
+    /// let client = IoStream::new(TcpClient::new().connect("127.0.0.1", port).await?);
+    /// client.write("192.0.2.1\n").await?;
+    /// assert_eq!(client.read_until(b"\n", 128).await?, b"hello 192.0.2.1\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn wrapping<W, T, E, H, R>(limit: Duration, handshake: W, handle: H) -> Server<S, A>
+    where
+        W: AsyncFn(S, A) -> Result<T, E> + 'static,
+        E: fmt::Debug,
+        H: AsyncFn(T) -> R + 'static,
+        R: Outcome + 'static,
+    {
+        let made = Made { name: name_of::<H>, place: Location::caller() };
+        let both = Rc::new((handshake, handle));
+        Server::of(made, move |stream, peer: A, _| {
+            let both = both.clone();
+            Box::pin(async move {
+                let from = peer.clone();
+                let handling = async {
+                    let (handshake, handle) = &*both;
+                    let failed = match with_timeout(limit, handshake(stream, peer)).await {
+                        Ok(Ok(wrapped)) => return Some(handle(wrapped).await),
+                        Ok(Err(error)) => foreign::debug(&error),
+                        Err(_) => format!("it took longer than {limit:?}"),
+                    };
+                    let from = foreign::debug(&from);
+                    report::info(format_args!("no handshake with {from}: {failed}"));
+                    None
+                };
+                made.report(&from, handling).await;
+            })
+        })
+    }
+
+    fn of(
+        made: Made,
+        handle: impl Fn(S, A, Options) -> Pin<Box<dyn Future<Output = ()>>> + 'static,
+    ) -> Server<S, A> {
+        let inner = Inner {
+            handle: Box::new(handle),
+            made,
+            connections: TaskGroup::independent(),
+            accepted: Cell::new(0),
+            options: Cell::new(Options::default()),
+            limit: RefCell::new(None),
+            told: Cell::new(None),
+        };
+        Server { inner: Rc::new(inner), accepting: RefCell::new(Vec::new()) }
+    }
+
+    /// Accepts from `listener`, too, until the server is stopped: on the current loop, which has to be
+    /// the listener's.
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`].
+    pub fn add_listener(&self, listener: impl Listener<Stream = S, Address = A>) {
+        let stopped = Rc::new(Cell::new(false));
+        // Not started here and now: it has to be in the list before a handler runs, which may
+        // stop the server.
+        let accepting = accept(self.inner.clone(), listener, stopped.clone());
+        let coroutine = spawn_at(self.inner.made.place, accepting);
+        self.accepting.borrow_mut().push(Accepting { coroutine, stopped });
+    }
+}
+
+impl<S, A> Server<S, A> {
+    /// Sets the limits of the [`IoStream`]s that [`new`](Server::new) makes of the connections that are
+    /// accepted from now on.
+    #[must_use]
+    pub fn stream_options(self, options: Options) -> Server<S, A> {
+        self.inner.options.set(options);
+        self
+    }
+
+    /// Serves at most so many connections at a time; more wait in the backlog of their listener.
+    #[must_use]
+    pub fn max_connections(self, connections: usize) -> Server<S, A> {
+        *self.inner.limit.borrow_mut() = Some(Semaphore::new(connections));
+        self
+    }
+
+    /// Stops accepting and closes the listeners; connections go on. Twice does no harm. Tornado:
+    /// `stop`.
+    pub fn stop(&self) {
+        for Accepting { coroutine, stopped } in self.accepting.take() {
+            stopped.set(true);
+            coroutine.cancel();
+        }
+    }
+
+    /// Stops accepting and waits until the connections have ended, but no longer than until
+    /// `deadline`; then cancels those that have not, closes their streams with what is unsent, and
+    /// tells how many that were.
+    ///
+    /// Cancel safe: given up, it has only stopped accepting. A handler that awaits it waits for itself,
+    /// and is among those that are cancelled.
+    #[track_caller]
+    pub fn drain(&self, deadline: impl Into<Deadline>) -> impl Future<Output = usize> {
+        resumption::here(async move {
+            self.stop();
+            self.inner.connections.shutdown(deadline).await
+        })
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.inner.connections.len()
+    }
+
+    /// How many connections were accepted in all.
+    pub fn accepted(&self) -> u64 {
+        self.inner.accepted.get()
+    }
+}
+
+impl TcpServer {
+    /// Listens on a port of all addresses of the machine, and tells which one it is: 0 takes a free
+    /// one. May be called again for others. Connections send small writes at once (`TCP_NODELAY`).
+    /// Tornado: `listen`.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind_sockets`].
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`].
+    pub fn listen(&self, port: u16) -> io::Result<u16> {
+        self.listen_with(port, &BindOptions::default())
+    }
+
+    /// [`listen`](TcpServer::listen) on some addresses of the machine only: those of `address`, a name
+    /// or a numeric one.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind_sockets`].
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`].
+    pub fn listen_on(&self, address: &str, port: u16) -> io::Result<u16> {
+        self.listen_with(port, &BindOptions { address: Some(address.into()), ..Default::default() })
+    }
+
+    /// [`listen`](TcpServer::listen) with all that can be told of it: the addresses and their family, how
+    /// many connections may wait, whether other sockets share the port. Tornado: the arguments of `listen`.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind_sockets`].
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`].
+    pub fn listen_with(&self, port: u16, options: &BindOptions) -> io::Result<u16> {
+        let sockets = bind_sockets(port, options)?;
+        let port = sockets[0].local_addr()?.port();
+        self.add_sockets(sockets)?;
+        Ok(port)
+    }
+
+    /// Accepts from sockets that listen already, from [`bind_sockets`] say. Tornado: `add_sockets`.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be watched: those before it are.
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`].
+    pub fn add_sockets(
+        &self,
+        sockets: impl IntoIterator<Item = net::TcpListener>,
+    ) -> io::Result<()> {
+        for socket in sockets {
+            self.add_listener(TcpListener::from_std(socket)?);
+        }
+        Ok(())
+    }
+}
+
+impl UnixServer {
+    /// Listens on a path, whose file gets the permissions `mode`. May be called again for others. The
+    /// file stays when the server has gone. Tornado: `add_socket(bind_unix_socket(path, mode))`.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind_unix_socket`].
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`].
+    pub fn listen(&self, path: impl AsRef<Path>, mode: u32) -> io::Result<()> {
+        self.add_listener(UnixListener::from_std(bind_unix_socket(path, mode)?)?);
+        Ok(())
+    }
+}
+
+impl<S, A> Drop for Server<S, A> {
+    fn drop(&mut self) {
+        self.stop();
+        self.inner.connections.cancel();
+    }
+}
+
+impl<S, A> fmt::Debug for Server<S, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("listeners", &self.accepting.borrow().len())
+            .field("connections", &self.connections())
+            .field("accepted", &self.accepted())
+            .finish()
+    }
+}
+
+async fn accept<L: Listener>(
+    server: Rc<Inner<L::Stream, L::Address>>,
+    listener: L,
+    stopped: Rc<Cell<bool>>,
+) {
+    while !stopped.get() {
+        // A listener of somebody's may have a connection, or an error, whenever it is asked.
+        poll_fn(|cx| resumption::poll_proceed(cx)).await;
+        let accepted = match AssertUnwindSafe(server.next(&listener)).catch_unwind().await {
+            Ok(accepted) => accepted,
+            Err(panic) => {
+                foreign::report_panic("a listener", Some(server.made.place), panic);
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        match accepted {
+            Ok((stream, peer, permit)) => {
+                server.accepted.set(server.accepted.get() + 1);
+                let handling = (server.handle)(stream, peer, server.options.get());
+                let Made { name, place } = server.made;
+                server.connections.start_named(name, place, async move {
+                    handling.await;
+                    drop(permit);
+                    Ok(())
+                });
+            }
+            // One connection's trouble, over before it began.
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) => {
+                server.tell(&listener, &error);
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Made {
+    /// Comes to the end of a handler, if there is anything to handle, and reports an error or a panic.
+    async fn report<R: Outcome + 'static>(
+        self,
+        peer: &dyn fmt::Debug,
+        handling: impl Future<Output = Option<R>>,
+    ) {
+        let handling = async {
+            let outcome = handling.await?;
+            outcome.error().filter(|_| !is_hang_up(&outcome))
+        };
+        let info = match AssertUnwindSafe(handling).catch_unwind().await {
+            Ok(error) => error.map(ExcInfo::error),
+            Err(panic) => Some(ExcInfo::from_panic(&*panic)),
+        };
+        if let Some(info) = info {
+            let what = "a connection handler";
+            let info = ExcInfo::error(format!("{info}, with {}", foreign::debug(peer)));
+            let (name, location) = (Some((self.name)()), Some(self.place));
+            report::report(Exception { what, name, location, info });
+        }
+    }
+}
+
+/// Whether a handler ended because the other side had hung up, which is how connections end:
+/// [`StreamError::Closed`] without an error, by itself or as an error of the usual kinds.
+fn is_hang_up(outcome: &dyn Any) -> bool {
+    fn closed(error: &(dyn Error + 'static)) -> bool {
+        if let Some(error) = error.downcast_ref::<StreamError>() {
+            return matches!(error, StreamError::Closed(None));
+        }
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.is_some_and(|inner| closed(inner))
+    }
+    fn err<E: 'static>(outcome: &dyn Any) -> Option<&E> {
+        outcome.downcast_ref::<Result<(), E>>()?.as_ref().err()
+    }
+    err::<StreamError>(outcome).is_some_and(|error| closed(error))
+        || err::<io::Error>(outcome).is_some_and(|error| closed(error))
+        || err::<Box<dyn Error>>(outcome).is_some_and(|error| closed(&**error))
+        || err::<Box<dyn Error + Send>>(outcome).is_some_and(|error| closed(&**error))
+        || err::<Box<dyn Error + Send + Sync>>(outcome).is_some_and(|error| closed(&**error))
+}
+
+/// `accept` also tells network errors of the connection that it would have given (see accept(2)).
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkDown,
+        NetworkUnreachable, PermissionDenied,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | NetworkDown
+            | NetworkUnreachable
+            | PermissionDenied
+    )
+}
+
+impl<S, A> Inner<S, A> {
+    /// The next connection of a listener, and the permit for it.
+    ///
+    /// A permit is held only while the listener is asked: while it waits, another listener may use it.
+    async fn next<L>(&self, listener: &L) -> io::Result<(S, A, Option<Permit>)>
+    where
+        L: Listener<Stream = S, Address = A>,
+    {
+        let mut accepting = pin!(listener.accept());
+        loop {
+            let limit = self.limit.borrow().clone();
+            let permit = match limit {
+                Some(limit) => Some(limit.acquire().await),
+                None => None,
+            };
+            if let Poll::Ready(accepted) = futures::poll!(accepting.as_mut()) {
+                return accepted.map(|(stream, peer)| (stream, peer, permit));
+            }
+            drop(permit);
+            // The listener has the waker.
+            futures::pending!();
+        }
+    }
+
+    /// Says that accepting pauses, now and then.
+    fn tell(&self, listener: &impl Listener, error: &io::Error) {
+        let now = IoLoop::current().time();
+        if self.told.get().is_some_and(|told| now < told + TELL_EVERY) {
+            return;
+        }
+        self.told.set(Some(now));
+        let address = foreign::call("a listener", Some(self.made.place), || {
+            listener.local_address().ok().map(|address| format!("{address:?}"))
+        });
+        let address = address.flatten().unwrap_or("a socket".into());
+        let connections = self.connections.len();
+        report::warn(format_args!(
+            "accepting on {address} pauses: {error}; {connections} connections are served on"
+        ));
+    }
+}
