@@ -134,6 +134,25 @@ fn a_write_handler_never_sees_read() {
 }
 
 #[test]
+fn a_handler_of_both_directions_is_told_which_of_them_is_ready() {
+    let (io_loop, here, mut there) = connected();
+    let (here, told) = (Rc::new(here), Rc::new(Cell::new(Interest::NONE)));
+    let (inner, noted) = (io_loop.clone(), told.clone());
+    io_loop
+        .add_handler(here.clone(), Interest::READ | Interest::WRITE, move |_, interest| {
+            noted.set(interest);
+            inner.stop();
+        })
+        .unwrap();
+    io_loop.start().unwrap();
+    assert_eq!(told.get(), Interest::WRITE);
+    while (&*here).write(&[0; 1 << 16]).is_ok() {}
+    there.write_all(b"x").unwrap();
+    io_loop.start().unwrap();
+    assert_eq!(told.get(), Interest::READ);
+}
+
+#[test]
 fn a_handler_gets_just_what_was_registered() {
     let (io_loop, here, mut there) = connected();
     let here = Rc::new(here);

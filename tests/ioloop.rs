@@ -1389,6 +1389,33 @@ fn timers_that_follow_closely_share_wake_ups() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn what_a_loop_opens_is_not_inherited_by_children() {
+    let io_loop = IoLoop::new().unwrap();
+    let files = || {
+        let entries = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let named = |entry: std::fs::DirEntry| {
+            let name =
+                std::fs::read_link(entry.path()).ok()?.into_os_string().into_string().ok()?;
+            let flags = std::fs::read_to_string(
+                std::path::Path::new("/proc/self/fdinfo").join(entry.file_name()),
+            );
+            Some((name, flags.ok()?))
+        };
+        entries.filter_map(named).collect::<Vec<_>>()
+    };
+    // Unless the machine is slow, the first sleep takes a timerfd.
+    while !files().iter().any(|(name, _)| name.contains("timerfd")) {
+        io_loop.run_sync(|| sleep(Duration::from_micros(900))).unwrap();
+    }
+    for (name, info) in files().into_iter().filter(|(name, _)| name.starts_with("anon_inode:")) {
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+        let flags = u32::from_str_radix(flags.trim(), 8).unwrap();
+        assert_ne!(flags & 0o2_000_000, 0, "{name} is closed on exec: {info}");
+    }
+}
+
+#[test]
 fn timers_keep_to_the_real_clock() {
     let io_loop = IoLoop::new().unwrap();
     for wanted in [Duration::from_micros(300), Duration::from_micros(2_700)] {

@@ -433,6 +433,31 @@ async fn the_end_that_comes_alone_is_seen() {
     }
 }
 
+/// The selector tells of all that is so with each event.
+#[waterspout::test]
+async fn the_end_is_seen_however_often_the_loop_has_been_told_of_it() {
+    let chunk = vec![0; 1 << 16];
+    for more in 0..4 {
+        let (here, there) = tcp_pair().await;
+        there.write_all(b"x").await.unwrap();
+        there.shutdown(Shutdown::Write).unwrap();
+        here.readable().await.unwrap();
+        for _ in 0..more {
+            let mut filled = 0;
+            while let Ok(n) = here.try_write(&chunk) {
+                filled += n;
+            }
+            there.read_exact(&mut vec![0; filled]).await.unwrap();
+            here.writable().await.unwrap();
+        }
+        let mut buf = [0; 8];
+        for expected in [1, 0, 0] {
+            let read = with_timeout(SOON, here.read(&mut buf)).await.expect("it ends");
+            assert_eq!(read.unwrap(), expected);
+        }
+    }
+}
+
 /// Also where the loop has not heard of it.
 #[waterspout::test]
 async fn who_has_read_the_end_need_not_wait_for_it_again() {
