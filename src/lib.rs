@@ -34,7 +34,7 @@
 //!
 //! | for | see |
 //! | --- | --- |
-//! | functions that wait | [`coroutine`](mod@coroutine), [`#[coroutine]`](macro@coroutine), [`Coroutine`] |
+//! | functions that wait | [`coroutine`](mod@coroutine), [`#[coroutine]`](macro@coroutine), [`#[coroutines]`](macro@coroutines), [`Coroutine`] |
 //! | running them | [`IoLoop::run_sync`], [`#[main]`](macro@main), [`#[test]`](macro@test) |
 //! | time | [`coroutine::sleep()`], [`coroutine::with_timeout()`], [`IoLoop::call_later`], [`PeriodicCallback`] |
 //! | several at once | [`coroutine::multi`], [`coroutine::multi_outputs`], [`coroutine::WaitIterator`], [`coroutine::TaskGroup`] |
@@ -72,7 +72,7 @@
 //!
 //! | feature | default | what |
 //! | --- | --- | --- |
-//! | `macros` | yes | `#[coroutine]`, `#[engine]`, `#[main]`, `#[test]` |
+//! | `macros` | yes | `#[coroutine]`, `#[engine]`, `#[coroutines]`, `#[main]`, `#[test]` |
 //! | `process` | yes | [`process`]: child processes, workers |
 //! | `regex` | yes | [`IoStream::read_until_regex`](iostream::IoStream::read_until_regex) |
 //! | `signal` | yes | [`signal`]: Unix signals |
@@ -116,7 +116,7 @@ pub use ioloop::{
 };
 pub use report::Exception;
 #[cfg(feature = "macros")]
-pub use waterspout_macros::{coroutine, engine, main, test};
+pub use waterspout_macros::{coroutine, coroutines, engine, main, test};
 
 /// The README's program compiles.
 #[cfg(all(doctest, feature = "macros"))]

@@ -797,6 +797,134 @@ fn macro_rules_may_write_coroutines() {
 }
 
 // ---------------------------------------------------------------------------------------------
+// Bare words
+// ---------------------------------------------------------------------------------------------
+
+#[waterspout::coroutines]
+mod bare {
+    use std::rc::Rc;
+
+    use super::{Diary, suspend};
+
+    #[coroutine]
+    pub async fn twice(n: u8) -> u8 {
+        suspend().await;
+        #[coroutine(name = "add")]
+        async fn add(a: u8, b: u8) -> (u8, &'static str) {
+            suspend().await;
+            (a + b, waterspout::coroutine::current().unwrap().name)
+        }
+        let (sum, name) = add(n, n).await;
+        assert_eq!(name, "add");
+        sum
+    }
+
+    #[engine]
+    pub async fn note(diary: Diary) {
+        diary.write("noted");
+    }
+
+    #[cfg_attr(all(), coroutine)]
+    #[cfg_attr(any(), engine)]
+    pub async fn conditional() -> &'static str {
+        "conditional"
+    }
+
+    /// The longest path needs no help.
+    #[waterspout::coroutine]
+    pub async fn by_its_path() -> &'static str {
+        waterspout::coroutine::current().unwrap().name
+    }
+
+    pub mod deeper {
+        use super::Rc;
+
+        pub trait Named {
+            #[coroutine]
+            async fn name(self: Rc<Self>) -> String;
+        }
+
+        pub struct One;
+
+        impl Named for One {
+            #[coroutine]
+            async fn name(self: Rc<Self>) -> String {
+                waterspout::coroutine::current().unwrap().name.to_owned()
+            }
+        }
+
+        impl One {
+            #[deprecated = "attributes are kept"]
+            #[coroutine]
+            pub async fn number(self) -> u8 {
+                1
+            }
+        }
+    }
+}
+
+struct Bare;
+
+#[waterspout::coroutines]
+impl Bare {
+    #[coroutine]
+    async fn by_value(self, n: u8) -> u8 {
+        suspend().await;
+        n
+    }
+
+    fn plain(&self) -> u8 {
+        3
+    }
+}
+
+#[test]
+fn bare_words_make_coroutines_wherever_they_stand_under_coroutines() {
+    use bare::deeper::{Named, One};
+
+    assert_eq!(run(|| bare::twice(21)), 42);
+    assert_eq!(run(bare::conditional), "conditional");
+    assert_eq!(run(bare::by_its_path), "macros::bare::by_its_path");
+    assert_eq!(run(|| Named::name(Rc::new(One))), "macros::bare::deeper::One::name");
+    #[expect(deprecated, reason = "the attribute has to be there")]
+    let number = run(|| One.number());
+    assert_eq!(number + run(|| Bare.by_value(2)) + Bare.plain(), 6);
+    let diary = Diary::new();
+    IoLoop::new().unwrap().run_sync(async || bare::note(diary.clone())).unwrap();
+    assert_eq!(diary.read(), ["noted"]);
+}
+
+#[test]
+fn bare_words_may_come_out_of_a_macro() {
+    macro_rules! module {
+        ($name:ident, $($item:item)*) => {
+            #[waterspout::coroutines(crate = ::waterspout)]
+            mod $name { $($item)* }
+        };
+    }
+    macro_rules! under {
+        ($item:item) => {
+            #[waterspout::coroutines]
+            $item
+        };
+    }
+    module! {
+        made,
+        #[coroutine]
+        pub async fn one() -> u8 { 1 }
+        #[coroutine]
+        pub async fn two() -> u8 { 2 }
+    }
+    under! {
+        mod other {
+            #[coroutine]
+            pub async fn three() -> u8 { 3 }
+        }
+    }
+    assert_eq!(run(made::one) + run(made::two) + run(other::three), 6);
+}
+
+// ---------------------------------------------------------------------------------------------
 // Where the crate is
 // ---------------------------------------------------------------------------------------------
 

@@ -17,6 +17,11 @@ use syn::{
 pub(crate) struct Crate(Option<Path>);
 
 impl Crate {
+    /// What was said, if anything was.
+    pub(crate) fn given(&self) -> Option<&Path> {
+        self.0.as_ref()
+    }
+
     /// Its path, every token of which is located at `at`: what the compiler has to say of what is called
     /// by it belongs there.
     pub(crate) fn at(&self, at: Span) -> TokenStream {
@@ -97,7 +102,7 @@ impl TestArgs {
     }
 }
 
-/// `#[main]` takes no others.
+/// `#[main]` and `#[coroutines]` take no others.
 pub(crate) fn parse_crate(attribute: &str, tokens: TokenStream) -> Result<Crate> {
     let mut found = Crate::default();
     each_argument(attribute, "takes nothing but `crate = \"...\"`", tokens, |word, meta| {

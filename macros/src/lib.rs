@@ -1,7 +1,7 @@
 //! The attributes of [`waterspout`](https://docs.rs/waterspout): `#[coroutine]`, `#[engine]`,
-//! `#[main]` and `#[test]`.
+//! `#[coroutines]`, `#[main]` and `#[test]`.
 //!
-//! Each takes an `async fn` and hands its body, as one future, to the loop. The attributes decide
+//! Each but `#[coroutines]` takes an `async fn` and hands its body, as one future, to the loop. They decide
 //! nothing at run time: what a coroutine is, when it starts and who hears of its errors is written
 //! in `waterspout` itself, and what stands here only rearranges tokens. Use them through
 //! `waterspout`, which re-exports them. The code they emit names `::waterspout`, unless the argument
@@ -9,11 +9,12 @@
 //!
 //! `expand` writes the new function. It has `args` to read what stands in an attribute's parentheses,
 //! `function` to read the function under it, `capture` to move the arguments into the coroutine and
-//! `refuse` to say what cannot be.
+//! `refuse` to say what cannot be. `#[coroutines]` is in `bare`.
 
 use proc_macro::TokenStream;
 
 mod args;
+mod bare;
 mod capture;
 mod expand;
 mod function;
@@ -42,8 +43,30 @@ mod refuse;
 /// // In another coroutine: `echo(stream);` and it runs.
 /// ```
 ///
-/// It is written with its path, as Tornado's `@gen.coroutine` is: the compiler keeps the bare word
-/// `coroutine` for an unstable attribute of its own, and calls it ambiguous where both are in reach.
+/// It is written with its path, as Tornado's `@gen.coroutine` is. Under
+/// [`#[waterspout::coroutines]`](macro@coroutines), on a module or an `impl` block, the bare word will do:
+///
+/// ```
+/// #[waterspout::coroutines]
+/// mod service {
+///     #[coroutine]
+///     pub async fn answer() -> u8 {
+///         42
+///     }
+/// }
+/// ```
+///
+/// Elsewhere the compiler keeps the bare word for an unstable attribute of its own, however ours is
+/// imported, and says:
+///
+/// ```text
+/// error[E0659]: `coroutine` is ambiguous
+///   = note: ambiguous because of a name conflict with a builtin attribute
+///   = note: `coroutine` could refer to a built-in attribute
+/// error[E0658]: the `#[coroutine]` attribute is an experimental feature
+/// error: `#[coroutine]` attribute cannot be used on functions
+///   = help: `#[coroutine]` can only be applied to closures
+/// ```
 ///
 /// Where no `async` is wanted in the source, a plain `fn` whose body awaits does as well. A
 /// function that never returns, `-> !`, becomes a `Coroutine<Infallible>`.
@@ -113,7 +136,7 @@ mod refuse;
 /// }
 /// ```
 ///
-/// A macro of another crate can write `crate = $crate::path::to::waterspout`. All four attributes take
+/// A macro of another crate can write `crate = $crate::path::to::waterspout`. All attributes take
 /// this argument.
 #[proc_macro_attribute]
 pub fn coroutine(args: TokenStream, item: TokenStream) -> TokenStream {
@@ -220,4 +243,56 @@ pub fn main(args: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn test(args: TokenStream, item: TokenStream) -> TokenStream {
     expand::test(args.into(), item.into()).into()
+}
+
+/// Lets functions and methods in a module, an `impl` or a `trait` be called `#[coroutine]` and
+/// `#[engine]`, without a path.
+///
+/// ```
+/// use std::rc::Rc;
+/// use waterspout::{IoLoop, coroutine::moment};
+///
+/// struct Counter;
+///
+/// #[waterspout::coroutines]
+/// impl Counter {
+///     /// It is a `#[waterspout::coroutine(name = "count")]`.
+///     #[coroutine(name = "count")]
+///     async fn count(self: Rc<Self>, to: u32) -> u32 {
+///         for _ in 0..to {
+///             moment().await;
+///         }
+///         to
+///     }
+/// }
+///
+/// #[waterspout::coroutines]
+/// mod service {
+///     #[coroutine]
+///     pub async fn answer() -> u32 {
+///         42
+///     }
+///
+///     #[engine]
+///     pub async fn beat() {}
+/// }
+///
+/// # let counted =
+/// IoLoop::new()?.run_sync(|| async {
+///     service::beat();
+///     Rc::new(Counter).count(3).await + service::answer().await
+/// })?;
+/// # assert_eq!(counted, 45);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// It writes the path before each bare word, at any depth, also within `cfg_attr`, and does nothing else:
+/// what [`macro@coroutine`] and [`macro@engine`] take and refuse holds for those. Nothing has to be
+/// imported for them. What is in a macro's brackets, a `macro_rules!` among them, is left as it is: there
+/// they need their path. A module has its body in the same file, for the compiler hands over no other.
+///
+/// It takes `crate = "path::to::waterspout"`, as the others do, and passes it on.
+#[proc_macro_attribute]
+pub fn coroutines(args: TokenStream, item: TokenStream) -> TokenStream {
+    bare::coroutines(args.into(), item.into()).into()
 }
