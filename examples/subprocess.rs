@@ -8,27 +8,22 @@ use std::io;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use futures::{AsyncReadExt, AsyncWriteExt};
 use waterspout::coroutine::{multi, with_timeout};
 use waterspout::process::Subprocess;
 use waterspout::signal::Signal;
 
-/// Sorts lines by the program of that name. Both pipes are served at once, for a child that is not
-/// read from may stop reading.
+/// Sorts lines by the program of that name. They are written while its output is read, for a child that is
+/// not read from may stop reading.
 #[waterspout::coroutine]
 async fn sort(lines: String) -> io::Result<String> {
     let mut command = Command::new("sort");
     let mut child = Subprocess::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-    let pipes = child.stdin.take().zip(child.stdout.take());
-    let (mut stdin, mut stdout) = pipes.ok_or(io::ErrorKind::BrokenPipe)?;
+    let stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let write = async move {
-        AsyncWriteExt::write_all(&mut stdin, lines.as_bytes()).await // and closes it
+        stdin.write_all(lines.as_bytes()).await // and closes it
     };
-    let mut sorted = String::new();
-    let read = async { stdout.read_to_string(&mut sorted).await };
-    futures::future::try_join(write, read).await?;
-    child.wait_for_exit().await?;
-    Ok(sorted)
+    let (_, output) = futures::future::try_join(write, child.wait_with_output()).await?;
+    String::from_utf8(output.stdout).map_err(io::Error::other)
 }
 
 /// How a shell's script ends, and after a second it is told to.

@@ -24,6 +24,7 @@ use waterspout::coroutine::{now, sleep, spawn, start, with_timeout};
 use waterspout::net::pipe::PipeReader;
 use waterspout::process::Subprocess;
 use waterspout::signal::Signal;
+use waterspout::testing::ExpectLog;
 
 /// A shell that runs `script`.
 fn sh(script: &str) -> Command {
@@ -116,6 +117,104 @@ async fn a_child_that_floods_its_pipe_waits_for_its_reader() {
 async fn waiting_for_the_end_ends_the_input_that_nobody_has_taken() {
     let mut child = Subprocess::spawn(&mut cat()).unwrap();
     assert!(child.wait_for_exit().await.unwrap().success());
+}
+
+// ---------------------------------------------------------------------------------------------
+// All at once
+
+/// Writes 300,000 bytes to its standard output and as many to its error, one after the other.
+fn flood(first: &str, second: &str) -> Command {
+    sh(&format!("head -c 300000 /dev/zero {first}; head -c 300000 /dev/zero {second}; exit 3"))
+}
+
+#[waterspout::test(timeout = 30)]
+async fn output_reads_both_pipes_at_the_same_time_and_gives_the_status() {
+    for (first, second) in [("", ">&2"), (">&2", "")] {
+        let output = Subprocess::output(&mut flood(first, second)).await.unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        assert!(output.stdout == [0; 300_000] && output.stderr == [0; 300_000]);
+    }
+}
+
+#[waterspout::test(timeout = 30)]
+async fn output_ends_an_input_that_is_a_pipe_and_takes_no_other_from_the_command() {
+    let output = Subprocess::output(Command::new("cat").stdin(Stdio::piped())).await.unwrap();
+    assert!(output.status.success() && output.stdout.is_empty());
+    let input = File::open("/proc/self/status").unwrap();
+    let output = Subprocess::output(Command::new("cat").stdin(input)).await.unwrap();
+    assert!(output.stdout.starts_with(b"Name:"));
+}
+
+#[waterspout::test(timeout = 30)]
+async fn what_is_written_while_the_output_is_awaited_comes_back_whole() {
+    let mut child = Subprocess::spawn_piped(&mut sh("tee /dev/stderr")).unwrap();
+    let stdin = child.stdin.take().unwrap();
+    let input: Vec<u8> = (0..1_000_000_u32).map(|n| n as u8).collect();
+    let written = input.clone();
+    let writes = start(async move { stdin.write_all(&written).await });
+    let output = child.wait_with_output().await.unwrap();
+    writes.await.unwrap();
+    assert!(output.status.success() && output.stdout == input && output.stderr == input);
+}
+
+#[waterspout::test(timeout = 30)]
+async fn a_pipe_that_was_taken_or_is_none_gives_no_output() {
+    let mut child = Subprocess::spawn_piped(&mut sh("echo out; echo err >&2")).unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!((output.stdout, output.stderr), (vec![], b"err\n".to_vec()));
+    let mut taken = String::new();
+    stdout.read_to_string(&mut taken).await.unwrap();
+    assert_eq!(taken, "out\n");
+    let child = Subprocess::spawn(sh("exit 6").stdout(Stdio::null())).unwrap();
+    assert_eq!(child.wait_with_output().await.unwrap().status.code(), Some(6));
+}
+
+#[waterspout::test(timeout = 30)]
+async fn the_output_goes_on_after_the_end_of_the_child_if_others_have_its_pipe() {
+    // The shell ends at once; its child keeps the pipes, and ends with its input.
+    let mut child = Subprocess::spawn_piped(&mut sh("exec 3<&0; cat <&3 & exit 7")).unwrap();
+    let (pid, stdin) = (child.pid(), child.stdin.take().unwrap());
+    let output = start(child.wait_with_output());
+    until(|| state(pid).is_none()).await;
+    assert!(!output.done());
+    stdin.write_all(b"late").await.unwrap();
+    drop(stdin);
+    let output = output.await.unwrap();
+    assert_eq!((output.status.code(), output.stdout), (Some(7), b"late".to_vec()));
+}
+
+#[waterspout::test(timeout = 30)]
+async fn status_runs_a_child_to_its_end() {
+    assert_eq!(Subprocess::status(&mut sh("exit 9")).await.unwrap().code(), Some(9));
+    assert!(Subprocess::status(&mut cat()).await.unwrap().success());
+    // Nobody would read what this one writes.
+    let status = Subprocess::status(flood("", ">&2").stdout(Stdio::piped()).stderr(Stdio::piped()));
+    assert!(!status.await.unwrap().success());
+}
+
+#[waterspout::test(timeout = 30)]
+async fn children_of_output_and_status_run_from_the_call_on_and_errors_come_by_awaiting() {
+    let mut child = Subprocess::spawn_piped(&mut Command::new("cat")).unwrap();
+    let (stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let ends = Stdio::from(stdin.into_fd().unwrap());
+    let status = Subprocess::status(sh("echo runs").stdout(ends));
+    let mut line = [0; 5];
+    AsyncReadExt::read_exact(&mut stdout, &mut line).await.unwrap();
+    assert_eq!(&line, b"runs\n");
+    assert!(status.await.unwrap().success());
+    let missing = Subprocess::output(&mut Command::new("/no/such/program"));
+    assert_eq!(missing.await.unwrap_err().kind(), ErrorKind::NotFound);
+    let missing = Subprocess::status(&mut Command::new("/no/such/program"));
+    assert_eq!(missing.await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[waterspout::test(timeout = 30)]
+async fn a_child_whose_output_is_given_up_is_killed_if_it_is_to_be() {
+    let child = Subprocess::spawn_piped(&mut Command::new("yes")).unwrap().kill_on_drop();
+    let pid = child.pid();
+    assert!(with_timeout(Duration::from_millis(20), child.wait_with_output()).await.is_err());
+    until(|| state(pid).is_none()).await;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -261,6 +360,148 @@ async fn an_exit_callback_is_called_once_with_the_status() {
 }
 
 #[waterspout::test(timeout = 30)]
+async fn a_child_with_exit_callbacks_is_signalled_and_awaited_as_any_other() {
+    let mut child = Subprocess::spawn(&mut cat()).unwrap();
+    let (_stdin, told) = (child.stdin.take(), Rc::<RefCell<Vec<_>>>::default());
+    for n in 0..3 {
+        let tells = told.clone();
+        child.set_exit_callback(move |status| {
+            tells.borrow_mut().push((n, status.unwrap().signal()))
+        });
+    }
+    turns(3).await;
+    assert!(told.borrow().is_empty() && child.try_wait().unwrap().is_none());
+    child.send_signal(Signal::TERMINATE).unwrap();
+    assert_eq!(child.wait_for_exit().await.unwrap().signal(), Some(15));
+    until(|| told.borrow().len() == 3).await;
+    // One that comes when the status is known, too.
+    let tells = told.clone();
+    child.set_exit_callback(move |status| tells.borrow_mut().push((3, status.unwrap().signal())));
+    until(|| told.borrow().len() == 4).await;
+    let mut told = told.take();
+    told.sort_unstable();
+    assert_eq!(told, [0, 1, 2, 3].map(|n| (n, Some(15))));
+}
+
+#[waterspout::test(timeout = 30)]
+async fn a_status_that_somebody_asks_for_is_not_kept_from_those_who_wait() {
+    let mut child = Subprocess::spawn(&mut cat()).unwrap();
+    let (stdin, told) = (child.stdin.take(), Rc::new(Cell::new(None)));
+    let tells = told.clone();
+    child.set_exit_callback(move |status| tells.set(status.unwrap().code()));
+    turns(3).await;
+    drop(stdin);
+    wait_until_ended(child.pid());
+    assert_eq!(child.try_wait().unwrap().unwrap().code(), Some(0));
+    until(|| told.get().is_some()).await;
+    assert_eq!(told.get(), Some(0));
+}
+
+#[waterspout::test(timeout = 30)]
+async fn an_exit_callback_is_called_after_its_handle_was_dropped_also_by_being_killed() {
+    let told = Rc::<RefCell<Vec<_>>>::default();
+    let set = |child: &Subprocess| {
+        let tells = told.clone();
+        child.set_exit_callback(move |status| tells.borrow_mut().push(status.unwrap().signal()));
+    };
+    let mut left = Subprocess::spawn(&mut cat()).unwrap();
+    let stdin = left.stdin.take();
+    set(&left);
+    drop(left);
+    turns(5).await;
+    assert!(told.borrow().is_empty());
+    drop(stdin);
+    until(|| told.borrow().len() == 1).await;
+    let mut killed = Subprocess::spawn(&mut cat()).unwrap().kill_on_drop();
+    let _stdin = killed.stdin.take();
+    set(&killed);
+    drop(killed);
+    until(|| told.borrow().len() == 2).await;
+    assert_eq!(*told.borrow(), [None, Some(9)]);
+}
+
+#[waterspout::test(timeout = 30)]
+async fn an_exit_callback_may_set_another_drop_the_handle_and_panic() {
+    let child = Rc::new(RefCell::new(Some(Subprocess::spawn(&mut sh("exit")).unwrap())));
+    let told = Rc::new(Cell::new(0));
+    let (inner, tells) = (child.clone(), told.clone());
+    let callback = move |_| {
+        let child = inner.take().unwrap();
+        child.set_exit_callback(move |status| {
+            assert!(status.unwrap().success());
+            tells.set(tells.get() + 1);
+        });
+        drop(child);
+        panic!("an exit callback");
+    };
+    let expected = ExpectLog::new("waterspout", "exception in coroutine");
+    child.borrow().as_ref().unwrap().set_exit_callback(callback);
+    until(|| told.get() == 1).await;
+    assert_eq!(expected.count(), 1);
+}
+
+#[test]
+fn an_exit_callback_is_called_by_the_current_loop_if_the_childs_has_gone() {
+    let spawn = || {
+        let io_loop = IoLoop::new().unwrap();
+        let mut child =
+            io_loop.run_sync(|| async { Subprocess::spawn(&mut cat()) }).unwrap().unwrap();
+        let stdin = io_loop.run_sync(|| async { child.stdin.take().unwrap().into_fd() }).unwrap();
+        (child, stdin.unwrap())
+    };
+    let (child, stdin) = spawn();
+    let told = Rc::new(Cell::new(None));
+    let tells = told.clone();
+    let io_loop = IoLoop::new().unwrap();
+    let run = || async move {
+        child.set_exit_callback(move |status| tells.set(status.unwrap().code()));
+        drop(stdin);
+        until(|| told.get().is_some()).await;
+        told.get()
+    };
+    assert_eq!(io_loop.run_sync(run).unwrap(), Some(0));
+    // Or is another thread's.
+    let (child, stdin) = spawn();
+    let elsewhere = thread::spawn(move || {
+        let told = Rc::new(Cell::new(None));
+        let tells = told.clone();
+        let run = || async move {
+            child.set_exit_callback(move |status| tells.set(status.unwrap().code()));
+            drop(stdin);
+            until(|| told.get().is_some()).await;
+            told.get()
+        };
+        IoLoop::new().unwrap().run_sync(run).unwrap()
+    });
+    assert_eq!(elsewhere.join().unwrap(), Some(0));
+}
+
+#[test]
+fn an_exit_callback_hears_of_it_if_there_is_no_way_to_be_told_of_the_end() {
+    child::alone("an_exit_callback_hears_of_it_if_there_is_no_way_to_be_told_of_the_end", || {
+        child::limit_open_files(64);
+        let io_loop = IoLoop::new().unwrap();
+        let ran = io_loop.run_sync(|| async {
+            let mut child = Subprocess::spawn(&mut cat()).unwrap();
+            let (stdin, told) = (child.stdin.take(), Rc::new(Cell::new(None)));
+            let tells = told.clone();
+            let mut files: Vec<File> = Vec::new();
+            while let Ok(file) = File::open("/dev/null") {
+                files.push(file);
+            }
+            let callback =
+                move |status: io::Result<_>| tells.set(status.unwrap_err().raw_os_error());
+            child.set_exit_callback(callback);
+            until(|| told.get().is_some()).await;
+            assert_eq!(told.get(), Some(rustix::io::Errno::MFILE.raw_os_error()));
+            drop(stdin);
+            assert!(child.wait_for_exit().await.unwrap().success());
+        });
+        ran.unwrap();
+    });
+}
+
+#[waterspout::test(timeout = 30)]
 async fn an_exit_callback_is_never_called_inside_set_exit_callback() {
     let child = Subprocess::spawn(&mut sh("exit 3")).unwrap();
     wait_until_ended(child.pid());
@@ -335,11 +576,12 @@ fn a_child_runs_also_where_the_system_reaps_it() {
 }
 
 #[waterspout::test(timeout = 30)]
-async fn pipes_that_are_left_to_an_exit_callback_are_closed_at_once() {
+async fn a_handle_that_is_dropped_closes_the_pipes_that_nobody_has_taken() {
     let child = Subprocess::spawn(&mut cat()).unwrap();
     let ended = Rc::new(Cell::new(false));
     let ends = ended.clone();
     child.set_exit_callback(move |status| ends.set(status.unwrap().success()));
+    drop(child);
     until(|| ended.get()).await;
 }
 
@@ -365,6 +607,13 @@ async fn virtual_time_does_not_jump_past_a_child_that_is_awaited() {
     let mut all = Vec::new();
     with_timeout(HOUR, stdout.read_to_end(&mut all)).await.unwrap().unwrap();
     assert_eq!(all.len(), 99_999);
+    let output = Subprocess::output(&mut sh("sleep 0.05; echo out"));
+    assert_eq!(with_timeout(HOUR, output).await.unwrap().unwrap().stdout, b"out\n");
+    let told = Rc::new(Cell::new(false));
+    let tells = told.clone();
+    Subprocess::spawn(&mut sh("sleep 0.05")).unwrap().set_exit_callback(move |_| tells.set(true));
+    sleep(HOUR / 2).await;
+    assert!(told.get());
     assert!(now() - begun < HOUR);
 }
 

@@ -9,11 +9,13 @@ mod workers;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::thread;
 
+use futures::AsyncReadExt;
+use futures::future::try_join3;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, Signal as RawSignal, WaitId, WaitIdOptions, kill_process, waitid};
 
@@ -24,13 +26,17 @@ use crate::signal::{self, Signal, SignalStream};
 pub use workers::{Worker, Workers, WorkersError, cpu_count, worker_id};
 
 #[cfg(target_os = "linux")]
+use crate::ioloop::Interest;
+
+#[cfg(target_os = "linux")]
 type PidFd = crate::net::AsyncFd<std::os::fd::OwnedFd>;
 
 /// A child process. Tornado: `Subprocess`.
 ///
 /// Its standard streams are as the [`Command`] says; those that are [`Stdio::piped`] are here to be
-/// taken, as pipes of the loop. Read what a child writes before waiting for its end: a child whose
-/// pipe is full waits for its reader.
+/// taken, as pipes of the loop. A child whose pipe is full waits for its reader, so read what it writes
+/// before waiting for its end, or do both by [`wait_with_output`](Subprocess::wait_with_output). Where only
+/// the result counts, [`output`](Subprocess::output) and [`status`](Subprocess::status) are all it takes.
 ///
 /// It belongs to the loop on which it was made. Dropping it lets the child run on; it is reaped when it
 /// ends, so no zombie is left: by its loop, or if that has gone, when the next child is started. With
@@ -69,11 +75,16 @@ pub struct Subprocess {
     kill_on_drop: bool,
 }
 
-/// A child and what tells of its end.
+/// A child, and what tells one who waits for its end.
 struct Running {
-    child: Reaped,
+    child: Shared,
     end: End,
 }
+
+/// A child that several may wait for: its handle, and exit callbacks. Whoever reaps it leaves its status here
+/// for the others. Nothing foreign runs while this is locked.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<Reaped>>);
 
 /// A child that is reaped, whatever becomes of those who wait for it. If this is dropped before the child
 /// has ended, the child goes to `ORPHANS`, which are looked at whenever another child is started; if it was
@@ -130,8 +141,7 @@ impl Subprocess {
         let end = early.map_or_else(|| End::of(&child), |signals| Ok(End::Signal(signals)));
         match pipes(&mut child).and_then(|pipes| Ok((pipes, end?))) {
             Ok(((stdin, stdout, stderr), end)) => {
-                let child = Reaped { child: Some(child), fate: Fate::Unknown, killed: false };
-                let running = Some(Running { child, end });
+                let running = Some(Running { child: Shared::new(child), end });
                 let id = on_current(|core| core.id());
                 Ok(Subprocess { stdin, stdout, stderr, running, id, kill_on_drop: false })
             }
@@ -154,6 +164,78 @@ impl Subprocess {
         Subprocess::spawn(command)
     }
 
+    /// Runs `command` to its end, and gives its exit status and all that it has written to its standard
+    /// output and error. Python: `subprocess.run(..., capture_output=True)`.
+    ///
+    /// The child starts at once, for the current loop. Its output and error are pipes, whatever `command` says
+    /// of them; its input is as `command` says, which is the parent's own unless told. (In
+    /// [`Command::output`] it is empty then: say `stdin(Stdio::null())`.) Otherwise this is
+    /// [`spawn`](Subprocess::spawn) and [`wait_with_output`](Subprocess::wait_with_output), with what these
+    /// say of limits and of cancelling.
+    ///
+    /// # Errors
+    ///
+    /// As those two, when it is awaited.
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`].
+    ///
+    /// ```
+    /// use std::process::Command;
+    /// use waterspout::{IoLoop, process::Subprocess};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let output = Subprocess::output(Command::new("echo").arg("hello")).await?;
+    /// assert!(output.status.success() && output.stderr.is_empty());
+    /// assert_eq!(output.stdout, b"hello\n");
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn output(command: &mut Command) -> impl Future<Output = io::Result<Output>> + use<> {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = Subprocess::spawn(command);
+        resumption::here(async move { child?.wait_with_output().await })
+    }
+
+    /// Runs `command` to its end, and gives its exit status. Python: `subprocess.call`.
+    ///
+    /// The child starts at once, for the current loop. Its standard streams are as `command` says, which is
+    /// the parent's own unless told. Those that are [`Stdio::piped`] are closed at once, since nobody would
+    /// read or write them: a child that writes there gets `SIGPIPE`.
+    ///
+    /// If this is dropped before it is done, the child runs on.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Subprocess::spawn) and [`wait_for_exit`](Subprocess::wait_for_exit), when it is awaited.
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`].
+    ///
+    /// ```
+    /// use std::process::Command;
+    /// use waterspout::{IoLoop, process::Subprocess};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let status = Subprocess::status(Command::new("sh").args(["-c", "exit 3"])).await?;
+    /// assert_eq!(status.code(), Some(3));
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn status(command: &mut Command) -> impl Future<Output = io::Result<ExitStatus>> + use<> {
+        let child = Subprocess::spawn(command).map(|mut child| {
+            (child.stdin, child.stdout, child.stderr) = (None, None, None);
+            child
+        });
+        resumption::here(async move { child?.wait_for_exit().await })
+    }
+
     /// Kills the child when this is dropped and the child is still running.
     #[must_use]
     pub fn kill_on_drop(mut self) -> Subprocess {
@@ -164,8 +246,7 @@ impl Subprocess {
     /// The child's process id. When it has ended and was reaped, another process may get that number: to
     /// send it a signal, use [`send_signal`](Subprocess::send_signal).
     pub fn pid(&self) -> u32 {
-        let child = self.running.as_ref().and_then(|running| running.child.child.as_ref());
-        child.map_or(0, Child::id)
+        self.running.as_ref().map_or(0, |running| running.child.lock().pid())
     }
 
     /// Sends the child a signal: asks it to end, say.
@@ -178,7 +259,7 @@ impl Subprocess {
         let signal = RawSignal::from_named_raw(signal.number());
         let signal = signal.ok_or(io::ErrorKind::Unsupported)?;
         match &self.running {
-            Some(running) if running.child.is_unknown() => running.signal(signal),
+            Some(running) if running.child.lock().is_unknown() => running.signal(signal),
             _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the child has ended")),
         }
     }
@@ -190,7 +271,7 @@ impl Subprocess {
     /// What the system says. To have ended already is none.
     pub fn kill(&mut self) -> io::Result<()> {
         match &mut self.running {
-            Some(running) if running.child.is_unknown() => running.kill(),
+            Some(running) if running.child.lock().is_unknown() => running.kill(),
             _ => Ok(()),
         }
     }
@@ -202,7 +283,7 @@ impl Subprocess {
     /// What the system says: `ECHILD` if somebody else has reaped the child.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         match &mut self.running {
-            Some(running) => running.child.try_wait(),
+            Some(running) => running.child.lock().try_wait(),
             None => Ok(None),
         }
     }
@@ -229,28 +310,122 @@ impl Subprocess {
         })
     }
 
+    /// Reads the child's standard output and error to their ends, both at the same time, waits for its end,
+    /// and gives all three. Python: `communicate`.
+    ///
+    /// A pipe that is no pipe or was taken gives nothing. A standard input that was not taken is closed. Take
+    /// it to write to it, and do so *while* this is awaited: a child that answers as it reads stops reading
+    /// when its output is full.
+    ///
+    /// All that the child writes is kept in memory, without a limit: one that never stops takes all there is.
+    /// For a limit, take the pipes and read [`take(n)`](AsyncReadExt::take) of each. A pipe ends when nobody
+    /// has it open for writing any more. That may be later than the child's end, if it has passed the pipe on
+    /// to children of its own. Virtual time is held meanwhile.
+    ///
+    /// Not cancel safe: what was read by then is lost. The child runs on, unless it is one to
+    /// [`kill_on_drop`](Subprocess::kill_on_drop).
+    ///
+    /// # Errors
+    ///
+    /// What reading a pipe says; as [`wait_for_exit`](Subprocess::wait_for_exit).
+    ///
+    /// ```
+    /// use std::process::Command;
+    /// use waterspout::{IoLoop, coroutine, process::Subprocess};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let mut child = Subprocess::spawn_piped(&mut Command::new("cat"))?;
+    /// let stdin = child.stdin.take().unwrap();
+    /// let writes = coroutine::start(async move { stdin.write_all(&[b'x'; 200_000]).await });
+    /// let output = child.wait_with_output().await?;
+    /// writes.await?;
+    /// assert_eq!(output.stdout.len(), 200_000);
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn wait_with_output(self) -> impl Future<Output = io::Result<Output>> + use<> {
+        let mut child = self;
+        resumption::here(async move {
+            let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+            let ends = try_join3(child.wait_for_exit(), read_to_end(stdout), read_to_end(stderr));
+            let (status, stdout, stderr) = ends.await?;
+            Ok(Output { status, stdout, stderr })
+        })
+    }
+
     /// Waits for the child's end in the background and calls `callback` with its status, once.
     /// Tornado: `set_exit_callback`.
     ///
-    /// It is called by the child's own loop, which need not be the current one nor run now; never inside
-    /// this call. If that loop is closed before, the callback is dropped and not called. If the loop has gone
-    /// already, or is another thread's, the current loop calls it, with an error unless the child's end is
-    /// known. The pipes have to be taken
-    /// before; those that are left are closed now. A panic in it is reported to
-    /// [`Builder::on_exception`](crate::Builder::on_exception).
+    /// The handle stays as it is: it may wait for the end, too, have more callbacks (all are called; in
+    /// Tornado only the last one), and be dropped before the child ends, which closes what pipes it still has.
+    ///
+    /// The callback is called by the child's own loop, which need not be the current one nor run now; never
+    /// inside this call. If that loop has gone already, or is another thread's, the current loop calls it. If
+    /// the loop that is to call it is closed before, it is dropped and not called. A panic in it is reported
+    /// to [`Builder::on_exception`](crate::Builder::on_exception).
+    ///
+    /// It gets an error as from [`wait_for_exit`](Subprocess::wait_for_exit), and if there is no file
+    /// descriptor left by which to be told of the end.
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`], if the child's loop has gone.
+    ///
+    /// ```
+    /// use std::{cell::Cell, process::Command, rc::Rc};
+    /// use waterspout::{IoLoop, coroutine::moment, process::Subprocess};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let mut child = Subprocess::spawn(Command::new("sh").args(["-c", "exit 3"]))?;
+    /// let told = Rc::new(Cell::new(None));
+    /// let tells = told.clone();
+    /// child.set_exit_callback(move |status| tells.set(status.unwrap().code()));
+    /// assert_eq!(child.wait_for_exit().await?.code(), Some(3));
+    /// while told.get().is_none() {
+    ///     moment().await;
+    /// }
+    /// assert_eq!(told.get(), Some(3));
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[track_caller]
-    pub fn set_exit_callback(self, callback: impl FnOnce(io::Result<ExitStatus>) + 'static) {
-        let mut child = self;
-        (child.stdin, child.stdout, child.stderr) = (None, None, None);
-        let io_loop = IoLoop::of(child.id).unwrap_or_else(IoLoop::current);
-        let exit = resumption::here(async move { child.wait_for_exit().await });
+    pub fn set_exit_callback(&self, callback: impl FnOnce(io::Result<ExitStatus>) + 'static) {
+        let Some(running) = &self.running else { return };
+        let io_loop = IoLoop::of(self.id).unwrap_or_else(IoLoop::current);
+        let exit = resumption::here(running.exit());
         drop(io_loop.spawn(async move { callback(exit.await) }));
+    }
+}
+
+async fn read_to_end(pipe: Option<PipeReader>) -> io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    if let Some(mut pipe) = pipe {
+        pipe.read_to_end(&mut all).await?;
+    }
+    Ok(all)
+}
+
+impl Shared {
+    fn new(child: Child) -> Shared {
+        let child = Reaped { child: Some(child), fate: Fate::Unknown, killed: false };
+        Shared(Arc::new(Mutex::new(child)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Reaped> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Reaped {
     fn is_unknown(&self) -> bool {
         matches!(self.fate, Fate::Unknown)
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
     }
 
     fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
@@ -284,11 +459,11 @@ impl Drop for Reaped {
 impl Running {
     fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<ExitStatus>> {
         let Running { child, end } = self;
-        if let Fate::Ended(status) = child.fate {
+        if let Fate::Ended(status) = child.lock().fate {
             return Poll::Ready(Ok(status));
         }
-        let mut look =
-            || child.try_wait()?.ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock));
+        let look =
+            || child.lock().try_wait()?.ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock));
         match end {
             #[cfg(target_os = "linux")]
             End::PidFd(pidfd) => pidfd.poll_read_with(cx, |_| look()),
@@ -305,21 +480,36 @@ impl Running {
         }
     }
 
+    /// The child's end for somebody else than the handle, on whatever loop he waits.
+    fn exit(&self) -> impl Future<Output = io::Result<ExitStatus>> + use<> {
+        let (child, watch) = (self.child.clone(), self.end.again());
+        async move {
+            let _held = with_current(|core| core.hold_time());
+            if let Some(status) = child.lock().try_wait()? {
+                return Ok(status);
+            }
+            let mut running = Running { end: watch()?, child };
+            poll_fn(|cx| running.poll_exit(cx)).await
+        }
+    }
+
     /// By its pidfd, which is nobody else's, although its number may be; elsewhere by its number, which
     /// is nobody else's until it is reaped here.
     fn signal(&self, signal: RawSignal) -> io::Result<()> {
-        match (&self.end, &self.child.child) {
+        match &self.end {
             #[cfg(target_os = "linux")]
-            (End::PidFd(pidfd), _) => Ok(rustix::process::pidfd_send_signal(pidfd, signal)?),
+            End::PidFd(pidfd) => Ok(rustix::process::pidfd_send_signal(pidfd, signal)?),
             #[cfg(target_os = "linux")]
-            (End::Seen, _) => Err(Errno::SRCH.into()),
-            (End::Signal(_), Some(child)) => Ok(kill_process(Pid::from_child(child), signal)?),
-            (End::Signal(_), None) => Ok(()),
+            End::Seen => Err(Errno::SRCH.into()),
+            End::Signal(_) => match &self.child.lock().child {
+                Some(child) => Ok(kill_process(Pid::from_child(child), signal)?),
+                None => Ok(()),
+            },
         }
     }
 
     fn kill(&mut self) -> io::Result<()> {
-        self.child.killed = true;
+        self.child.lock().killed = true;
         match self.signal(RawSignal::KILL) {
             Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(()),
             killed => killed,
@@ -328,9 +518,23 @@ impl Running {
 }
 
 impl End {
+    /// What tells another one of the same end. He makes it on the loop where he waits.
+    fn again(&self) -> Box<dyn FnOnce() -> io::Result<End>> {
+        match self {
+            #[cfg(target_os = "linux")]
+            End::PidFd(pidfd) => {
+                // A copy of this one, for the child's number may be another's by now.
+                let pidfd = pidfd.get_ref().try_clone();
+                Box::new(|| PidFd::with_interest(pidfd?, Interest::READ).map(End::PidFd))
+            }
+            #[cfg(target_os = "linux")]
+            End::Seen => Box::new(|| Ok(End::Seen)),
+            End::Signal(_) => Box::new(|| signal::stream(Signal::CHILD).map(End::Signal)),
+        }
+    }
+
     #[cfg(target_os = "linux")]
     fn of(child: &Child) -> io::Result<End> {
-        use crate::ioloop::Interest;
         use rustix::process::{PidfdFlags, pidfd_open};
         match pidfd_open(Pid::from_child(child), PidfdFlags::empty()) {
             Ok(pidfd) => PidFd::with_interest(pidfd, Interest::READ).map(End::PidFd),
@@ -401,7 +605,7 @@ fn reap_orphans() {
 impl Drop for Subprocess {
     fn drop(&mut self) {
         let Some(mut running) = self.running.take() else { return };
-        if !matches!(running.child.try_wait(), Ok(None)) {
+        if !matches!(running.child.lock().try_wait(), Ok(None)) {
             return;
         }
         if self.kill_on_drop {
@@ -426,7 +630,9 @@ mod tests {
     use super::*;
     use crate::coroutine::{Coroutine, moment, start, with_timeout};
     use rustix::process::{WaitOptions, waitpid};
+    use std::cell::Cell;
     use std::os::unix::process::ExitStatusExt;
+    use std::rc::Rc;
     use std::time::Duration;
 
     /// A shell, watched by `SIGCHLD`, that waits for the end of its input before it runs `script`.
@@ -494,6 +700,28 @@ mod tests {
             assert_eq!(status.unwrap_err().raw_os_error(), lost);
             assert_eq!(child.wait_for_exit().await.unwrap_err().raw_os_error(), lost);
             child.kill().unwrap();
+        });
+    }
+
+    #[test]
+    fn without_pidfds_exit_callbacks_and_the_handle_are_all_told() {
+        run(|| async {
+            let mut child = spawn("exit 4");
+            let told = Rc::new(Cell::new(0));
+            for _ in 0..3 {
+                let tells = told.clone();
+                let callback = move |status: io::Result<ExitStatus>| {
+                    assert_eq!(status.unwrap().code(), Some(4));
+                    tells.set(tells.get() + 1);
+                };
+                child.set_exit_callback(callback);
+            }
+            moment().await;
+            assert_eq!(told.get(), 0);
+            assert_eq!(child.wait_for_exit().await.unwrap().code(), Some(4));
+            while told.get() < 3 {
+                moment().await;
+            }
         });
     }
 
