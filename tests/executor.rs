@@ -1,9 +1,13 @@
 //! `concurrent::Executor`: a bounded pool for work that blocks.
 
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, Barrier, mpsc};
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use waterspout::IoLoop;
 use waterspout::concurrent::Executor;
 use waterspout::coroutine::{self, moment, with_timeout};
@@ -227,5 +231,56 @@ fn a_loop_is_dropped_although_a_coroutine_awaits_a_job_of_it() {
     assert!(ends.try_recv().is_err());
     drop(io_loop);
     ends.try_recv().expect("the coroutine went with its loop");
+    open.send(()).unwrap();
+}
+
+/// Awaits in no loop.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let thread = thread::current();
+    let waker = waker_fn::waker_fn(move || thread.unpark());
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        thread::park();
+    }
+}
+
+#[test]
+fn work_that_is_awaited_anywhere_gives_its_result_its_panic_or_its_refusal() {
+    let executor = Executor::builder().name("anywhere").build();
+    assert_eq!(block_on(executor.spawn_blocking(|| 1)), 1);
+    let io_loop = IoLoop::new().unwrap();
+    // Begun in one place, awaited in another.
+    let begun = executor.spawn_blocking(|| 2);
+    assert_eq!(io_loop.run_sync(|| begun).unwrap(), 2);
+    let failed = |executor: &Executor| {
+        let work = executor.spawn_blocking(|| panic!("at work"));
+        let outcome = io_loop.run_sync(|| AssertUnwindSafe(work).catch_unwind()).unwrap();
+        let panic = outcome.unwrap_err();
+        let text = panic.downcast_ref::<String>().cloned();
+        text.unwrap_or_else(|| panic.downcast_ref::<&str>().unwrap().to_string())
+    };
+    assert_eq!(failed(&executor), "at work");
+    executor.shutdown();
+    let refused = failed(&executor);
+    assert!(refused.contains("tests/executor.rs") && refused.contains("`anywhere`"), "{refused}");
+}
+
+#[waterspout::test(virtual_time)]
+async fn virtual_time_stands_still_while_work_is_under_way_and_not_when_it_was_forgotten() {
+    let (open, wait) = gate();
+    let begun = coroutine::now();
+    let work = Executor::shared().spawn_blocking(move || {
+        wait();
+        thread::sleep(Duration::from_millis(5));
+    });
+    open.send(()).unwrap();
+    with_timeout(Duration::from_secs(3600), work).await.unwrap();
+    assert_eq!(coroutine::now(), begun);
+    let (open, wait) = gate();
+    drop(Executor::shared().spawn_blocking(wait));
+    coroutine::sleep(Duration::from_secs(3600)).await;
     open.send(()).unwrap();
 }

@@ -24,7 +24,7 @@ use waterspout::IoLoop;
 use waterspout::concurrent::Executor;
 use waterspout::coroutine::{self, moment, sleep, with_timeout};
 use waterspout::net::{
-    BindOptions, CachingResolver, OverrideResolver, Resolver, Resolving, TcpClient, TcpStream,
+    BindOptions, CachingResolver, OverrideResolver, Resolver, TcpClient, TcpStream,
     ThreadedResolver, UdpSocket, UnixListener, UnixStream, bind_sockets, bind_unix_socket,
     is_valid_ip,
 };
@@ -405,24 +405,23 @@ impl Fake {
 }
 
 impl Resolver for Fake {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a> {
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         self.asked.borrow_mut().push(format!("{host}:{port}"));
-        Box::pin(async {
-            sleep(self.takes.get()).await;
-            match self.fails.get() {
-                true => Err(io::Error::other("no such name")),
-                false => Ok(self.answer.borrow().clone()),
-            }
-        })
+        sleep(self.takes.get()).await;
+        match self.fails.get() {
+            true => Err(io::Error::other("no such name")),
+            false => Ok(self.answer.borrow().clone()),
+        }
     }
 }
 
 /// Never answers.
+#[derive(Clone)]
 struct Silent;
 
 impl Resolver for Silent {
-    fn resolve<'a>(&'a self, _: &'a str, _: u16) -> Resolving<'a> {
-        Box::pin(pending())
+    async fn resolve(&self, _: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
+        pending().await
     }
 }
 

@@ -15,7 +15,7 @@ use futures::FutureExt;
 use futures::future::join_all;
 use socket2::{Domain, SockRef, Socket, Type};
 use waterspout::coroutine::{self, moment, sleep};
-use waterspout::net::{BindOptions, Resolver, Resolving, TcpClient, TcpListener, bind_sockets};
+use waterspout::net::{BindOptions, Resolver, TcpClient, TcpListener, bind_sockets};
 use waterspout::{Counters, IoLoop};
 
 const LOOPBACK_V6: SocketAddr = SocketAddr::new(net::IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
@@ -24,15 +24,13 @@ const LOOPBACK_V6: SocketAddr = SocketAddr::new(net::IpAddr::V6(Ipv6Addr::LOCALH
 struct Known(Vec<SocketAddr>, Duration);
 
 impl Resolver for Known {
-    fn resolve<'a>(&'a self, _: &'a str, _: u16) -> Resolving<'a> {
-        Box::pin(async {
-            sleep(self.1).await;
-            Ok(self.0.clone())
-        })
+    async fn resolve(&self, _: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
+        sleep(self.1).await;
+        Ok(self.0.clone())
     }
 }
 
-fn known(addresses: impl IntoIterator<Item = SocketAddr>) -> TcpClient {
+fn known(addresses: impl IntoIterator<Item = SocketAddr>) -> TcpClient<Known> {
     TcpClient::new().resolver(Known(addresses.into_iter().collect(), Duration::ZERO))
 }
 

@@ -1,13 +1,17 @@
-//! `run_in_executor`: blocking work on other threads, awaited like a coroutine.
+//! `run_in_executor`: blocking work on other threads, awaited like a coroutine, or by a future that is `Send`.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::thread;
 
 use futures::channel::oneshot;
 
 use super::runner::Kind;
 use super::{Coroutine, start_on};
 use crate::concurrent::Executor;
-use crate::ioloop::IoLoop;
+use crate::ioloop::{Core, HeldTime, IoLoop, with_current};
 use crate::resumption;
 
 impl IoLoop {
@@ -73,26 +77,95 @@ impl Executor {
         T: Send + 'static,
     {
         let location = Location::caller();
-        let (sender, receiver) = oneshot::channel();
-        let submitted = self.submit(move || {
+        let work = Blocking::begin(self, work, location, io_loop.core().hold_time().into());
+        start_on(io_loop, Kind::of::<W>, work, location)
+    }
+
+    /// Runs blocking work on a thread of this executor, awaited anywhere: within a coroutine, by a future
+    /// that has to be `Send`, or in another runtime. [`run`](Executor::run) gives a coroutine, which others can
+    /// look at and wait for; this is for who awaits the work himself.
+    ///
+    /// The work begins now, whether or not the future is awaited, and cannot be stopped: dropping the
+    /// future forgets its result. If it was asked for in a loop, it holds that loop's virtual time.
+    ///
+    /// # Panics
+    ///
+    /// When it is awaited: with the panic of the work, or if the executor refuses the work.
+    ///
+    /// ```
+    /// use waterspout::{IoLoop, concurrent::Executor};
+    ///
+    /// fn is_send<F: Future + Send>(future: F) -> F {
+    ///     future
+    /// }
+    ///
+    /// let text = IoLoop::new()?.run_sync(|| {
+    ///     is_send(async {
+    ///         Executor::shared().spawn_blocking(|| std::fs::read_to_string("Cargo.toml")).await
+    ///     })
+    /// })?;
+    /// assert!(text?.contains("waterspout"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn spawn_blocking<T, W>(&self, work: W) -> Blocking<T>
+    where
+        W: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        Blocking::begin(self, work, Location::caller(), with_current(Core::hold_time))
+    }
+}
+
+/// Work on a thread of an executor; from [`Executor::spawn_blocking`].
+#[must_use = "the work is done anyway; await it, or drop this explicitly"]
+#[derive(Debug)]
+pub struct Blocking<T> {
+    result: oneshot::Receiver<thread::Result<T>>,
+    /// Why the executor refused it.
+    refused: Option<io::Error>,
+    /// Where it was asked for.
+    location: &'static Location<'static>,
+    held: Option<HeldTime>,
+}
+
+impl<T: Send + 'static> Blocking<T> {
+    fn begin(
+        executor: &Executor,
+        work: impl FnOnce() -> T + Send + 'static,
+        location: &'static Location<'static>,
+        held: Option<HeldTime>,
+    ) -> Blocking<T> {
+        let (sender, result) = oneshot::channel();
+        let submitted = executor.submit(move || {
             let done = catch_unwind(AssertUnwindSafe(work));
             // Whoever asked may be gone; a destructor of the result must not end the thread.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(sender.send(done))));
         });
-        let held = io_loop.core().hold_time();
-        let answer = async move {
-            let _held = held;
-            if let Err(refused) = submitted {
-                panic!("the work of {location} was refused: {refused}");
-            }
-            match resumption::at(location, receiver).await {
-                Ok(Ok(output)) => output,
-                Ok(Err(panic)) => resume_unwind(panic),
-                Err(oneshot::Canceled) => {
-                    panic!("the work of {location} was dropped by its executor")
-                }
-            }
+        Blocking { result, refused: submitted.err(), location, held }
+    }
+}
+
+impl<T> Future for Blocking<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let location = self.location;
+        if let Some(refused) = self.refused.take() {
+            panic!("the work of {location} was refused: {refused}");
+        }
+        let polled = Pin::new(&mut self.result).poll(cx);
+        let Poll::Ready(done) = polled else {
+            resumption::waits_at(location);
+            return Poll::Pending;
         };
-        start_on(io_loop, Kind::of::<W>, answer, location)
+        self.held = None;
+        match done {
+            Ok(Ok(output)) => Poll::Ready(output),
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(oneshot::Canceled) => {
+                panic!("the work of {location} was dropped by its executor")
+            }
+        }
     }
 }

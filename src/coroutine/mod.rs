@@ -108,6 +108,7 @@ pub use crate::error::{JoinError, TimedOut};
 pub use cancel_token::CancelToken;
 pub use ending::{Shield, shield};
 pub use group::TaskGroup;
+pub use in_executor::Blocking;
 pub use multi::{
     Children, Fallible, FallibleChildren, multi, multi_outputs, multi_quiet, try_multi,
 };

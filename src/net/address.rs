@@ -66,16 +66,15 @@ const LOOK_UPS: usize = 64;
 /// thread until it has come.
 pub(super) async fn look_up(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     let look_up = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
-    // Nobody else can want the answer.
     let executor = on_current(|core| core.executor.borrow().clone()).unwrap_or_else(pool);
-    let looking = executor.run(look_up).cancel_on_drop();
+    let looking = executor.spawn_blocking(look_up);
     let found = AssertUnwindSafe(looking).catch_unwind().await;
     // The executor may refuse the work, which is no reason to end who wants an address.
     found.unwrap_or_else(|panic| Err(io::Error::other(ExcInfo::from_panic(&*panic))))
 }
 
 /// The addresses that `target` names, at least one.
-async fn resolve(target: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
+pub(super) async fn resolve(target: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
     let addresses = match target.target() {
         Target::Address(address) => vec![address],
         Target::Addresses(addresses) => addresses,

@@ -36,9 +36,7 @@ pub use async_fd::AsyncFd;
 pub use bind::{BindOptions, Family, bind_sockets, bind_unix_socket};
 pub use lent::Lent;
 pub use listener::Listener;
-pub use resolver::{
-    CachingResolver, OverrideResolver, Resolver, Resolving, ThreadedResolver, is_valid_ip,
-};
+pub use resolver::{CachingResolver, OverrideResolver, Resolver, ThreadedResolver, is_valid_ip};
 pub use server::{Server, TcpServer, UnixServer};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 pub use stdin::{Stdin, stdin};

@@ -5,16 +5,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::address::{Target, host_and_port, look_up};
 use crate::ioloop::IoLoop;
 use crate::resumption;
-
-/// Addresses that come later.
-pub type Resolving<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + 'a>>;
 
 /// Finds the addresses of a name. Tornado: `Resolver`.
 ///
@@ -26,13 +22,13 @@ pub trait Resolver {
     /// # Errors
     ///
     /// If it has none, or they could not be found out.
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a>;
+    fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>>;
 }
 
 /// For one that several clients share.
-impl<R: Resolver + ?Sized> Resolver for Rc<R> {
+impl<R: Resolver> Resolver for Rc<R> {
     #[track_caller]
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a> {
+    fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> {
         (**self).resolve(host, port)
     }
 }
@@ -51,7 +47,7 @@ pub fn is_valid_ip(text: &str) -> bool {
 
 /// The addresses of `host` by `resolver`, which is not asked for numeric ones.
 pub(super) async fn resolve_with(
-    resolver: &dyn Resolver,
+    resolver: &impl Resolver,
     host: &str,
     port: u16,
 ) -> io::Result<Vec<SocketAddr>> {
@@ -81,8 +77,8 @@ pub struct ThreadedResolver;
 
 impl Resolver for ThreadedResolver {
     #[track_caller]
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a> {
-        Box::pin(resumption::here(look_up(host.to_owned(), port)))
+    fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> {
+        resumption::here(look_up(host.to_owned(), port))
     }
 }
 
@@ -96,6 +92,7 @@ impl Resolver for ThreadedResolver {
 ///     .with_host("example.com", "127.0.0.1")
 ///     .with_port("example.com", 443, "127.0.0.1", 8443);
 /// ```
+#[derive(Clone)]
 pub struct OverrideResolver<R> {
     inner: R,
     hosts: HashMap<String, String>,
@@ -125,12 +122,14 @@ impl<R: Resolver> OverrideResolver<R> {
 
 impl<R: Resolver> Resolver for OverrideResolver<R> {
     #[track_caller]
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a> {
-        let (host, port) = match self.ports.get(&(host.to_owned(), port)) {
-            Some((host, port)) => (host.as_str(), *port),
-            None => (self.hosts.get(host).map_or(host, String::as_str), port),
-        };
-        Box::pin(resumption::here(resolve_with(&self.inner, host, port)))
+    fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> {
+        resumption::here(async move {
+            let (host, port) = match self.ports.get(&(host.to_owned(), port)) {
+                Some((host, port)) => (host.as_str(), *port),
+                None => (self.hosts.get(host).map_or(host, String::as_str), port),
+            };
+            resolve_with(&self.inner, host, port).await
+        })
     }
 }
 
@@ -175,8 +174,8 @@ const REMEMBERED: usize = 1024;
 
 impl<R: Resolver> Resolver for CachingResolver<R> {
     #[track_caller]
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a> {
-        Box::pin(resumption::here(async move {
+    fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> {
+        resumption::here(async move {
             let key = (host.to_owned(), port);
             let is_over = |since: Instant| IoLoop::current().time() - since >= self.keep;
             let known = self.known.borrow().get(&key).cloned();
@@ -197,7 +196,7 @@ impl<R: Resolver> Resolver for CachingResolver<R> {
                 known.insert(key, (IoLoop::current().time(), addresses.as_slice().into()));
             }
             Ok(addresses)
-        }))
+        })
     }
 }
 

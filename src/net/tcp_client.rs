@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -52,9 +51,12 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// # })??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// The futures of [`connect`](TcpClient::connect) are `Send` if those of the resolver are, which
+/// [`ThreadedResolver`]'s are.
 #[derive(Clone)]
-pub struct TcpClient {
-    resolver: Rc<dyn Resolver>,
+pub struct TcpClient<R = ThreadedResolver> {
+    resolver: R,
     source: Option<SocketAddr>,
     timeout: Option<Duration>,
 }
@@ -62,26 +64,29 @@ pub struct TcpClient {
 impl TcpClient {
     /// A client that asks the system for addresses and has no time limit but the system's.
     pub fn new() -> TcpClient {
-        TcpClient { resolver: Rc::new(ThreadedResolver), source: None, timeout: None }
+        TcpClient { resolver: ThreadedResolver, source: None, timeout: None }
     }
+}
 
-    /// Finds addresses in another way.
+impl<R: Resolver> TcpClient<R> {
+    /// Finds addresses in another way. (A resolver that several clients share is in an [`Rc`].)
+    ///
+    /// [`Rc`]: std::rc::Rc
     #[must_use]
-    pub fn resolver(mut self, resolver: impl Resolver + 'static) -> TcpClient {
-        self.resolver = Rc::new(resolver);
-        self
+    pub fn resolver<N: Resolver>(self, resolver: N) -> TcpClient<N> {
+        TcpClient { resolver, source: self.source, timeout: self.timeout }
     }
 
     /// Connects from this address; port 0 is any. Addresses of the other family are not tried.
     #[must_use]
-    pub fn source(mut self, source: SocketAddr) -> TcpClient {
+    pub fn source(mut self, source: SocketAddr) -> TcpClient<R> {
         self.source = Some(source);
         self
     }
 
     /// Gives up after this long, which covers finding the address and connecting.
     #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> TcpClient {
+    pub fn timeout(mut self, timeout: Duration) -> TcpClient<R> {
         self.timeout = Some(timeout);
         self
     }
@@ -101,7 +106,7 @@ impl TcpClient {
 
     async fn connect_to(&self, host: &str, port: u16) -> io::Result<TcpStream> {
         let connecting = async {
-            let mut addresses = resolve_with(&*self.resolver, host, port).await?;
+            let mut addresses = resolve_with(&self.resolver, host, port).await?;
             if let Some(source) = self.source {
                 addresses.retain(|address| address.is_ipv4() == source.is_ipv4());
                 if addresses.is_empty() {
@@ -128,7 +133,7 @@ impl Default for TcpClient {
     }
 }
 
-impl fmt::Debug for TcpClient {
+impl<R> fmt::Debug for TcpClient<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TcpClient")
             .field("source", &self.source)

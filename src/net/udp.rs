@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::Location;
 use std::task::{Context, Poll};
 
-use super::address::{ToSocketAddrs, first_that_works, resolve_one};
+use super::address::{ToSocketAddrs, first_that_works, resolve, resolve_one};
 use super::fd::Fd;
 use super::source::Registered;
 use crate::ioloop::Direction;
@@ -94,8 +94,17 @@ impl UdpSocket {
     /// Of the last address, or of looking up its name.
     #[track_caller]
     pub fn connect(&self, address: impl ToSocketAddrs) -> impl Future<Output = io::Result<()>> {
-        let connect = async |address| self.socket().connect(address);
-        resumption::here(async move { first_that_works(address, connect).await })
+        // By hand, for the compiler does not see that an async closure that borrows is `Send`.
+        resumption::here(async move {
+            let mut last = io::ErrorKind::InvalidInput.into();
+            for address in resolve(address).await? {
+                match self.socket().connect(address) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        })
     }
 
     /// Sends a datagram to where the socket is connected, and gives its length.
