@@ -13,7 +13,9 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use common::{AtDrop, Bomb, Diary, one_turn, panic_of, poll, polled_again, suspend, virtual_loop};
+use common::{
+    AtDrop, Bomb, Diary, one_turn, panic_of, poll, polled_again, seconds, suspend, virtual_loop,
+};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use waterspout::__private::{TestOptions, run_test};
@@ -1374,4 +1376,28 @@ async fn what_never_really_waits_gives_way_inside_of_combinators_too() {
         joined.cancel();
         nested.cancel();
     }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Async closures
+
+#[test]
+fn whatever_takes_a_closure_that_gives_a_future_takes_an_async_closure() {
+    let io_loop = IoLoop::builder().virtual_time().build().unwrap();
+    let words = [String::from("a"), String::from("loop")];
+    let lengths = async || words.iter().map(String::len).sum::<usize>();
+    assert_eq!(io_loop.run_sync(lengths).unwrap(), 5);
+    assert_eq!(io_loop.run_sync_timeout(seconds(1), lengths).unwrap(), 5);
+    let (handle, owned) = (io_loop.handle(), words.clone());
+    let answer = handle.spawn(async move || owned.concat()).unwrap();
+    assert_eq!(io_loop.run_sync(async || answer.await.unwrap()).unwrap(), "aloop");
+    let (called, sees) = (Rc::new(Cell::new(0)), words);
+    let calls = called.clone();
+    io_loop.spawn_callback(async move || {
+        let longest = sees.iter().max_by_key(|word| word.len());
+        moment().await;
+        calls.set(longest.unwrap().len());
+    });
+    io_loop.run_sync(async || sleep(seconds(1)).await).unwrap();
+    assert_eq!(called.get(), 4);
 }

@@ -28,6 +28,17 @@ async fn join_waits_for_all_children() {
 }
 
 #[waterspout::test(virtual_time)]
+async fn who_joins_a_group_does_not_borrow_it() {
+    let group = TaskGroup::new();
+    group.start(std::future::pending::<Result<(), ()>>());
+    let joining = spawn(group.join());
+    moment().await;
+    assert!(!joining.done());
+    drop(group);
+    assert_eq!(joining.await, Ok(()));
+}
+
+#[waterspout::test(virtual_time)]
 async fn dropping_a_group_cancels_its_children() {
     let diary = Diary::new();
     let group = TaskGroup::<()>::new();

@@ -1509,6 +1509,75 @@ fn an_async_callback_never_overlaps_itself() {
 }
 
 #[test]
+fn an_async_closure_keeps_what_it_has_between_its_calls_and_borrows_from_it() {
+    let (io_loop, diary) = (virtual_loop(), Diary::new());
+    io_loop
+        .run_sync(async || {
+            let (inside, end, mut calls) = (diary.clone(), diary.at_end("freed"), Vec::new());
+            let periodic = PeriodicCallback::new_async(SECOND, async move || {
+                end.keep();
+                let number = calls.len();
+                calls.push(number);
+                let last = calls.last_mut().unwrap();
+                sleep(Duration::from_millis(100)).await;
+                *last += 1;
+                inside.write(format!("{calls:?}"));
+            });
+            periodic.start();
+            sleep(Duration::from_millis(3050)).await;
+            assert_eq!(diary.read(), ["[1]", "[1, 2]"]);
+            // A call that is under way when it is dropped ends, and what it borrows stays until then.
+            drop(periodic);
+            assert!(diary.read().is_empty());
+            sleep(SECOND).await;
+        })
+        .unwrap();
+    assert_eq!(diary.read(), ["[1, 2, 3]", "freed"]);
+}
+
+#[test]
+fn an_async_callback_that_panics_or_is_cancelled_is_free_for_the_next_beat() {
+    let diary = Diary::new();
+    let io_loop = diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap();
+    let inside = diary.clone();
+    let (mut calls, mut held) = (0, diary.at_end("freed"));
+    let periodic = PeriodicCallback::new_async(SECOND, async move || {
+        held.keep();
+        let held = &mut held;
+        calls += 1;
+        inside.write(calls);
+        match calls {
+            1 => panic!("at once"),
+            2 => {
+                moment().await;
+                panic!("later")
+            }
+            3 => {
+                let pending = coroutine::spawn(std::future::pending::<()>());
+                pending.cancel();
+                pending.await; // which panics
+            }
+            _ => std::future::pending().await,
+        }
+        held.keep();
+    });
+    io_loop
+        .run_sync(async || {
+            periodic.start();
+            sleep(10 * SECOND).await;
+        })
+        .unwrap();
+    let told = diary.read();
+    assert_eq!(told[..4], ["1", "panicked: at once", "2", "panicked: later"]);
+    assert_eq!((told[4].as_str(), told.last().unwrap().as_str()), ("3", "4"));
+    // The fourth call is still under way, and ends with the loop.
+    io_loop.close();
+    assert!(diary.read().is_empty());
+    drop(periodic);
+    assert_eq!(diary.read(), ["freed"]);
+}
+
+#[test]
 fn jitter_stays_within_its_bounds_and_varies() {
     let (io_loop, times) = (virtual_loop(), Rc::new(RefCell::new(Vec::new())));
     io_loop

@@ -190,6 +190,14 @@ async fn try_multi_stops_at_the_first_error_and_cancels_the_rest() {
 }
 
 #[waterspout::test(virtual_time)]
+async fn try_multi_borrows_nothing_of_what_gave_the_coroutines() {
+    let delays = vec![2, 1];
+    let all = try_multi(delays.iter().map(|&delay| ok(delay)));
+    drop(delays);
+    assert_eq!(spawn(all).await, Ok(vec![2, 1]));
+}
+
+#[waterspout::test(virtual_time)]
 async fn dropping_try_multi_cancels_its_coroutines() {
     let pending = spawn(std::future::pending::<Result<(), ()>>());
     let weak = Rc::new(());

@@ -200,6 +200,22 @@ async fn workers() {
 }
 
 #[test]
+fn an_explored_body_may_be_an_async_closure_that_borrows() {
+    let seen = RefCell::new(Vec::new());
+    let held = String::from("held");
+    explore(3, async move || {
+        let held = &held;
+        moment().await;
+        assert_eq!(held, "held");
+    });
+    explore(3, async || {
+        moment().await;
+        seen.borrow_mut().push(());
+    });
+    assert_eq!(seen.take().len(), 3);
+}
+
+#[test]
 fn exploring_takes_each_seed_once_on_a_loop_in_virtual_time() {
     let orders = RefCell::new(Vec::new());
     let start = std::time::Instant::now();

@@ -57,6 +57,24 @@ impl Drop for Counted {
 // Who they are
 
 #[test]
+fn an_async_closure_lends_what_it_has_to_its_workers() {
+    let names = [String::from("first"), String::from("second")];
+    let (sender, mut told) = channel::<String>(2);
+    let until = async move || {
+        let mut both = [told.recv().await, told.recv().await].map(Option::unwrap);
+        both.sort();
+        assert_eq!(both, ["first", "second"]);
+        Ok(())
+    };
+    let work = async move |worker: Worker| {
+        let name = &names[worker.id()];
+        moment().await;
+        sender.send(name.clone()).await.unwrap();
+    };
+    Workers::new().count(2).run_until(until, work).unwrap();
+}
+
+#[test]
 fn each_worker_runs_once_on_a_thread_of_its_own_and_knows_its_number() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sees = seen.clone();

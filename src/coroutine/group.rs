@@ -182,7 +182,8 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
 
     /// Waits until no child is alive.
     ///
-    /// Cancel safe; only dropping the group cancels its children.
+    /// Cancel safe; only dropping the group cancels its children. This does not borrow the group: when that
+    /// is dropped, it is done.
     ///
     /// # Errors
     ///
@@ -194,12 +195,12 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
     ///
     /// With the panic of a child, if that came first.
     #[track_caller]
-    pub fn join(&self) -> impl Future<Output = Result<(), E>> {
-        let empty = self.inner.empty.wait();
+    pub fn join(&self) -> impl Future<Output = Result<(), E>> + use<E> {
+        let (inner, empty) = (self.inner.clone(), self.inner.empty.wait());
         async move {
             empty.await;
-            let failure = self.inner.failure.take();
-            self.inner.reopen();
+            let failure = inner.failure.take();
+            inner.reopen();
             match failure.and_then(Kept::take).map(|failure| failure.cause) {
                 None => Ok(()),
                 Some(Cause::Error(error)) => Err(error),

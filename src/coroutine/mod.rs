@@ -96,6 +96,7 @@ mod sleep;
 mod timeout;
 mod wait_iterator;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt;
 use std::panic::Location;
@@ -110,7 +111,7 @@ pub use ending::{Shield, shield};
 pub use group::TaskGroup;
 pub use in_executor::Blocking;
 pub use multi::{
-    Children, Fallible, FallibleChildren, multi, multi_outputs, multi_quiet, try_multi,
+    Children, Fallible, FallibleChildren, TryMulti, multi, multi_outputs, multi_quiet, try_multi,
 };
 pub use remote::Answer;
 pub use sleep::{Moment, Sleep, moment, now, sleep, sleep_until};
@@ -524,27 +525,50 @@ impl<T: 'static> Slot<T> {
 impl PeriodicCallback {
     /// A callback that awaits, for every `period`. It is not started.
     ///
-    /// It never overlaps itself: a beat that comes while the last call is unfinished is skipped, as
-    /// are beats that a call overruns. A panic, and an `Err`, are reported.
+    /// An async closure, which may keep what it has between the calls and borrow from that, or a closure
+    /// that gives futures. It never overlaps itself: a beat that comes while the last call is unfinished is
+    /// skipped, as are beats that a call overruns. A panic, and an `Err`, are reported.
     ///
     /// # Panics
     ///
     /// If `period` is zero.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use waterspout::{IoLoop, PeriodicCallback, coroutine::{moment, sleep}};
+    ///
+    /// let io_loop = IoLoop::builder().virtual_time().build()?;
+    /// io_loop.run_sync(async || {
+    ///     let mut beats = Vec::new();
+    ///     let periodic = PeriodicCallback::new_async(Duration::from_secs(1), async move || {
+    ///         beats.push(waterspout::coroutine::now());
+    ///         moment().await;
+    ///         assert!(beats.windows(2).all(|pair| pair[1] - pair[0] == Duration::from_secs(1)));
+    ///     });
+    ///     periodic.start();
+    ///     sleep(Duration::from_secs(5)).await;
+    /// })?;
+    /// # assert_eq!(io_loop.counters().exceptions, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[track_caller]
-    pub fn new_async<C, F>(period: Duration, mut callback: C) -> PeriodicCallback
+    pub fn new_async<C, T>(period: Duration, callback: C) -> PeriodicCallback
     where
-        C: FnMut() -> F + 'static,
-        F: Future<Output: Outcome> + 'static,
+        C: AsyncFnMut() -> T + 'static,
+        T: Outcome + 'static,
     {
         let location = Location::caller();
+        let callback = Rc::new(RefCell::new(callback));
         PeriodicCallback::with_call(period, move |call| {
-            let kind = Kind::reporting::<C>;
-            let future = callback();
+            let callback = callback.clone();
+            #[expect(clippy::await_holding_refcell_ref, reason = "calls do not overlap")]
             let called = async move {
+                // Dropped last: when it says that the call is over, nobody borrows the callback.
                 let _call = call;
-                future.await
+                let mut callback = callback.borrow_mut();
+                (*callback)().await
             };
-            drop(start_on(&IoLoop::current(), kind, called, location));
+            drop(start_on(&IoLoop::current(), Kind::reporting::<C>, called, location));
         })
     }
 }

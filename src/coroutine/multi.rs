@@ -12,12 +12,13 @@ use std::fmt::Debug;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash};
 use std::panic::Location;
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 
+use futures::StreamExt;
 use futures::future::maybe_done;
 
-use super::{Coroutine, WaitIterator};
+use super::{CancelOnDrop, Coroutine, WaitIterator};
 use crate::error::ExcInfo;
 use crate::foreign;
 use crate::report::{self, Exception, Kept};
@@ -200,16 +201,44 @@ pub fn multi_quiet<C: FallibleChildren>(children: C) -> impl Future<Output = C::
 #[track_caller]
 pub fn try_multi<T, E>(
     children: impl IntoIterator<Item = Coroutine<Result<T, E>>>,
-) -> impl Future<Output = Result<Vec<T>, E>> {
-    let mut running = WaitIterator::new(children.into_iter().map(Coroutine::cancel_on_drop));
-    resumption::or_here(async move {
-        let mut values: Vec<Option<T>> = running.places().collect();
-        while let Some(result) = running.advance().await {
-            put(&mut values, &running, result?);
-        }
-        Ok(values.into_iter().flatten().collect())
-    })
+) -> TryMulti<T, E> {
+    let running = WaitIterator::new(children.into_iter().map(Coroutine::cancel_on_drop));
+    let values = running.places().collect();
+    TryMulti { running: Some(running), values }
 }
+
+/// Awaits coroutines until one gives an error; from [`try_multi`]. It borrows nothing of what gave the
+/// coroutines.
+#[must_use = "dropping it cancels the coroutines"]
+#[derive(Debug)]
+pub struct TryMulti<T, E> {
+    /// Until it is done.
+    running: Option<WaitIterator<CancelOnDrop<Result<T, E>>>>,
+    values: Vec<Option<T>>,
+}
+
+impl<T, E> Future for TryMulti<T, E> {
+    type Output = Result<Vec<T>, E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(running) = &mut this.running else { return Poll::Pending };
+        let error = loop {
+            match ready!(running.poll_next_unpin(cx)) {
+                Some(Ok(value)) => put(&mut this.values, running, value),
+                Some(Err(error)) => break Some(error),
+                None => break None,
+            }
+        };
+        // What is left is cancelled, which runs destructors, before the error is given.
+        this.running = None;
+        let values = std::mem::take(&mut this.values);
+        Poll::Ready(error.map_or_else(|| Ok(values.into_iter().flatten().collect()), Err))
+    }
+}
+
+// Nothing in it is pinned in place.
+impl<T, E> Unpin for TryMulti<T, E> {}
 
 /// Keeps what a child has given in its place.
 fn put<T, F: Future>(values: &mut [Option<T>], children: &WaitIterator<F>, value: T) {

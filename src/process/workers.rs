@@ -179,7 +179,8 @@ impl Workers {
         self
     }
 
-    /// Runs `work` in every worker and waits until all have ended.
+    /// Runs `work` in every worker and waits until all have ended. It is called on the worker's thread, and
+    /// may be an async closure that lends what it has to all of them.
     ///
     /// `SIGTERM` and Ctrl-C ask them to end; a second one cuts their grace short. A worker whose
     /// future finishes is done; one that panics or gives an error is logged and started again.
@@ -189,10 +190,10 @@ impl Workers {
     ///
     /// [`WorkersError`]; the other workers have been ended then. [`WorkersError::Start`] also if a loop
     /// runs on this thread already: workers are run by a thread of their own, as `main` is.
-    pub fn run<W, F>(self, work: W) -> Result<(), WorkersError>
+    pub fn run<W, T>(self, work: W) -> Result<(), WorkersError>
     where
-        W: Fn(Worker) -> F + Send + Sync + 'static,
-        F: Future<Output: Outcome> + 'static,
+        W: AsyncFn(Worker) -> T + Send + Sync + 'static,
+        T: Outcome,
     {
         let signals = || {
             // Here, before the first worker is started: a signal that came before anybody listens would end
@@ -215,22 +216,22 @@ impl Workers {
     /// # Errors
     ///
     /// As [`run`](Workers::run); also [`WorkersError::Start`] with the error of that future.
-    pub fn run_until<U, V, W, F>(self, until: U, work: W) -> Result<(), WorkersError>
+    pub fn run_until<U, V, W, T>(self, until: U, work: W) -> Result<(), WorkersError>
     where
         U: FnOnce() -> V,
         V: Future<Output = io::Result<()>>,
-        W: Fn(Worker) -> F + Send + Sync + 'static,
-        F: Future<Output: Outcome> + 'static,
+        W: AsyncFn(Worker) -> T + Send + Sync + 'static,
+        T: Outcome,
     {
         self.run_watched(|| once(until()), work)
     }
 
     /// Runs until there is a reason to end, and gives grace until there is another.
-    fn run_watched<R, W, F>(self, reasons: impl FnOnce() -> R, work: W) -> Result<(), WorkersError>
+    fn run_watched<R, W, T>(self, reasons: impl FnOnce() -> R, work: W) -> Result<(), WorkersError>
     where
         R: Stream<Item = io::Result<()>>,
-        W: Fn(Worker) -> F + Send + Sync + 'static,
-        F: Future<Output: Outcome> + 'static,
+        W: AsyncFn(Worker) -> T + Send + Sync + 'static,
+        T: Outcome,
     {
         let io_loop = IoLoop::new().map_err(WorkersError::Start)?;
         let watched = io_loop.run_sync(|| {
@@ -271,10 +272,10 @@ struct Watch<W> {
     over: bool,
 }
 
-impl<W, F> Watch<W>
+impl<W, T> Watch<W>
 where
-    W: Fn(Worker) -> F + Send + Sync + 'static,
-    F: Future<Output: Outcome> + 'static,
+    W: AsyncFn(Worker) -> T + Send + Sync + 'static,
+    T: Outcome,
 {
     fn new(workers: Workers, work: W) -> Watch<W> {
         // Room for all that is sent before somebody listens, so that `try_send` never fails: a worker says
@@ -424,7 +425,7 @@ fn pause_after(pause: Duration, lived: Duration) -> Duration {
 }
 
 /// A worker's life, on its thread, until it is done or asked to end.
-fn live<W, F>(
+fn live<W, T>(
     id: usize,
     pause: Duration,
     work: &W,
@@ -432,8 +433,8 @@ fn live<W, F>(
     mut stopped: Receiver<()>,
 ) -> Result<(), Ending>
 where
-    W: Fn(Worker) -> F,
-    F: Future<Output: Outcome> + 'static,
+    W: AsyncFn(Worker) -> T,
+    T: Outcome,
 {
     let io_loop = IoLoop::new().map_err(Ending::NotStarted)?;
     let _ = sender.try_send(News::Running(id, io_loop.handle()));

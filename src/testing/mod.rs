@@ -99,11 +99,7 @@ const SEED_VARIABLE: &str = "WATERSPOUT_SEED";
 /// assert_eq!(orders.into_inner().len(), 6, "every order of three has come up");
 /// ```
 #[track_caller]
-pub fn explore<B, F>(seeds: u64, body: B)
-where
-    B: Fn() -> F,
-    F: Future<Output = ()>,
-{
+pub fn explore(seeds: u64, body: impl AsyncFn()) {
     let location = Location::caller();
     let only = std::env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok());
     let seeds = only.map_or(0..seeds, |seed: u64| seed..seed + 1);
@@ -116,7 +112,7 @@ where
             Err(error) => panic!("cannot make a loop: {error}"),
         };
         let limit = Duration::from_secs_f64(VIRTUAL_TIMEOUT);
-        let output = io_loop.run_named("explore", Some(limit), &body, location);
+        let output = io_loop.run_named("explore", Some(limit), || body(), location);
         io_loop.close();
         if let Some(failed) = background.with(output.err().map(|error| error.to_string())) {
             panic!("{failed}");
