@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
@@ -338,6 +338,17 @@ fn wakers_may_use_the_channel_when_they_are_replaced_woken_or_dropped() {
             drop(sender);
             drop(waiting);
         }
+        // (the last sender has none left to look by)
+        let (sender, receiver) = channel::<u8>(1);
+        let receiver = Arc::new(Mutex::new(receiver));
+        let (looks_by, counts) = (receiver.clone(), looks.clone());
+        let waker = waker_fn::waker_fn(move || {
+            counts.fetch_add(1, Relaxed);
+            assert_eq!(looks_by.lock().unwrap().try_recv(), None);
+        });
+        let waits = receiver.lock().unwrap().poll_recv(&mut Context::from_waker(&waker));
+        assert!(waits.is_pending());
+        drop(sender);
         // ...and one to send.
         let ends_of_send: [fn(&mut Option<Receiver<u8>>); 3] = [
             |receiver| _ = receiver.as_mut().unwrap().try_recv(),
@@ -361,7 +372,7 @@ fn wakers_may_use_the_channel_when_they_are_replaced_woken_or_dropped() {
         done.send(looks.load(Relaxed)).unwrap();
     });
     let looked = is_done.recv_timeout(Duration::from_secs(60)).expect("nobody hangs");
-    assert!(looked > 21, "all 21 are dropped, and some are woken: {looked}");
+    assert!(looked > 22, "all 21 are dropped, and some are woken: {looked}");
 }
 
 #[test]

@@ -150,6 +150,8 @@ fn a_handler_of_both_directions_is_told_which_of_them_is_ready() {
     there.write_all(b"x").unwrap();
     io_loop.start().unwrap();
     assert_eq!(told.get(), Interest::READ);
+    // It holds its loop.
+    assert!(io_loop.remove_handler(&here));
 }
 
 #[test]

@@ -1055,28 +1055,69 @@ fn a_long_turn_in_which_timers_fire_is_one_turn() {
     assert_eq!(turns.borrow().len(), 1);
 }
 
+/// Whether that was a timer or a socket.
 #[test]
-fn whom_no_timer_woke_waits_for_the_next_turn_although_timers_have_fired() {
-    let (io_loop, count, event) = (virtual_loop(), Count::default(), Event::new());
-    let (woken, at_wake) = count.noting();
-    let waits = event.clone();
-    drop(io_loop.spawn(async move {
-        waits.wait().await;
-        at_wake();
-    }));
-    one_turn(&io_loop);
-    io_loop.call_later(Duration::ZERO, || ());
-    for n in 0..200 {
-        let (event, counts) = (event.clone(), count.counting(Duration::ZERO));
-        io_loop.add_callback(move || {
-            if n == 70 {
-                event.set();
-            }
-            counts();
-        });
+fn whom_an_entry_of_a_long_turn_wakes_waits_for_the_next_one_although_others_went_ahead() {
+    for by_timer in [true, false] {
+        let (io_loop, count, event) = (virtual_loop(), Count::default(), Event::new());
+        let ((ahead, at_other), (woken, at_wake)) = (count.noting(), count.noting());
+        io_loop
+            .run_sync(async || {
+                let (here, there) = UnixStream::pair().unwrap();
+                drop(coroutine::start(async move {
+                    match by_timer {
+                        true => sleep(SECOND).await,
+                        false => drop(there.read(&mut [0]).await),
+                    }
+                    at_other();
+                }));
+                let waits = event.clone();
+                drop(coroutine::start(async move {
+                    waits.wait().await;
+                    at_wake();
+                }));
+                moment().await;
+                for n in 0..200 {
+                    let (event, counts) = (event.clone(), count.counting(Duration::ZERO));
+                    io_loop.add_callback(move || {
+                        if n == 70 {
+                            event.set();
+                        }
+                        counts();
+                    });
+                }
+                here.write_all(b"x").await.unwrap();
+                if by_timer {
+                    io_loop.advance(SECOND);
+                }
+                sleep(SECOND).await;
+            })
+            .unwrap();
+        assert!(ahead.get() < Some(200), "{ahead:?}");
+        assert_eq!(woken.get(), Some(200));
     }
+}
+
+/// In virtual time that is up to 64 entries.
+#[test]
+fn whom_timers_wake_do_not_go_ahead_of_few() {
+    let (io_loop, count) = (virtual_loop(), Count::default());
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    for _ in 0..40 {
+        let (seen, count) = (seen.clone(), count.clone());
+        drop(io_loop.spawn(async move {
+            sleep(Duration::ZERO).await;
+            seen.borrow_mut().push(count.get());
+        }));
+    }
+    let inner = io_loop.clone();
+    let counts = count.clone();
+    // They fall asleep, and wake up in a turn of a hundred.
+    io_loop.add_callback(move || {
+        (0..100).for_each(|_| inner.add_callback(counts.counting(Duration::ZERO)));
+    });
     io_loop.run_sync(|| sleep(SECOND)).unwrap();
-    assert_eq!(woken.get(), Some(200));
+    assert_eq!(*seen.borrow(), [100; 40]);
 }
 
 #[test]
