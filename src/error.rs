@@ -147,6 +147,9 @@ pub enum StreamError {
     WriteBufferFull,
     /// Another read of this stream is under way: await that first.
     AlreadyReading,
+    /// A read or a write of this stream is under way, or what it is over is in use just then: await that
+    /// before you take the stream apart. Tornado: the `ValueError` of `start_tls`.
+    NotIdle,
     /// What has arrived is not enough, and only the loop that the stream was made on can wait for more:
     /// read there. The stream stays open.
     OtherLoop,
@@ -173,6 +176,9 @@ impl fmt::Display for StreamError {
             StreamError::AlreadyReading => {
                 f.write_str("another read of this stream is under way, await that first")
             }
+            StreamError::NotIdle => f.write_str(
+                "the stream is not idle: a read or a write is under way, await that first",
+            ),
             StreamError::OtherLoop => f.write_str(
                 "the stream belongs to another loop, read on the one that it was made on",
             ),
@@ -214,7 +220,7 @@ impl From<StreamError> for std::io::Error {
             StreamError::Closed(None) => std::io::ErrorKind::UnexpectedEof,
             StreamError::Closed(Some(error)) => error.kind(),
             StreamError::WriteBufferFull => std::io::ErrorKind::StorageFull,
-            StreamError::AlreadyReading => std::io::ErrorKind::ResourceBusy,
+            StreamError::AlreadyReading | StreamError::NotIdle => std::io::ErrorKind::ResourceBusy,
             StreamError::OtherLoop => std::io::ErrorKind::Other,
             StreamError::TimedOut => std::io::ErrorKind::TimedOut,
         };

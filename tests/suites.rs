@@ -17,6 +17,7 @@ use common::pipes;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::lock::Mutex;
 use waterspout::coroutine::moment;
+use waterspout::iostream::IoStream;
 use waterspout::locks::{BoundedSemaphore, Lock, Semaphore};
 use waterspout::net::UnixStream;
 use waterspout::testing::{
@@ -44,6 +45,25 @@ async fn unix() {
     let pair = async || UnixStream::pair().unwrap();
     stream_suite(pair).await;
     half_close_suite(pair).await;
+}
+
+/// Without closing one half: the end of what arrives closes a stream of these.
+#[waterspout::test(timeout = 120.0)]
+async fn buffered_streams() {
+    stream_suite(async || {
+        let (one, other) = UnixStream::pair().unwrap();
+        (IoStream::new(one), IoStream::new(other))
+    })
+    .await;
+    stream_suite(async || {
+        let (one, other) = testing::duplex(1000);
+        let (one, other) = (IoStream::new(one), IoStream::new(other));
+        for stream in [&one, &other] {
+            drop(coroutine::start(stream.closed()));
+        }
+        (one, other)
+    })
+    .await;
 }
 
 #[waterspout::test(timeout = 120.0)]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::{link_local, turns, until};
 use futures::future::join_all;
+use waterspout::concurrent::promise;
 use waterspout::coroutine::{self, moment, sleep, with_timeout};
 use waterspout::iostream::{IoStream, Options};
 use waterspout::net::{BindOptions, TcpServer, TcpStream, bind_sockets, pipe};
@@ -91,6 +92,34 @@ async fn connections_send_small_writes_at_once_unless_their_sockets_were_bound_o
     let port = server.listen_on("127.0.0.1", 0).unwrap();
     assert_eq!(ask(&connect(nagle).await, "").await, "false");
     assert_eq!(ask(&connect(SocketAddr::from(([127, 0, 0, 1], port))).await, "").await, "true");
+}
+
+#[waterspout::test]
+async fn a_handler_can_take_its_stream_apart_and_hand_it_on() {
+    let (sockets, address) = listener();
+    let (send, handed) = promise();
+    let send = Cell::new(Some(send));
+    let server = TcpServer::new(move |stream: Stream, _| {
+        let send = send.take().unwrap();
+        async move {
+            assert_eq!(stream.read_until(b"\n", 100).await?, b"CONNECT\n");
+            stream.write("ok\n").await?;
+            let (socket, received) = stream.into_inner()?;
+            send.set_result((Rc::new(socket), received));
+            Ok::<(), io::Error>(())
+        }
+    });
+    server.add_sockets(sockets).unwrap();
+    let client = connect(address).await;
+    client.write("CONNECT\nhello");
+    assert_eq!(client.read_until(b"\n", 100).await.unwrap(), b"ok\n");
+    let (socket, received) = handed.await.unwrap();
+    assert_eq!(received, b"hello");
+    until(|| server.connections() == 0).await;
+    // The server has no part in it any more.
+    drop(server);
+    socket.write_all(b"and on\n").await.unwrap();
+    assert_eq!(client.read_until(b"\n", 100).await.unwrap(), b"and on\n");
 }
 
 #[waterspout::test]

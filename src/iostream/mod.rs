@@ -14,17 +14,49 @@
 //! is closed by [`IoStream::close`], by the end from the other side, by an error, or when the last
 //! handle is dropped and everything written has been sent; a peer that never reads keeps it open till
 //! then. There is no half of a stream: as in Tornado, the end of what arrives closes both directions.
+//! (Who needs the one direction after the end of the other closes it by [`AsyncWrite`].)
+//!
+//! What a stream is over is connected before: there is no counterpart of Tornado's `IOStream.connect`,
+//! which lets one write while it connects. Connecting is awaited in a coroutine of its own, and so are the
+//! writes behind it:
+//!
+//! ```
+//! use waterspout::{IoLoop, coroutine, iostream::IoStream, net::{TcpListener, TcpStream}};
+//!
+//! # IoLoop::new()?.run_sync(|| async {
+//! # let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! # let address = listener.local_addr()?;
+//! let asking = coroutine::start(async move {
+//!     let stream = IoStream::new(TcpStream::connect(address).await?);
+//!     stream.write("GET / HTTP/1.0\r\n\r\n");
+//!     stream.read_until_close().await.map_err(std::io::Error::from)
+//! });
+//! // Goes on while that connects.
+//! # let (server, _) = listener.accept().await?;
+//! # let server = IoStream::new(server);
+//! # server.read_until("\r\n\r\n", 100).await?;
+//! # server.write("HTTP/1.0 204 No Content\r\n\r\n");
+//! # drop(server);
+//! let answer = asking.await?;
+//! # assert!(answer.starts_with(b"HTTP/1.0 204"));
+//! # Ok::<(), std::io::Error>(())
+//! # })??;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod buffer;
 mod pipe;
+mod poll;
 mod read;
+mod sockets;
 mod write;
 
 use std::cell::{Cell, RefCell};
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -38,6 +70,7 @@ use crate::resumption;
 use crate::wait_queue::{Left, Queued, WaitQueue, Waiting, wake};
 use buffer::Buffer;
 pub use pipe::{Pipe, PipeIoStream};
+use poll::poll_for_both;
 use write::Unsent;
 pub use write::Write;
 
@@ -86,17 +119,25 @@ struct Inner<S> {
     sending: Cell<bool>,
     /// The wakers of who reads and of who sends. What the stream is over has them, too, and wakes them
     /// when something happens there. But a close from this side drops it, and it may wake nobody then:
-    /// so the stream itself wakes these.
+    /// so the stream itself wakes these. Who reads or writes by a poll function may have given up.
     reader: Cell<Option<Waker>>,
     sender: Cell<Option<Waker>>,
+    writer: Cell<Option<Waker>>,
+    /// The waker of who watches for the close and has asked what the stream is over last.
+    watcher: Cell<Option<Waker>>,
     error: RefCell<Option<Arc<io::Error>>>,
     /// Who watches for the close. They are woken when the stream is closed, and also when they have to
     /// look for the end of it themselves again; see `watch_again`.
     closed: WaitQueue,
+    close_callback: RefCell<Weak<CloseCallback>>,
     options: Options,
     /// How many handles there are; the coroutine that sends is none of them.
     handles: Cell<usize>,
 }
+
+/// What is called when a stream is closed, until it is. It belongs to the coroutine that calls it, so that
+/// it goes with the loop: it may hold a handle of its own stream.
+type CloseCallback = Cell<Option<Box<dyn FnOnce()>>>;
 
 /// The limits of a stream. From [`IoStream::with_options`].
 #[derive(Clone, Copy, Debug)]
@@ -153,8 +194,11 @@ impl<S: Transport> IoStream<S> {
             sending: Cell::new(false),
             reader: Cell::new(None),
             sender: Cell::new(None),
+            writer: Cell::new(None),
+            watcher: Cell::new(None),
             error: RefCell::new(None),
             closed: WaitQueue::new(),
+            close_callback: RefCell::new(Weak::new()),
             options,
             handles: Cell::new(1),
         };
@@ -181,6 +225,64 @@ impl<S: Transport> IoStream<S> {
     /// error; what has arrived can still be read. Closing twice does nothing. Tornado: `close`.
     pub fn close(&self) {
         self.inner.close(None);
+    }
+
+    /// [`close`](IoStream::close) with an error of your own: who waits for the stream and who uses it
+    /// later gets that, as [`StreamError::Closed`]. If the stream is closed already, what closed it stays.
+    /// Tornado: `close(exc_info=...)`.
+    ///
+    /// ```
+    /// use waterspout::{IoLoop, iostream::IoStream, net::UnixStream};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let (here, _there) = UnixStream::pair()?;
+    /// let stream = IoStream::new(here);
+    /// stream.close_with_error(std::io::Error::other("no such command"));
+    /// let error = stream.read_bytes(1).await.unwrap_err();
+    /// assert_eq!(error.real_error().unwrap().to_string(), "no such command");
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn close_with_error(&self, error: impl Into<io::Error>) {
+        self.inner.close(Some(error.into()));
+    }
+
+    /// Takes what the stream is over out of it, with the bytes that have arrived and were not read: for a
+    /// protocol that goes on as another one (`STARTTLS`, `CONNECT`, `Upgrade`). Tornado: `start_tls`,
+    /// `HTTP1Connection.detach`.
+    ///
+    /// For the other handles, the stream is closed then, without an error. [`closed`](IoStream::closed)
+    /// is done; a callback of [`set_close_callback`](IoStream::set_close_callback) is dropped, for the
+    /// connection was not closed (Tornado's goes on with the new stream). Who waits in
+    /// [`AsyncRead`] or [`AsyncWrite`] is told that the stream is closed. A connection of a
+    /// [`TcpServer`](crate::net::TcpServer) still is its handler: what is taken out and lives on is
+    /// counted, drained and cancelled no more.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError::NotIdle`] if a read is under way, or something that was written is unsent: await
+    /// those before. [`StreamError::Closed`] if the stream is closed. The stream, which is as it was, is in
+    /// the error: nothing is lost.
+    ///
+    /// ```
+    /// use waterspout::{IoLoop, iostream::IoStream, net::UnixStream};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let (here, there) = UnixStream::pair()?;
+    /// there.write_all(b"STARTTLS\r\n\x16\x03\x01").await?;
+    ///
+    /// let stream = IoStream::new(here);
+    /// assert_eq!(stream.read_until(b"\r\n", 100).await?, b"STARTTLS\r\n");
+    /// stream.write("220 go ahead\r\n").await?;
+    /// let (socket, received) = stream.into_inner()?;
+    /// assert_eq!(received, b"\x16\x03\x01"); // for whoever goes on with `socket`
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn into_inner(self) -> Result<(S, Vec<u8>), IntoInnerError<S>> {
+        self.inner.take_apart().map_err(|error| IntoInnerError { stream: self, error })
     }
 
     /// Whether the stream is closed, from either side. Tornado: `closed`.
@@ -216,16 +318,53 @@ impl<S: Transport> IoStream<S> {
     }
 
     /// Calls `callback` in a later turn of the stream's loop when the stream is closed, once; also if
-    /// it is already. A panic in it is reported. If the loop is closed, the callback is dropped.
-    /// Tornado: `set_close_callback`.
+    /// it is already. It takes the place of the one that was set before, which is dropped, unless that is
+    /// due: the stream was closed. A panic in it is reported. If the loop is closed, the callback is dropped. Tornado:
+    /// `set_close_callback`.
+    ///
+    /// ```
+    /// use std::{cell::Cell, rc::Rc};
+    /// use waterspout::{IoLoop, coroutine::moment, iostream::IoStream, net::UnixStream};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let (here, there) = UnixStream::pair()?;
+    /// let stream = IoStream::new(here);
+    /// let is_closed = Rc::new(Cell::new(false));
+    /// let sets = is_closed.clone();
+    /// stream.set_close_callback(|| unreachable!("the next one is set instead"));
+    /// stream.set_close_callback(move || sets.set(true));
+    /// drop(there);
+    /// while !is_closed.get() {
+    ///     moment().await;
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[track_caller]
     pub fn set_close_callback(&self, callback: impl FnOnce() + 'static) {
         let Some(home) = self.inner.home() else { return foreign::discard(callback) };
+        let waiting = self.inner.close_callback.borrow().upgrade();
+        if let Some(waiting) = waiting {
+            return foreign::discard(waiting.replace(Some(Box::new(callback))));
+        }
+        let callback: Rc<CloseCallback> = Rc::new(Cell::new(Some(Box::new(callback))));
+        if !self.is_closed() {
+            *self.inner.close_callback.borrow_mut() = Rc::downgrade(&callback);
+        }
         let closed = self.closed();
-        home.spawn_callback(|| async {
+        home.spawn_callback(|| async move {
             closed.await;
-            callback();
+            if let Some(callback) = callback.take() {
+                callback();
+            }
         });
+    }
+
+    /// Drops the callback that [`set_close_callback`](IoStream::set_close_callback) has set, unless that
+    /// is due: the stream was closed. Tornado: `set_close_callback(None)`.
+    pub fn clear_close_callback(&self) {
+        self.inner.clear_close_callback();
     }
 }
 
@@ -262,12 +401,43 @@ impl<S: Transport> Inner<S> {
             return;
         }
         *self.error.borrow_mut() = error.map(Arc::new);
+        // The callback is due now: one that is set later is another one.
+        self.close_callback.take();
         let unsent = self.unsent.take();
         wake(self.reader.take());
         unsent.fail(&self.closed_error());
         self.release_io();
         wake(self.sender.take());
+        wake(self.writer.take());
         self.closed.wake_all();
+    }
+
+    fn clear_close_callback(&self) {
+        let waiting = self.close_callback.borrow().upgrade();
+        if let Some(waiting) = waiting {
+            foreign::discard(waiting.take());
+        }
+    }
+
+    /// Takes out what the stream is over, and what has arrived, if nobody is using it.
+    fn take_apart(&self) -> Result<(S, Vec<u8>), StreamError> {
+        if self.is_closed() {
+            return Err(self.closed_error());
+        }
+        if self.reading.get() || !self.unsent.borrow().is_empty() {
+            return Err(StreamError::NotIdle);
+        }
+        // Also not if its own code asks.
+        let io = self.io.try_borrow_mut().ok().and_then(|mut io| io.take());
+        let io = io.ok_or(StreamError::NotIdle)?;
+        let mut received = self.received.take();
+        let received = received.take(received.len());
+        self.is_closed.set(true);
+        self.clear_close_callback();
+        wake(self.reader.take());
+        wake(self.writer.take());
+        self.closed.wake_all();
+        Ok((io, received))
     }
 
     /// The error of whoever wants something of a closed stream.
@@ -384,9 +554,14 @@ impl<S: Transport> Watch<S> {
             if inner.reading.get() || room == 0 || !inner.is_at_home() {
                 return Poll::Pending;
             }
-            if inner.poll_receive(cx, room).is_pending() {
+            foreign::discard(inner.watcher.replace(Some(cx.waker().clone())));
+            let received = poll_for_both(cx, &inner.reader, |cx| inner.poll_receive(cx, room));
+            if received.is_pending() {
                 return Poll::Pending;
             }
+            // Who reads by a poll function gets what has arrived from the stream, and not from where he
+            // waits for it.
+            wake(inner.reader.take());
         }
     }
 }
@@ -394,8 +569,60 @@ impl<S: Transport> Watch<S> {
 impl<S: Transport> Drop for Watch<S> {
     fn drop(&mut self) {
         if self.waiting.leave() != Left::Outside {
-            self.waiting.queued().watch_again();
+            let inner = self.waiting.queued();
+            foreign::discard(inner.watcher.take());
+            inner.watch_again();
         }
+    }
+}
+
+/// A stream that could not be taken apart, and why; from [`IoStream::into_inner`].
+pub struct IntoInnerError<S: Transport> {
+    stream: IoStream<S>,
+    error: StreamError,
+}
+
+impl<S: Transport> IntoInnerError<S> {
+    /// Why not.
+    pub fn error(&self) -> &StreamError {
+        &self.error
+    }
+
+    /// The stream, as it was.
+    pub fn into_stream(self) -> IoStream<S> {
+        self.stream
+    }
+}
+
+impl<S: Transport> fmt::Debug for IntoInnerError<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("IntoInnerError").field(&self.error).finish()
+    }
+}
+
+impl<S: Transport> fmt::Display for IntoInnerError<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<S: Transport> Error for IntoInnerError<S> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// Drops the stream.
+impl<S: Transport> From<IntoInnerError<S>> for StreamError {
+    fn from(error: IntoInnerError<S>) -> StreamError {
+        error.error
+    }
+}
+
+/// Drops the stream.
+impl<S: Transport> From<IntoInnerError<S>> for io::Error {
+    fn from(error: IntoInnerError<S>) -> io::Error {
+        error.error.into()
     }
 }
 

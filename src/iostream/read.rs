@@ -20,6 +20,7 @@ use super::{Inner, IoStream, Transport};
 #[cfg(feature = "regex")]
 use crate::coroutine::{Sleep, sleep};
 use crate::error::{ReadBufferFull, StreamError, UnsatisfiableRead};
+use crate::wait_queue::wake;
 use crate::{foreign, resumption};
 
 /// What a read finds in the bytes that have arrived.
@@ -69,6 +70,8 @@ struct Reading<S: Transport, F> {
     find: F,
     /// Whether it is under way: it has been polled and is not done. A stream has one such read.
     begun: bool,
+    /// Whether it has asked what the stream is over.
+    asked: bool,
 }
 
 impl<S: Transport, F: Find> Reading<S, F> {
@@ -130,6 +133,11 @@ impl<S: Transport, F: Find> Reading<S, F> {
             };
             if !inner.is_at_home() {
                 return Poll::Ready(Err(StreamError::OtherLoop));
+            }
+            if !std::mem::replace(&mut self.asked, true) {
+                // Who waits by a poll function would not be woken any more: only the last one who asks is.
+                // He finds this read under way.
+                wake(inner.reader.take());
             }
             foreign::discard(inner.reader.replace(Some(cx.waker().clone())));
             // Ready, something has come, or the stream was closed: either way, look again.
@@ -320,7 +328,7 @@ impl Find for Search {
 
 impl<S: Transport> IoStream<S> {
     fn start_reading<F: Find>(&self, find: F) -> Reading<S, F> {
-        Reading { stream: self.clone(), find, begun: false }
+        Reading { stream: self.clone(), find, begun: false, asked: false }
     }
 
     /// Reads what `find` finds.

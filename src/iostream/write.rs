@@ -8,9 +8,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
+use super::poll::believed;
 use super::{Inner, IoStream, Transport};
 use crate::concurrent::{self, Promise, promise};
 use crate::error::{LoopClosed, StreamError};
+use crate::wait_queue::wake;
 use crate::{foreign, resumption};
 
 /// What was written and is unsent.
@@ -18,7 +20,8 @@ use crate::{foreign, resumption};
 pub(super) struct Unsent {
     /// The bytes. (Those that the transport is being given just then are out of here meanwhile.)
     bytes: VecDeque<u8>,
-    /// How many bytes were written and sent since the stream was made.
+    /// How many bytes were written and sent since the stream was made. (Those that were written as
+    /// `AsyncWrite` has it are never unsent, and do not count.)
     written: u64,
     sent: u64,
     /// The writes that are not done, in order, each with what `written` was when its last byte was in: it
@@ -162,7 +165,11 @@ impl<S: Transport> Inner<S> {
             let _budget = resumption::fresh();
             let mut cx = Context::from_waker(Waker::noop());
             match self.send_now(&mut cx, &mut data) {
-                Poll::Ready(Ok(())) => return State::Done(Ok(())),
+                Poll::Ready(Ok(())) => {
+                    // Who writes by a poll function would not be woken, now that somebody else has asked.
+                    wake(self.writer.take());
+                    return State::Done(Ok(()));
+                }
                 Poll::Ready(Err(error)) => self.fail(error),
                 Poll::Pending => {}
             }
@@ -225,7 +232,7 @@ impl<S: Transport> Inner<S> {
             [] => io.poll_write(cx, front),
             back => io.poll_write_vectored(cx, &[IoSlice::new(front), IoSlice::new(back)]),
         }))?;
-        if sent == 0 {
+        if believed(sent, front.len() + back.len())? == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         self.unsent.borrow_mut().sent += sent as u64;
@@ -297,6 +304,7 @@ impl<S: Transport> Drop for Sending<S> {
         if !inner.unsent.borrow().is_empty() {
             inner.close(Some(LoopClosed.into()));
         }
+        wake(inner.writer.take());
     }
 }
 

@@ -38,6 +38,8 @@ on_every_transport!(
     unread_bytes_delay_the_notice,
     the_close_callback_comes_after_the_errors,
     a_close_callback_of_a_closed_stream_is_called,
+    a_close_callback_takes_the_place_of_the_one_before,
+    a_stream_can_be_closed_with_an_error_of_ones_own,
     a_stream_is_open_as_long_as_there_is_a_handle,
     a_stream_can_be_closed_while_it_shows_what_it_is_over,
 );
@@ -265,6 +267,46 @@ async fn a_close_callback_of_a_closed_stream_is_called<K: Kind>() {
     assert_eq!(calls.get(), 1);
 }
 
+async fn a_close_callback_takes_the_place_of_the_one_before<K: Kind>() {
+    let (stream, _other) = K::pair().await;
+    let (first, second) = (count_closes::<K>(&stream), count_closes::<K>(&stream));
+    assert_eq!(Rc::strong_count(&first), 1, "it is dropped at once");
+    settle().await;
+    let third = count_closes::<K>(&stream);
+    stream.clear_close_callback();
+    let last = count_closes::<K>(&stream);
+    stream.close();
+    // Due ones are called, whatever comes after them.
+    let (late, latest) = (count_closes::<K>(&stream), count_closes::<K>(&stream));
+    stream.clear_close_callback();
+    settle().await;
+    let calls = [first, second, third, last, late, latest].map(|calls| calls.get());
+    assert_eq!(calls, [0, 0, 0, 1, 1, 1]);
+}
+
+async fn a_stream_can_be_closed_with_an_error_of_ones_own<K: Kind>() {
+    let (stream, other) = K::pair().await;
+    let calls = count_closes::<K>(&stream);
+    let reading = coroutine::start(stream.read_bytes(1));
+    let writing = stream.write(vec![0; 20_000_000]);
+    settle().await;
+    stream.close_with_error(io::Error::new(io::ErrorKind::InvalidInput, "not understood"));
+    stream.close_with_error(io::Error::other("too late"));
+    for result in [reading.await.map(drop), writing.await, stream.write("x").await] {
+        let error = result.unwrap_err();
+        let error = error.real_error().unwrap();
+        assert_eq!(
+            (error.kind(), &*error.to_string()),
+            (io::ErrorKind::InvalidInput, "not understood")
+        );
+    }
+    assert_eq!(stream.error().unwrap().to_string(), "not understood");
+    settle().await;
+    assert_eq!(calls.get(), 1);
+    // What was sent of it is there.
+    other.read_until_close().await.unwrap();
+}
+
 async fn a_stream_is_open_as_long_as_there_is_a_handle<K: Kind>() {
     let (stream, other) = K::pair().await;
     // Neither of these is a handle.
@@ -477,6 +519,36 @@ fn reading_on_another_loop_gives_what_is_there_and_else_an_error_that_closes_not
 }
 
 #[test]
+fn a_close_callback_that_holds_its_stream_goes_with_the_loop() {
+    let io_loop = IoLoop::new().unwrap();
+    let (here, there) = pair_on(&io_loop);
+    let held = Rc::new(());
+    let also = (held.clone(), here.clone());
+    here.set_close_callback(move || drop(also));
+    io_loop.run_sync(settle).unwrap();
+    drop((here, there));
+    assert_eq!(Rc::strong_count(&held), 2);
+    io_loop.close();
+    assert_eq!(Rc::strong_count(&held), 1);
+}
+
+#[waterspout::test]
+async fn a_close_callback_may_set_another_one() {
+    let (stream, other) = Tcp::pair().await;
+    let (called, again) = (Rc::new(Cell::new(0)), stream.clone());
+    let counted = called.clone();
+    stream.set_close_callback(move || {
+        let counts = counted.clone();
+        again.set_close_callback(move || counts.set(counts.get() + 10));
+        counted.set(counted.get() + 1);
+    });
+    other.close();
+    stream.closed().await;
+    settle().await;
+    assert_eq!(called.get(), 11);
+}
+
+#[test]
 fn a_stream_of_a_closed_loop_says_so_and_settles_what_is_asked_of_it() {
     let io_loop = IoLoop::new().unwrap();
     let (here, there) = pair_on(&io_loop);
@@ -562,10 +634,12 @@ fn everybody_is_told_of_a_close_although_what_the_stream_is_over_panics_when_it_
     let told = exceptions(|| async {
         let stream = IoStream::new(Panics { dropping: true, ..Panics::default() });
         let closes = Rc::new(Cell::new(0));
-        let counted = closes.clone();
+        let (counted, closed) = (closes.clone(), stream.closed());
         stream.set_close_callback(|| panic!("in the callback"));
-        stream.set_close_callback(move || counted.set(counted.get() + 1));
-        let watching = coroutine::start(stream.closed());
+        let watching = coroutine::start(async move {
+            closed.await;
+            counted.set(counted.get() + 1);
+        });
         let reading = coroutine::start(stream.read_bytes(1));
         let written = stream.write("x");
         settle().await;

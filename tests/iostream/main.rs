@@ -6,7 +6,9 @@
 mod closing;
 #[path = "../common/mod.rs"]
 mod common;
+mod parts;
 mod pipes;
+mod polls;
 mod reading;
 mod writing;
 

@@ -1,0 +1,222 @@
+//! A stream as `AsyncRead` and `AsyncWrite`, for what takes any byte stream: codecs, TLS, HTTP.
+//!
+//! A future tells when it is given up, by being dropped; who asks by a poll function just asks no more.
+//! So such a wait is nothing that others could count on: it does not make the stream
+//! [`reading`](IoStream::reading), and who watches for the close goes on looking for it. As what the
+//! stream is over wakes only the last one who asked, it gets a waker that wakes both.
+
+use std::cell::Cell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use futures::io::{AsyncRead, AsyncWrite};
+
+use super::{Inner, IoStream, Transport};
+use crate::error::StreamError;
+use crate::{foreign, resumption};
+
+/// Asks `poll` by a waker that wakes who asks, and whoever else waits for the same.
+pub(super) fn poll_for_both<T>(
+    cx: &mut Context<'_>,
+    other: &Cell<Option<Waker>>,
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> Poll<T> {
+    let Some(waker) = other.take() else { return poll(cx) };
+    let also = waker.clone();
+    other.set(Some(waker));
+    if also.will_wake(cx.waker()) {
+        return poll(cx);
+    }
+    let both = [cx.waker().clone(), also];
+    let waker = waker_fn::waker_fn(move || {
+        for waker in &both {
+            foreign::call("waker", None, || waker.wake_by_ref());
+        }
+    });
+    poll(&mut Context::from_waker(&waker))
+}
+
+/// What a poll function of writing gives for the error of a stream that ended well.
+fn write_error(error: StreamError) -> io::Error {
+    match error {
+        StreamError::Closed(None) => io::Error::new(io::ErrorKind::BrokenPipe, error),
+        error => error.into(),
+    }
+}
+
+/// A transport may claim to have moved more bytes than there were.
+pub(super) fn believed(moved: usize, asked: usize) -> io::Result<usize> {
+    if moved > asked {
+        let message = format!("the transport claims to have moved {moved} bytes of {asked}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    Ok(moved)
+}
+
+impl<S: Transport> Inner<S> {
+    /// Reads what has arrived; if nothing has, from what the stream is over.
+    fn poll_read_into(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<Result<usize, StreamError>> {
+        if self.reading.get() {
+            return Poll::Ready(Err(StreamError::AlreadyReading));
+        }
+        if buf.is_empty() || self.received.borrow().len() > 0 {
+            ready!(resumption::poll_proceed(cx));
+            return Poll::Ready(Ok(self.received.borrow_mut().take_into(buf)));
+        }
+        if self.is_closed() {
+            ready!(resumption::poll_proceed(cx));
+            return Poll::Ready(match self.closed_error() {
+                StreamError::Closed(None) => Ok(0),
+                error => Err(error),
+            });
+        }
+        if !self.is_at_home() {
+            return Poll::Ready(Err(StreamError::OtherLoop));
+        }
+        foreign::discard(self.reader.replace(Some(cx.waker().clone())));
+        let polled =
+            poll_for_both(cx, &self.watcher, |cx| self.poll_io(cx, |io, cx| io.poll_read(cx, buf)));
+        let read = ready!(polled).and_then(|read| believed(read, buf.len()));
+        foreign::discard(self.reader.take());
+        match read {
+            Ok(n) => {
+                if n == 0 {
+                    self.close(None);
+                }
+                Poll::Ready(Ok(n))
+            }
+            Err(error) => {
+                self.close(Some(error));
+                Poll::Ready(Err(self.closed_error()))
+            }
+        }
+    }
+
+    /// Does something with the writing side of what the stream is over, when all that was written before
+    /// is sent. An error of it closes the stream.
+    fn poll_write_side<T>(
+        &self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<Result<T, StreamError>> {
+        if self.is_closed() {
+            return Poll::Ready(Err(self.closed_error()));
+        }
+        if !self.is_at_home() {
+            return Poll::Ready(Err(StreamError::OtherLoop));
+        }
+        foreign::discard(self.writer.replace(Some(cx.waker().clone())));
+        // Who sends that wakes the writer when it has.
+        if !self.unsent.borrow().is_empty() {
+            return Poll::Pending;
+        }
+        let polled = ready!(self.poll_io(cx, write));
+        foreign::discard(self.writer.take());
+        Poll::Ready(polled.map_err(|error| {
+            self.fail(error);
+            self.closed_error()
+        }))
+    }
+}
+
+/// What has arrived comes first. Cancel safe: a poll that has to wait has taken nothing.
+///
+/// While a read of the stream's own is under way, this is the error [`StreamError::AlreadyReading`], and
+/// when one begins, whoever waits here gets that. The end closes the stream, and so does an error, as in
+/// reads of its own: who wants to write after the other side has ended needs the stream without this
+/// one around it ([`into_inner`](IoStream::into_inner)).
+///
+/// ```
+/// use futures::AsyncReadExt;
+/// use waterspout::{IoLoop, iostream::IoStream, net::UnixStream};
+///
+/// # IoLoop::new()?.run_sync(|| async {
+/// let (here, there) = UnixStream::pair()?;
+/// let mut here = IoStream::new(here);
+/// there.write_all(b"3\nabc").await?;
+/// drop(there);
+/// assert_eq!(here.read_until(b"\n", 100).await?, b"3\n");
+/// let mut body = String::new();
+/// here.read_to_string(&mut body).await?;
+/// assert_eq!(body, "abc");
+/// # Ok::<(), std::io::Error>(())
+/// # })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl<S: Transport> AsyncRead for IoStream<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.inner.poll_read_into(cx, buf).map_err(io::Error::from)
+    }
+}
+
+/// What was written with [`IoStream::write`] is sent first: until then, and while what the stream is over
+/// takes no more, this waits, and keeps nothing of its own. An error closes the stream.
+///
+/// Closing it by [`poll_close`](AsyncWrite::poll_close) ends what is sent, as far as what the stream is
+/// over can do that: the other side sees the end of the stream, and what it sends can still be read.
+/// [`IoStream::close`], which closes both directions, comes first where a method is looked for.
+///
+/// ```
+/// use futures::AsyncWriteExt;
+/// use waterspout::{IoLoop, iostream::IoStream, net::UnixStream};
+///
+/// # IoLoop::new()?.run_sync(|| async {
+/// let (here, there) = UnixStream::pair()?;
+/// let mut here = IoStream::new(here);
+/// here.write("a request, ");
+/// here.write_all(b"and its rest").await?;
+/// AsyncWriteExt::close(&mut here).await?;
+/// let mut request = [0; 23];
+/// there.read_exact(&mut request).await?;
+/// assert_eq!(&request, b"a request, and its rest");
+/// there.write_all(b"an answer").await?;
+/// assert_eq!(here.read_bytes(9).await?, b"an answer");
+/// # Ok::<(), std::io::Error>(())
+/// # })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl<S: Transport> AsyncWrite for IoStream<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let write = |io: Pin<&mut S>, cx: &mut Context<'_>| {
+            io.poll_write(cx, buf).map(|written| believed(written?, buf.len()))
+        };
+        self.inner.poll_write_side(cx, write).map_err(write_error)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let asked = bufs.iter().map(|buf| buf.len()).sum();
+        let write = |io: Pin<&mut S>, cx: &mut Context<'_>| {
+            io.poll_write_vectored(cx, bufs).map(|written| believed(written?, asked))
+        };
+        self.inner.poll_write_side(cx, write).map_err(write_error)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_write_side(cx, |io, cx| io.poll_flush(cx)).map_err(write_error)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match ready!(self.inner.poll_write_side(cx, |io, cx| io.poll_close(cx))) {
+            // It is closed already.
+            Err(StreamError::Closed(None)) => Poll::Ready(Ok(())),
+            closed => Poll::Ready(closed.map_err(write_error)),
+        }
+    }
+}
