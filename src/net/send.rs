@@ -8,17 +8,17 @@
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 
-use rustix::net::{SendAncillaryBuffer, SendFlags};
+use socket2::SockRef;
 
 #[cfg(not(target_vendor = "apple"))]
-const FLAGS: SendFlags = SendFlags::NOSIGNAL;
+const FLAGS: i32 = libc::MSG_NOSIGNAL;
 #[cfg(target_vendor = "apple")]
-const FLAGS: SendFlags = SendFlags::empty();
+const FLAGS: i32 = 0;
 
 pub(super) fn send(socket: impl AsFd, buf: &[u8]) -> io::Result<usize> {
-    Ok(rustix::net::send(socket, buf, FLAGS)?)
+    SockRef::from(&socket).send_with_flags(buf, FLAGS)
 }
 
 pub(super) fn send_vectored(socket: impl AsFd, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-    Ok(rustix::net::sendmsg(socket, bufs, &mut SendAncillaryBuffer::default(), FLAGS)?)
+    SockRef::from(&socket).send_vectored_with_flags(bufs, FLAGS)
 }

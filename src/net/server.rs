@@ -578,12 +578,18 @@ impl<S, A> Inner<S, A> {
                 Some(limit) => Some(limit.acquire().await),
                 None => None,
             };
-            if let Poll::Ready(accepted) = futures::poll!(accepting.as_mut()) {
+            let asked = poll_fn(|cx| Poll::Ready(accepting.as_mut().poll(cx))).await;
+            if let Poll::Ready(accepted) = asked {
                 return accepted.map(|(stream, peer)| (stream, peer, permit));
             }
             drop(permit);
             // The listener has the waker.
-            futures::pending!();
+            let mut is_woken = false;
+            poll_fn(|_| match std::mem::replace(&mut is_woken, true) {
+                false => Poll::Pending,
+                true => Poll::Ready(()),
+            })
+            .await;
         }
     }
 
