@@ -24,7 +24,7 @@ use futures::{FutureExt, StreamExt, future::join_all};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use waterspout::coroutine::{self, moment, sleep, with_timeout};
 use waterspout::net::{
-    AsyncFd, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream, pipe,
+    self, AsyncFd, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream, pipe,
 };
 use waterspout::{Counters, Interest, IoLoop, testing};
 
@@ -2052,4 +2052,318 @@ async fn a_wait_that_is_dropped_leaves_its_waker_with_nobody() {
     let mut buf = [0; 8];
     assert_eq!(here.read(&mut buf).await.unwrap(), 1);
     assert_eq!(Arc::strong_count(&held), 1);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Operations of one's own
+
+/// Reads from a socket of whatever type by a system call of one's own; `poll` first asks whether it is
+/// readable.
+macro_rules! own_operations {
+    ($here:expr, $there:expr) => {{
+        let (here, there) = (Rc::new($here), $there);
+        let receive = |here: &_| {
+            let mut buf = [0; 8];
+            let (n, _) = rustix::net::recv(here, &mut buf, rustix::net::RecvFlags::empty())?;
+            Ok(buf[..n].to_vec())
+        };
+        // What would block is waited for from then on, whoever has found it out.
+        assert_eq!(
+            kind(here.try_io(Interest::READ, || receive(&*here))),
+            io::ErrorKind::WouldBlock
+        );
+        assert!(poll_fn(|cx| Poll::Ready(here.poll_readable(cx))).await.is_pending());
+        let reader = here.clone();
+        let reading =
+            coroutine::start(
+                async move { reader.async_io(Interest::READ, || receive(&*reader)).await },
+            );
+        settle().await;
+        assert!(!reading.done());
+        there
+            .async_io(Interest::WRITE, || {
+                Ok(rustix::net::send(&there, b"abc", SendFlags::empty())?)
+            })
+            .await
+            .unwrap();
+        assert_eq!(reading.await.unwrap(), b"abc");
+
+        poll_fn(|cx| there.poll_writable(cx)).await.unwrap();
+        there
+            .try_io(Interest::WRITE, || Ok(rustix::net::send(&there, b"d", SendFlags::empty())?))
+            .unwrap();
+        poll_fn(|cx| here.poll_readable(cx)).await.unwrap();
+        assert_eq!(here.try_io(Interest::READ, || receive(&*here)).unwrap(), b"d");
+
+        // Neither direction, or both, is none; and nothing is done.
+        for interest in [Interest::NONE, Interest::READ | Interest::WRITE, Interest::ERROR] {
+            let never = || -> io::Result<()> { panic!("it is not called") };
+            assert_eq!(kind(here.try_io(interest, never)), io::ErrorKind::InvalidInput);
+            assert_eq!(kind(here.async_io(interest, never).await), io::ErrorKind::InvalidInput);
+        }
+        // A panic goes to who has called it, and leaves the socket as it was.
+        let panics = || here.try_io(Interest::READ, || -> io::Result<()> { panic!("in it") });
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+        // An interruption is tried again.
+        let mut interrupted = false;
+        let twice =
+            here.async_io(Interest::WRITE, || match std::mem::replace(&mut interrupted, true) {
+                false => Err(io::ErrorKind::Interrupted.into()),
+                true => Ok(2),
+            });
+        assert_eq!(twice.await.unwrap(), 2);
+    }};
+}
+
+async fn settle() {
+    turns(200).await;
+}
+
+#[waterspout::test]
+async fn operations_of_ones_own_wait_until_the_socket_is_ready() {
+    let (one, other) = tcp_pair().await;
+    own_operations!(one, other);
+    let (one, other) = UnixStream::pair().unwrap();
+    own_operations!(one, other);
+    let (one, other) = UnixDatagram::pair().unwrap();
+    own_operations!(one, other);
+    let one = UdpSocket::bind(LOOPBACK).await.unwrap();
+    let other = UdpSocket::bind(LOOPBACK).await.unwrap();
+    one.connect(other.local_addr().unwrap()).await.unwrap();
+    other.connect(one.local_addr().unwrap()).await.unwrap();
+    own_operations!(one, other);
+}
+
+#[test]
+fn operations_of_ones_own_are_not_done_on_another_loop() {
+    let (own, other) = (IoLoop::new().unwrap(), IoLoop::new().unwrap());
+    let (here, _there) = own.run_sync(|| async { UnixStream::pair().unwrap() }).unwrap();
+    let never = || -> io::Result<()> { panic!("it is not called") };
+    other
+        .run_sync(|| async {
+            assert!(here.try_io(Interest::READ, never).is_err());
+            assert!(here.async_io(Interest::READ, never).await.is_err());
+            assert!(poll_fn(|cx| here.poll_readable(cx)).await.is_err());
+            assert!(poll_fn(|cx| here.poll_read_lent(cx)).await.is_err());
+        })
+        .unwrap();
+    own.close();
+    assert!(here.try_io(Interest::READ, never).is_err());
+}
+
+#[waterspout::test]
+async fn an_operation_of_ones_own_may_use_its_socket_again() {
+    let (here, there) = tcp_pair().await;
+    there.write_all(b"ab").await.unwrap();
+    let read = here.async_io(Interest::READ, || {
+        let mut buf = [0; 2];
+        here.try_read(&mut buf[..1])?;
+        here.try_read(&mut buf[1..])?;
+        Ok(buf)
+    });
+    assert_eq!(read.await.unwrap(), *b"ab");
+}
+
+#[waterspout::test]
+async fn of_the_tasks_that_poll_for_readiness_the_last_one_is_woken() {
+    let (here, there) = UnixStream::pair().unwrap();
+    let here = Rc::new(here);
+    assert_eq!(kind(here.try_read(&mut [0])), io::ErrorKind::WouldBlock);
+    let started = Rc::new(RefCell::new(Vec::new()));
+    let waiting: Vec<_> = (0..2)
+        .map(|n| {
+            let (here, started) = (here.clone(), started.clone());
+            coroutine::start(async move {
+                poll_fn(|cx| here.poll_readable(cx)).await.unwrap();
+                started.borrow_mut().push(n);
+            })
+        })
+        .collect();
+    there.write_all(b"a").await.unwrap();
+    edges_come().await;
+    settle().await;
+    assert_eq!(*started.borrow(), [1]);
+    waiting.iter().for_each(|waiting| waiting.cancel());
+}
+
+#[waterspout::test]
+async fn a_lent_buffer_is_had_from_a_poll_function_when_there_is_something_to_read() {
+    let (tcp, tcp_peer) = tcp_pair().await;
+    let (unix, unix_peer) = UnixStream::pair().unwrap();
+    let (writer, reader) = pipe::pair().unwrap();
+    assert!(poll_fn(|cx| Poll::Ready(tcp.poll_read_lent(cx))).await.is_pending());
+    for bytes in [b"abc", b"def"] {
+        tcp_peer.write_all(bytes).await.unwrap();
+        unix_peer.write_all(bytes).await.unwrap();
+        writer.write_all(bytes).await.unwrap();
+        assert_eq!(*poll_fn(|cx| tcp.poll_read_lent(cx)).await.unwrap(), *bytes);
+        assert_eq!(*poll_fn(|cx| unix.poll_read_lent(cx)).await.unwrap(), *bytes);
+        assert_eq!(*poll_fn(|cx| reader.poll_read_lent(cx)).await.unwrap(), *bytes);
+    }
+    drop((tcp_peer, unix_peer, writer));
+    assert!(poll_fn(|cx| tcp.poll_read_lent(cx)).await.unwrap().is_empty());
+    assert!(poll_fn(|cx| unix.poll_read_lent(cx)).await.unwrap().is_empty());
+    assert!(poll_fn(|cx| reader.poll_read_lent(cx)).await.unwrap().is_empty());
+}
+
+#[waterspout::test]
+async fn several_buffers_are_filled_and_emptied_without_waiting() {
+    let (tcp, tcp_peer) = tcp_pair().await;
+    let (unix, unix_peer) = UnixStream::pair().unwrap();
+    let (writer, reader) = pipe::pair().unwrap();
+    // More than one system call takes.
+    let bufs = vec![IoSlice::new(b"ab"); 2000];
+    let (mut one, mut other) = ([0; 3], [0; 5000]);
+    for which in 0..3 {
+        let mut bufs_in = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut other)];
+        let empty = match which {
+            0 => tcp_peer.try_read_vectored(&mut bufs_in),
+            1 => unix_peer.try_read_vectored(&mut bufs_in),
+            _ => reader.try_read_vectored(&mut bufs_in),
+        };
+        assert_eq!(kind(empty), io::ErrorKind::WouldBlock);
+        let written = match which {
+            0 => tcp.try_write_vectored(&bufs),
+            1 => unix.try_write_vectored(&bufs),
+            _ => writer.try_write_vectored(&bufs),
+        };
+        let written = written.unwrap();
+        assert!(0 < written && written <= 2 * 1024, "{written}");
+        match which {
+            0 => tcp_peer.readable().await.unwrap(),
+            1 => unix_peer.readable().await.unwrap(),
+            _ => poll_fn(|cx| reader.poll_readable(cx)).await.unwrap(),
+        }
+        let read = match which {
+            0 => tcp_peer.try_read_vectored(&mut bufs_in),
+            1 => unix_peer.try_read_vectored(&mut bufs_in),
+            _ => reader.try_read_vectored(&mut bufs_in),
+        };
+        assert_eq!(read.unwrap(), written);
+        assert_eq!((&one, &other[..2]), (b"aba", &b"ba"[..]));
+    }
+    poll_fn(|cx| writer.poll_writable(cx)).await.unwrap();
+}
+
+// ---------------------------------------------------------------------------------------------
+// Sockets that were set up before
+
+fn set_up() -> socket2::Socket {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_keepalive(true).unwrap();
+    socket
+}
+
+#[waterspout::test]
+async fn a_socket_that_was_set_up_is_connected_as_it_is() {
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    for nodelay in [false, true] {
+        let socket = set_up();
+        socket.set_tcp_nodelay(nodelay).unwrap();
+        let stream = TcpStream::connect_socket(socket, address).await.unwrap();
+        assert!(socket2::SockRef::from(&stream).keepalive().unwrap());
+        assert_eq!(stream.nodelay().unwrap(), nodelay);
+        let (server, _) = listener.accept().await.unwrap();
+        stream.write_all(b"a").await.unwrap();
+        assert_eq!(server.read(&mut [0]).await.unwrap(), 1);
+        // Linux tells who asks again that it is connected, so there is nothing to wait for.
+        if cfg!(target_os = "linux") {
+            let socket = stream.into_std().unwrap();
+            let stream = TcpStream::connect_socket(socket, address).await.unwrap();
+            stream.write_all(b"b").await.unwrap();
+            assert_eq!(server.read(&mut [0]).await.unwrap(), 1);
+        }
+    }
+}
+
+#[waterspout::test]
+async fn a_socket_that_was_set_up_is_closed_when_it_is_refused_or_given_up() {
+    let (_bound, closed) = refusing(LOOPBACK);
+    let before = counters().sources;
+    let refused = TcpStream::connect_socket(set_up(), closed).await;
+    assert_eq!(kind(refused), io::ErrorKind::ConnectionRefused);
+    assert_eq!(counters().sources, before);
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    drop(TcpStream::connect_socket(set_up(), listener.local_addr().unwrap()));
+    assert_eq!(kind(listener.try_accept()), io::ErrorKind::WouldBlock);
+    let wrong_family = TcpStream::connect_socket(set_up(), "[::1]:1".parse().unwrap()).await;
+    assert!(wrong_family.is_err());
+}
+
+// ---------------------------------------------------------------------------------------------
+// Halves, and fds of pipes
+
+#[waterspout::test]
+async fn halves_of_one_stream_are_made_one_and_nothing_ends() {
+    let (one, other) = tcp_pair().await;
+    let (read, write) = one.into_split();
+    let one = write.reunite(read).unwrap();
+    one.write_all(b"a").await.unwrap();
+    assert_eq!(other.read(&mut [0; 9]).await.unwrap(), 1);
+    assert!(poll_fn(|cx| Poll::Ready(other.poll_read_lent(cx))).await.is_pending());
+    drop(one);
+    assert_eq!(other.read(&mut [0; 9]).await.unwrap(), 0);
+}
+
+#[waterspout::test]
+async fn halves_of_two_streams_are_given_back_as_they_were() {
+    let ((one, one_peer), (other, other_peer)) =
+        (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+    let ((read, one_write), (other_read, write)) = (one.into_split(), other.into_split());
+    let error = read.reunite(write).unwrap_err();
+    assert_eq!(error.to_string(), "the halves are of two streams");
+    assert!(poll_fn(|cx| Poll::Ready(other_peer.poll_read_lent(cx))).await.is_pending());
+    let net::ReuniteError(read, write) = error;
+    let one = read.reunite(one_write).unwrap();
+    let other = other_read.reunite(write).unwrap();
+    one.write_all(b"a").await.unwrap();
+    other.write_all(b"b").await.unwrap();
+    assert_eq!(*one_peer.read_lent().await.unwrap(), *b"a");
+    assert_eq!(*other_peer.read_lent().await.unwrap(), *b"b");
+}
+
+#[waterspout::test]
+async fn the_writing_end_of_a_pipe_shows_its_fd_until_it_is_closed() {
+    let (mut writer, reader) = pipe::pair().unwrap();
+    rustix::io::write(&writer, b"abc").unwrap();
+    assert_eq!(writer.as_fd().as_raw_fd(), writer.as_raw_fd());
+    assert_eq!(*reader.read_lent().await.unwrap(), *b"abc");
+    writer.close().await.unwrap();
+    assert_eq!(reader.read(&mut [0]).await.unwrap(), 0);
+    let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.as_raw_fd()));
+    assert!(asked.is_err());
+}
+
+#[waterspout::test]
+#[cfg(target_os = "linux")]
+async fn a_fifo_is_opened_without_waiting_for_its_other_end() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let path = TempPath::new();
+    mknodat(CWD, path.as_ref(), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let nobody_reads = pipe::PipeWriter::open(&path).unwrap_err();
+    assert_eq!(nobody_reads.raw_os_error(), Some(rustix::io::Errno::NXIO.raw_os_error()));
+    let reader = pipe::PipeReader::open(&path).unwrap();
+    assert_eq!(kind(reader.try_read(&mut [0; 9])), io::ErrorKind::WouldBlock);
+    let writer = pipe::PipeWriter::open(&path).unwrap();
+    writer.write_all(b"abc").await.unwrap();
+    assert_eq!(*reader.read_lent().await.unwrap(), *b"abc");
+    drop(writer);
+    assert_eq!(reader.read(&mut [0; 9]).await.unwrap(), 0);
+    for refused in [
+        pipe::PipeReader::open("/dev/null").map(drop),
+        pipe::PipeWriter::open("/dev/null").map(drop),
+    ] {
+        assert_eq!(kind(refused), io::ErrorKind::InvalidInput);
+    }
+    assert_eq!(kind(pipe::PipeReader::open("/no/such/file")), io::ErrorKind::NotFound);
+}
+
+#[waterspout::test]
+async fn what_is_fresh_is_taken_for_ready_until_it_was_tried() {
+    let (_client, server) = tcp_pair().await;
+    server.readable().await.unwrap();
+    server.readable().await.unwrap();
+    assert_eq!(kind(server.try_read(&mut [0])), io::ErrorKind::WouldBlock);
+    assert!(poll_once(pin!(server.readable())).await.is_pending());
 }

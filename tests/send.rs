@@ -26,6 +26,7 @@ fn what_opens_a_connection_sleeps_or_works_elsewhere_is_send() {
         is_send(&TcpStream::connect("localhost:80"));
         is_send(&TcpStream::connect(some::<SocketAddr>()));
         is_send(&TcpStream::connect((String::new(), 80)));
+        is_send(&TcpStream::connect_socket(some::<std::os::fd::OwnedFd>(), some::<SocketAddr>()));
         is_send(&TcpListener::bind("localhost:80"));
         is_send(&UdpSocket::bind("localhost:80"));
         is_send(&UnixStream::connect("path"));
@@ -105,6 +106,8 @@ fn sockets_errors_and_what_is_for_other_threads_are_send_and_sync() {
             waterspout::net::TcpClient,
             waterspout::net::ThreadedResolver,
             waterspout::net::OwnedReadHalf<waterspout::net::TcpStream>,
+            waterspout::net::OwnedWriteHalf<waterspout::net::TcpStream>,
+            waterspout::net::ReuniteError<waterspout::net::TcpStream>,
             waterspout::LoopHandle,
             waterspout::HeldTime,
             waterspout::Counters,

@@ -154,6 +154,9 @@ impl<T: AsRawFd> AsyncFd<T> {
     /// [`try_read_with`](AsyncFd::try_read_with), for only `WouldBlock` from there tells that there
     /// is nothing more.
     ///
+    /// What is new here may count as ready until an operation has answered `WouldBlock`, so the first wait
+    /// may be over at once.
+    ///
     /// Cancel safe.
     ///
     /// # Errors
@@ -176,6 +179,24 @@ impl<T: AsRawFd> AsyncFd<T> {
     #[track_caller]
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
         self.registered.ready(Direction::Write, Location::caller())
+    }
+
+    /// [`readable`](AsyncFd::readable) as a poll function: of the tasks that call it, the last one is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`readable`](AsyncFd::readable).
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered.poll_ready(cx, Direction::Read)
+    }
+
+    /// [`writable`](AsyncFd::writable) as a poll function: of the tasks that call it, the last one is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`writable`](AsyncFd::writable).
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered.poll_ready(cx, Direction::Write)
     }
 
     /// The object. What is done with it directly is not seen by the loop: an operation that answers

@@ -10,7 +10,8 @@
 //!
 //! TCP and Unix streams have listeners, streams and halves; UDP and Unix datagrams one socket each;
 //! [`pipe`] has the two ends of a pipe and takes those of a child process. For everything else that
-//! has a file descriptor there is [`AsyncFd`].
+//! has a file descriptor there is [`AsyncFd`]. System calls that have no method are done by `try_io` and
+//! `async_io` of a socket ([`TcpStream::async_io`], say).
 
 mod address;
 mod async_fd;
@@ -38,7 +39,7 @@ pub use lent::Lent;
 pub use listener::Listener;
 pub use resolver::{CachingResolver, OverrideResolver, Resolver, ThreadedResolver, is_valid_ip};
 pub use server::{Server, TcpServer, UnixServer};
-pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
+pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 pub use stdin::{Stdin, stdin};
 pub use tcp::{TcpListener, TcpStream};
 pub use tcp_client::TcpClient;

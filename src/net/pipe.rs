@@ -9,11 +9,12 @@
 //! program where it has its default action, it ends the process.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::panic::Location;
+use std::path::Path;
 use std::pin::Pin;
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::task::{Context, Poll};
@@ -154,6 +155,41 @@ impl PipeReader {
         PipeReader::new(receiver, is_fifo)
     }
 
+    /// Opens a FIFO to read from, for the current loop. It does not wait.
+    ///
+    /// Reading waits for the first writer, and has come to its end when the last one has gone. To read on
+    /// with those that come later, have the FIFO open for writing yourself.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if the file is no FIFO; what the system says of opening it.
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`](crate::IoLoop::current).
+    ///
+    /// ```
+    /// use waterspout::{IoLoop, net::pipe::{PipeReader, PipeWriter}};
+    ///
+    /// # let path = std::env::temp_dir().join(format!("waterspout-fifo-{}", std::process::id()));
+    /// # assert!(std::process::Command::new("mkfifo").arg(&path).status()?.success());
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let reader = PipeReader::open(&path)?;
+    /// let writer = PipeWriter::open(&path)?;
+    /// # std::fs::remove_file(&path)?;
+    /// writer.write_all(b"hello").await?;
+    /// drop(writer);
+    /// let mut buf = [0; 16];
+    /// assert_eq!(reader.read(&mut buf).await?, 5);
+    /// assert_eq!(reader.read(&mut buf).await?, 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open(path: impl AsRef<Path>) -> io::Result<PipeReader> {
+        PipeReader::new(open_fifo(path.as_ref(), OpenOptions::new().read(true))?.into(), true)
+    }
+
     /// Gives the fd up, in blocking mode, as children expect it.
     ///
     /// # Errors
@@ -216,7 +252,19 @@ impl PipeReader {
         self.registered.read_lent(Location::caller())
     }
 
+    /// [`read_lent`](PipeReader::read_lent) as a poll function: of the tasks that call it, the last one is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](PipeReader::read).
+    pub fn poll_read_lent(&self, cx: &mut Context<'_>) -> Poll<io::Result<Lent>> {
+        self.registered.poll_read_lent(cx)
+    }
+
     /// Waits until there may be something to read; then use [`try_read`](PipeReader::try_read).
+    ///
+    /// What is new here may count as ready until an operation has answered `WouldBlock`, so the first wait
+    /// may be over at once.
     ///
     /// Cancel safe.
     ///
@@ -228,6 +276,16 @@ impl PipeReader {
         self.registered.ready(Direction::Read, Location::caller())
     }
 
+    /// [`readable`](PipeReader::readable) as a poll function: of the tasks that call it, the last one is
+    /// woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`readable`](PipeReader::readable).
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered.poll_ready(cx, Direction::Read)
+    }
+
     /// Reads if there is something, without waiting.
     ///
     /// # Errors
@@ -235,6 +293,15 @@ impl PipeReader {
     /// `WouldBlock` if there is nothing; as [`read`](PipeReader::read).
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.registered.try_read(buf)
+    }
+
+    /// Reads into several buffers if there is something, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_read`](PipeReader::try_read).
+    pub fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.registered.try_read_vectored(bufs)
     }
 }
 
@@ -372,7 +439,21 @@ impl PipeWriter {
         PipeWriter::new(sender)
     }
 
-    fn open(&self) -> io::Result<&Registered<Fd<Sender>>> {
+    /// Opens a FIFO to write to, for the current loop. It does not wait.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` if nobody has it open for reading: try again later, or have it open for reading yourself.
+    /// `InvalidInput` if the file is no FIFO; what the system says of opening it.
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`](crate::IoLoop::current).
+    pub fn open(path: impl AsRef<Path>) -> io::Result<PipeWriter> {
+        PipeWriter::new(open_fifo(path.as_ref(), OpenOptions::new().write(true))?.into())
+    }
+
+    fn registered(&self) -> io::Result<&Registered<Fd<Sender>>> {
         self.registered.as_ref().ok_or_else(closed)
     }
 
@@ -398,7 +479,7 @@ impl PipeWriter {
     #[track_caller]
     pub fn write(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> {
         let place = Location::caller();
-        async move { self.open()?.write(place, buf).await }
+        async move { self.registered()?.write(place, buf).await }
     }
 
     /// Writes all of `buf`.
@@ -411,7 +492,7 @@ impl PipeWriter {
     #[track_caller]
     pub fn write_all(&self, buf: &[u8]) -> impl Future<Output = io::Result<()>> {
         let place = Location::caller();
-        async move { self.open()?.write_all(place, buf).await }
+        async move { self.registered()?.write_all(place, buf).await }
     }
 
     /// Writes from several buffers at once.
@@ -424,7 +505,7 @@ impl PipeWriter {
     #[track_caller]
     pub fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> impl Future<Output = io::Result<usize>> {
         let place = Location::caller();
-        async move { self.open()?.write_vectored(place, bufs).await }
+        async move { self.registered()?.write_vectored(place, bufs).await }
     }
 
     /// Waits until there may be room to write; then use [`try_write`](PipeWriter::try_write).
@@ -437,7 +518,7 @@ impl PipeWriter {
     #[track_caller]
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
         let place = Location::caller();
-        async move { self.open()?.ready(Direction::Write, place).await }
+        async move { self.registered()?.ready(Direction::Write, place).await }
     }
 
     /// Waits until nobody reads any more: whatever were written then would be a `BrokenPipe`.
@@ -451,7 +532,7 @@ impl PipeWriter {
     pub fn closed(&self) -> impl Future<Output = io::Result<()>> {
         let place = Location::caller();
         async move {
-            let registered = self.open()?;
+            let registered = self.registered()?;
             let until_closed = |asker: Asker<'_>| registered.poll_closed(asker, Direction::Write);
             registered.waiting(Direction::Write, place, until_closed).await
         }
@@ -459,8 +540,21 @@ impl PipeWriter {
 
     /// [`closed`](PipeWriter::closed) as a poll function.
     pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.open() {
+        match self.registered() {
             Ok(registered) => registered.poll_closed(cx, Direction::Write),
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// [`writable`](PipeWriter::writable) as a poll function: of the tasks that call it, the last one is
+    /// woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`writable`](PipeWriter::writable).
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.registered() {
+            Ok(registered) => registered.poll_ready(cx, Direction::Write),
             Err(error) => Poll::Ready(Err(error)),
         }
     }
@@ -471,8 +565,27 @@ impl PipeWriter {
     ///
     /// `WouldBlock` if there is none; as [`write`](PipeWriter::write).
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
-        self.open()?.try_write(buf)
+        self.registered()?.try_write(buf)
     }
+
+    /// Writes from several buffers if there is room, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_write`](PipeWriter::try_write).
+    pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.registered()?.try_write_vectored(bufs)
+    }
+}
+
+/// Opens a FIFO, without waiting for anybody to open its other end.
+fn open_fifo(path: &Path, options: &mut OpenOptions) -> io::Result<OwnedFd> {
+    let file = options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    if !file.metadata()?.file_type().is_fifo() {
+        let message = format!("{} is no FIFO", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    Ok(file.into())
 }
 
 fn closed() -> io::Error {
@@ -485,7 +598,7 @@ impl TryFrom<ChildStdin> for PipeWriter {
     /// Takes over what a child reads from its standard input, for the current loop.
     fn try_from(stdin: ChildStdin) -> io::Result<PipeWriter> {
         let writer = PipeWriter::nonblocking(stdin.into())?;
-        writer.open()?.is_outside();
+        writer.registered()?.is_outside();
         Ok(writer)
     }
 }
@@ -506,7 +619,7 @@ impl AsyncWrite for PipeWriter {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.open() {
+        match self.registered() {
             Ok(registered) => registered.poll_write(cx, buf),
             Err(error) => Poll::Ready(Err(error)),
         }
@@ -517,7 +630,7 @@ impl AsyncWrite for PipeWriter {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.open() {
+        match self.registered() {
             Ok(registered) => registered.poll_write_vectored(cx, bufs),
             Err(error) => Poll::Ready(Err(error)),
         }
@@ -530,6 +643,27 @@ impl AsyncWrite for PipeWriter {
     fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.registered = None;
         Poll::Ready(Ok(()))
+    }
+}
+
+/// # Panics
+///
+/// If it was closed by [`AsyncWrite`]: it has no fd any more.
+impl AsFd for PipeWriter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.registered {
+            Some(registered) => registered.source().get_ref().as_fd(),
+            None => panic!("a pipe that was closed has no fd any more"),
+        }
+    }
+}
+
+/// # Panics
+///
+/// If it was closed by [`AsyncWrite`]: it has no fd any more.
+impl AsRawFd for PipeWriter {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

@@ -15,14 +15,13 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::panic::Location;
 use std::task::{Context, Poll, Waker};
 
-use mio::Interest;
 use mio::event::Source;
 
 use super::lent::Lent;
 use crate::error::LoopClosed;
 use crate::ioloop::{
-    By, Core, Direction, IoLoop, Key, LoopId, Ticket, Until, Wait, forget_source, is_closed,
-    with_current,
+    By, Core, Direction, Interest, IoLoop, Key, LoopId, Ticket, Until, Wait, forget_source,
+    is_closed, with_current,
 };
 use crate::{foreign, resumption};
 
@@ -32,7 +31,7 @@ struct Token {
     id: LoopId,
     key: Key,
     fd: RawFd,
-    interest: Interest,
+    interest: mio::Interest,
 }
 
 /// Who asks a socket: a task, and whether by a poll function or by a future.
@@ -321,6 +320,34 @@ impl<S> Registered<S> {
         self.waiting(direction, place, move |asker| self.token.poll(asker, direction, Until::Ready))
     }
 
+    /// [`ready`](Registered::ready) as a poll function.
+    pub(crate) fn poll_ready<'a>(
+        &self,
+        asker: impl Into<Asker<'a>>,
+        direction: Direction,
+    ) -> Poll<io::Result<()>> {
+        self.token.poll(asker.into(), direction, Until::Ready)
+    }
+
+    /// [`try_io`](Registered::try_io) for an operation of the user's own.
+    pub(super) fn try_own<R>(
+        &self,
+        interest: Interest,
+        operation: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.try_io(direction_of(interest)?, |_| operation())
+    }
+
+    /// [`io`](Registered::io) for an operation of the user's own.
+    pub(super) async fn own<R>(
+        &self,
+        interest: Interest,
+        place: &'static Location<'static>,
+        mut operation: impl FnMut() -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.io(direction_of(interest)?, place, |_| operation()).await
+    }
+
     /// A future from a poll function: it tells its coroutine where it waits, and leaves when it is
     /// dropped.
     pub(crate) fn waiting<T>(
@@ -340,6 +367,18 @@ impl<S> Registered<S> {
         place: &'static Location<'static>,
     ) -> Waits<'_> {
         Waits { token: &self.token, direction, place, ticket: Cell::new(Ticket::NONE) }
+    }
+}
+
+/// The one direction that is asked for.
+fn direction_of(interest: Interest) -> io::Result<Direction> {
+    match interest {
+        Interest::READ => Ok(Direction::Read),
+        Interest::WRITE => Ok(Direction::Write),
+        other => {
+            let message = format!("an operation reads or writes, so it cannot be one of {other:?}");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+        }
     }
 }
 
@@ -398,14 +437,14 @@ impl<S: Source + AsRawFd> Registered<S> {
     /// first rather than waited for.
     #[track_caller]
     pub(crate) fn new(source: S, ready: &[Direction]) -> io::Result<Registered<S>> {
-        Registered::with_interest(source, Interest::READABLE | Interest::WRITABLE, ready)
+        Registered::with_interest(source, mio::Interest::READABLE | mio::Interest::WRITABLE, ready)
     }
 
     /// For sources that have one direction only.
     #[track_caller]
     pub(crate) fn with_interest(
         mut source: S,
-        interest: Interest,
+        interest: mio::Interest,
         ready: &[Direction],
     ) -> io::Result<Registered<S>> {
         let fd = source.as_raw_fd();
@@ -572,6 +611,11 @@ impl<S: ReadBytes> Registered<S> {
     pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.try_io(Direction::Read, |source| source.read(buf))
     }
+
+    pub(crate) fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let most = bufs.len().min(IOV_MAX);
+        self.try_io(Direction::Read, |source| source.read_vectored(&mut bufs[..most]))
+    }
 }
 
 impl<S: WriteBytes> Registered<S> {
@@ -630,6 +674,11 @@ impl<S: WriteBytes> Registered<S> {
 
     pub(crate) fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         self.try_io(Direction::Write, |source| source.write(buf))
+    }
+
+    pub(crate) fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let bufs = &bufs[..bufs.len().min(IOV_MAX)];
+        self.try_io(Direction::Write, |source| source.write_vectored(bufs))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The two directions of a stream as two values.
 
+use std::error::Error;
+use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,12 +39,74 @@ pub struct OwnedReadHalf<S>(Arc<S>);
 /// The writing side of a stream that is shared by its halves; from its `into_split`. Dropping it
 /// ends the stream for the other side.
 #[derive(Debug)]
-pub struct OwnedWriteHalf<S: HalfClose>(Arc<S>);
+pub struct OwnedWriteHalf<S: HalfClose> {
+    stream: Arc<S>,
+    /// Dropping it ends the stream: not when it is made one with the other half again.
+    ends: bool,
+}
 
 pub(super) fn into_split<S: HalfClose>(stream: S) -> (OwnedReadHalf<S>, OwnedWriteHalf<S>) {
     let stream = Arc::new(stream);
-    (OwnedReadHalf(stream.clone()), OwnedWriteHalf(stream))
+    (OwnedReadHalf(stream.clone()), OwnedWriteHalf { stream, ends: true })
 }
+
+impl<S: HalfClose> OwnedReadHalf<S> {
+    /// Makes the two halves of a stream one again.
+    ///
+    /// # Errors
+    ///
+    /// If they are of two streams: they are in the error.
+    ///
+    /// ```
+    /// use waterspout::{IoLoop, net::UnixStream};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let (here, there) = UnixStream::pair()?;
+    /// let (read, write) = here.into_split();
+    /// let here = read.reunite(write).expect("halves of one stream");
+    /// here.write_all(b"a").await?; // nothing has ended meanwhile
+    /// assert_eq!(there.read(&mut [0; 9]).await?, 1);
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reunite(self, mut write: OwnedWriteHalf<S>) -> Result<S, ReuniteError<S>> {
+        if !Arc::ptr_eq(&self.0, &write.stream) {
+            return Err(ReuniteError(self, write));
+        }
+        write.ends = false;
+        drop(write);
+        Ok(Arc::into_inner(self.0).expect("nobody has it but its halves"))
+    }
+}
+
+impl<S: HalfClose> OwnedWriteHalf<S> {
+    /// Makes the two halves of a stream one again; see [`OwnedReadHalf::reunite`].
+    ///
+    /// # Errors
+    ///
+    /// If they are of two streams: they are in the error.
+    pub fn reunite(self, read: OwnedReadHalf<S>) -> Result<S, ReuniteError<S>> {
+        read.reunite(self)
+    }
+}
+
+/// Two halves that are not of one stream; from [`OwnedReadHalf::reunite`].
+pub struct ReuniteError<S: HalfClose>(pub OwnedReadHalf<S>, pub OwnedWriteHalf<S>);
+
+impl<S: HalfClose> fmt::Debug for ReuniteError<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReuniteError")
+    }
+}
+
+impl<S: HalfClose> fmt::Display for ReuniteError<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the halves are of two streams")
+    }
+}
+
+impl<S: HalfClose> Error for ReuniteError<S> {}
 
 impl<S> AsRef<S> for ReadHalf<'_, S> {
     fn as_ref(&self) -> &S {
@@ -64,13 +128,15 @@ impl<S> AsRef<S> for OwnedReadHalf<S> {
 
 impl<S: HalfClose> AsRef<S> for OwnedWriteHalf<S> {
     fn as_ref(&self) -> &S {
-        &self.0
+        &self.stream
     }
 }
 
 impl<S: HalfClose> Drop for OwnedWriteHalf<S> {
     fn drop(&mut self) {
-        self.0.close_write();
+        if self.ends {
+            self.stream.close_write();
+        }
     }
 }
 
@@ -154,7 +220,7 @@ where
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut &*self.0).poll_write(cx, buf)
+        Pin::new(&mut &*self.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -162,14 +228,14 @@ where
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut &*self.0).poll_write_vectored(cx, bufs)
+        Pin::new(&mut &*self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut &*self.0).poll_flush(cx)
+        Pin::new(&mut &*self.stream).poll_flush(cx)
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut &*self.0).poll_close(cx)
+        Pin::new(&mut &*self.stream).poll_close(cx)
     }
 }

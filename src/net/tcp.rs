@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{self, Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::stream::Stream;
-use mio::Interest;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::address::{ToSocketAddrs, first_that_works};
 use super::bind::{BindOptions, listen};
@@ -22,7 +21,7 @@ use super::source::{Asker, ByteStream, ReadBytes, Registered, WriteBytes, establ
 use super::split::{
     HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split, is_closed_by,
 };
-use crate::ioloop::{Direction, SHORT_IS_DRAINED};
+use crate::ioloop::{Direction, Interest, SHORT_IS_DRAINED};
 use crate::resumption;
 
 /// A TCP socket that accepts connections.
@@ -76,6 +75,24 @@ impl TcpListener {
     /// What the system says of setting it non-blocking and of watching it.
     ///
     /// [`bind_sockets`]: super::bind_sockets
+    ///
+    /// ```
+    /// use socket2::{Domain, Socket, Type};
+    /// use std::net::SocketAddr;
+    /// use waterspout::{IoLoop, net::TcpListener};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// // Set up before it listens.
+    /// let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    /// socket.set_recv_buffer_size(100_000)?;
+    /// socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    /// socket.listen(100)?;
+    /// let listener = TcpListener::from_std(socket.into())?;
+    /// # assert_ne!(listener.local_addr()?.port(), 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn from_std(listener: net::TcpListener) -> io::Result<TcpListener> {
         listener.set_nonblocking(true)?;
         let is_tcp = is_tcp(&listener);
@@ -268,7 +285,10 @@ impl TcpStream {
     }
 
     async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
-        TcpStream::connecting(mio::net::TcpStream::connect(address)?).await
+        let stream = mio::net::TcpStream::connect(address)?;
+        // If the attempt has failed already, some systems refuse this; waiting for it tells why it failed.
+        let _ = stream.set_nodelay(true);
+        TcpStream::connecting(stream, true).await
     }
 
     /// Connects from a certain address of this machine.
@@ -277,25 +297,70 @@ impl TcpStream {
         address: SocketAddr,
     ) -> io::Result<TcpStream> {
         let Some(source) = source else { return TcpStream::connect_to(address).await };
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
+        socket.set_tcp_nodelay(true)?;
         socket.bind(&source.into())?;
-        match socket.connect(&address.into()) {
+        TcpStream::connect_with(socket, address).await
+    }
+
+    /// Connects a socket that you have made and set up: keep-alive, sizes of buffers, the device or the
+    /// address that it goes out from, TCP Fast Open. Its options stay as they are, with Nagle's algorithm
+    /// or without; only non-blocking mode is set.
+    ///
+    /// A `Socket` of the [`socket2`](https://docs.rs/socket2) crate is such one. (A listener that was set
+    /// up is taken over by [`TcpListener::from_std`].)
+    ///
+    /// Cancel safe: dropping it closes the attempt.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `ConnectionRefused` and the like.
+    ///
+    /// ```
+    /// use socket2::{Domain, Socket, TcpKeepalive, Type};
+    /// use std::time::Duration;
+    /// use waterspout::{IoLoop, net::{TcpListener, TcpStream}};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    /// socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))?;
+    /// socket.set_tcp_nodelay(true)?;
+    /// let stream = TcpStream::connect_socket(socket, listener.local_addr()?).await?;
+    /// assert!(stream.nodelay()?);
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn connect_socket(
+        socket: impl Into<OwnedFd>,
+        address: SocketAddr,
+    ) -> impl Future<Output = io::Result<TcpStream>> {
+        resumption::here(TcpStream::connect_with(socket.into().into(), address))
+    }
+
+    async fn connect_with(socket: Socket, address: SocketAddr) -> io::Result<TcpStream> {
+        socket.set_nonblocking(true)?;
+        let is_tcp = is_tcp(&socket);
+        let connected = socket.connect(&address.into());
+        let stream = mio::net::TcpStream::from_std(socket.into());
+        match connected {
+            // With TCP Fast Open, it connects with the first write, so nothing is to be waited for.
+            Ok(()) => TcpStream::accepted(stream, is_tcp),
             Err(error)
-                if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
+                if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
             {
-                Err(error)
+                TcpStream::connecting(stream, is_tcp).await
             }
-            _ => TcpStream::connecting(mio::net::TcpStream::from_std(socket.into())).await,
+            Err(error) => Err(error),
         }
     }
 
-    async fn connecting(stream: mio::net::TcpStream) -> io::Result<TcpStream> {
-        // If the attempt has failed already, some systems refuse this; waiting for it tells why it failed.
-        let _ = stream.set_nodelay(true);
-        let stream = TcpStream::registered(stream, true, &[])?;
+    async fn connecting(stream: mio::net::TcpStream, is_tcp: bool) -> io::Result<TcpStream> {
+        let stream = TcpStream::registered(stream, is_tcp, &[])?;
         let established = |stream: &mio::net::TcpStream| {
             stream.try_io(|| established(stream.take_error(), || stream.peer_addr()))
         };
@@ -313,10 +378,10 @@ impl TcpStream {
         is_tcp: bool,
         ready: &[Direction],
     ) -> io::Result<TcpStream> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
         // Urgent data makes reads end early, so that has to be known.
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        let interest = interest | Interest::PRIORITY;
+        let interest = interest | mio::Interest::PRIORITY;
         let registered = Registered::with_interest(stream, interest, ready)?;
         if !is_tcp {
             registered.set_partial();
@@ -414,6 +479,15 @@ impl TcpStream {
         self.registered.read_lent(Location::caller())
     }
 
+    /// [`read_lent`](TcpStream::read_lent) as a poll function: of the tasks that call it, the last one is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](TcpStream::read).
+    pub fn poll_read_lent(&self, cx: &mut Context<'_>) -> Poll<io::Result<Lent>> {
+        self.registered.poll_read_lent(cx)
+    }
+
     /// Reads without taking what was read from the stream.
     ///
     /// Cancel safe.
@@ -464,6 +538,9 @@ impl TcpStream {
 
     /// Waits until there may be something to read; then use [`try_read`](TcpStream::try_read).
     ///
+    /// What is new here may count as ready until an operation has answered `WouldBlock`, so the first wait
+    /// may be over at once.
+    ///
     /// Cancel safe.
     ///
     /// # Errors
@@ -476,6 +553,9 @@ impl TcpStream {
 
     /// Waits until there may be room to write; then use [`try_write`](TcpStream::try_write).
     ///
+    /// What is new here may count as ready until an operation has answered `WouldBlock`, so the first wait
+    /// may be over at once.
+    ///
     /// Cancel safe.
     ///
     /// # Errors
@@ -484,6 +564,24 @@ impl TcpStream {
     #[track_caller]
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
         self.registered.ready(Direction::Write, Location::caller())
+    }
+
+    /// [`readable`](TcpStream::readable) as a poll function: of the tasks that call it, the last one is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`readable`](TcpStream::readable).
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered.poll_ready(cx, Direction::Read)
+    }
+
+    /// [`writable`](TcpStream::writable) as a poll function: of the tasks that call it, the last one is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`writable`](TcpStream::writable).
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered.poll_ready(cx, Direction::Write)
     }
 
     /// Reads if there is something, without waiting.
@@ -502,6 +600,78 @@ impl TcpStream {
     /// `WouldBlock` if there is none; as [`write`](TcpStream::write).
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         self.registered.try_write(buf)
+    }
+
+    /// Reads into several buffers if there is something, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_read`](TcpStream::try_read).
+    pub fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.registered.try_read_vectored(bufs)
+    }
+
+    /// Writes from several buffers if there is room, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_write`](TcpStream::try_write).
+    pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.registered.try_write_vectored(bufs)
+    }
+
+    /// Does an operation of your own on the stream, once, without waiting. If it answers `WouldBlock`,
+    /// the stream waits from now on.
+    ///
+    /// `operation` gets at the stream by its [`AsFd`], and must not block. One that does not read or
+    /// write this stream must not answer `WouldBlock`: who waits then would wait for what is there
+    /// already.
+    ///
+    /// # Errors
+    ///
+    /// Those of `operation`; `InvalidInput` if `interest` is not one of [`Interest::READ`] and
+    /// [`Interest::WRITE`]; that the stream belongs to another loop. `operation` is not called in those
+    /// two cases.
+    pub fn try_io<R>(
+        &self,
+        interest: Interest,
+        operation: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.registered.try_own(interest, operation)
+    }
+
+    /// Does an operation of your own on the stream, again each time that is ready, until it answers
+    /// something else than `WouldBlock`. As with [`try_io`](TcpStream::try_io), it gets at the stream by its
+    /// [`AsFd`], and must not block.
+    ///
+    /// `Interrupted` is tried again at once. Cancel safe: it is dropped between two calls of `operation`,
+    /// never in one.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_io`](TcpStream::try_io).
+    ///
+    /// ```
+    /// use socket2::SockRef;
+    /// use waterspout::{Interest, IoLoop, testing};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let (here, there) = testing::tcp_pair().await?;
+    /// // Urgent data, for which there is no method.
+    /// here.async_io(Interest::WRITE, || SockRef::from(&here).send_out_of_band(b"!")).await?;
+    /// # let mut buf = [std::mem::MaybeUninit::new(0)];
+    /// # there.async_io(Interest::READ, || SockRef::from(&there).recv_out_of_band(&mut buf)).await?;
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn async_io<R>(
+        &self,
+        interest: Interest,
+        operation: impl FnMut() -> io::Result<R>,
+    ) -> impl Future<Output = io::Result<R>> {
+        self.registered.own(interest, Location::caller(), operation)
     }
 
     /// Closes one direction or both.
@@ -603,7 +773,7 @@ impl TcpStream {
     }
 
     /// The two directions, for two coroutines. Dropping the write half ends the stream for the other
-    /// side; dropping both closes it.
+    /// side; dropping both closes it. [`reunite`](OwnedReadHalf::reunite) makes them one again.
     pub fn into_split(self) -> (OwnedReadHalf<TcpStream>, OwnedWriteHalf<TcpStream>) {
         into_split(self)
     }

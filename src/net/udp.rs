@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use super::address::{ToSocketAddrs, first_that_works, resolve, resolve_one};
 use super::fd::Fd;
 use super::source::Registered;
-use crate::ioloop::Direction;
+use crate::ioloop::{Direction, Interest};
 use crate::resumption;
 
 /// A UDP socket.
@@ -257,6 +257,9 @@ impl UdpSocket {
 
     /// Waits until there may be a datagram; then use [`try_recv`](UdpSocket::try_recv).
     ///
+    /// What is new here may count as ready until an operation has answered `WouldBlock`, so the first wait
+    /// may be over at once.
+    ///
     /// Cancel safe.
     ///
     /// # Errors
@@ -277,6 +280,63 @@ impl UdpSocket {
     #[track_caller]
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
         self.registered.ready(Direction::Write, Location::caller())
+    }
+
+    /// [`readable`](UdpSocket::readable) as a poll function: of the tasks that call it, the last one is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`readable`](UdpSocket::readable).
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered.poll_ready(cx, Direction::Read)
+    }
+
+    /// [`writable`](UdpSocket::writable) as a poll function: of the tasks that call it, the last one is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`writable`](UdpSocket::writable).
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered.poll_ready(cx, Direction::Write)
+    }
+
+    /// Does an operation of your own on the socket, once, without waiting. If it answers `WouldBlock`,
+    /// the socket waits from now on.
+    ///
+    /// `operation` gets at the socket by its [`AsFd`], and must not block. One that does not read or
+    /// write this socket must not answer `WouldBlock`: who waits then would wait for what is there
+    /// already.
+    ///
+    /// # Errors
+    ///
+    /// Those of `operation`; `InvalidInput` if `interest` is not one of [`Interest::READ`] and
+    /// [`Interest::WRITE`]; that the socket belongs to another loop. `operation` is not called in those
+    /// two cases.
+    pub fn try_io<R>(
+        &self,
+        interest: Interest,
+        operation: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.registered.try_own(interest, operation)
+    }
+
+    /// Does an operation of your own on the socket, again each time that is ready, until it answers
+    /// something else than `WouldBlock`. As with [`try_io`](UdpSocket::try_io), it gets at the socket by its
+    /// [`AsFd`], and must not block.
+    ///
+    /// `Interrupted` is tried again at once. Cancel safe: it is dropped between two calls of `operation`,
+    /// never in one.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_io`](UdpSocket::try_io).
+    #[track_caller]
+    pub fn async_io<R>(
+        &self,
+        interest: Interest,
+        operation: impl FnMut() -> io::Result<R>,
+    ) -> impl Future<Output = io::Result<R>> {
+        self.registered.own(interest, Location::caller(), operation)
     }
 
     /// The address that it is bound to, with the port that was taken for 0.

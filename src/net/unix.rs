@@ -22,7 +22,7 @@ use super::split::{
     HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split, is_closed_by,
 };
 use crate::coroutine::sleep;
-use crate::ioloop::Direction;
+use crate::ioloop::{Direction, Interest};
 use crate::resumption;
 
 /// A full queue on the other side is the one thing that no selector tells about: it is tried again
@@ -325,6 +325,15 @@ impl UnixStream {
         self.registered.read_lent(Location::caller())
     }
 
+    /// [`read_lent`](UnixStream::read_lent) as a poll function: of the tasks that call it, the last one is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](UnixStream::read).
+    pub fn poll_read_lent(&self, cx: &mut Context<'_>) -> Poll<io::Result<Lent>> {
+        self.registered.poll_read_lent(cx)
+    }
+
     /// Writes as much as there is room for.
     ///
     /// Cancel safe: if it is dropped before it is done, nothing was written.
@@ -363,6 +372,9 @@ impl UnixStream {
 
     /// Waits until there may be something to read; then use [`try_read`](UnixStream::try_read).
     ///
+    /// What is new here may count as ready until an operation has answered `WouldBlock`, so the first wait
+    /// may be over at once.
+    ///
     /// Cancel safe.
     ///
     /// # Errors
@@ -375,6 +387,9 @@ impl UnixStream {
 
     /// Waits until there may be room to write; then use [`try_write`](UnixStream::try_write).
     ///
+    /// What is new here may count as ready until an operation has answered `WouldBlock`, so the first wait
+    /// may be over at once.
+    ///
     /// Cancel safe.
     ///
     /// # Errors
@@ -383,6 +398,24 @@ impl UnixStream {
     #[track_caller]
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
         self.registered.ready(Direction::Write, Location::caller())
+    }
+
+    /// [`readable`](UnixStream::readable) as a poll function: of the tasks that call it, the last one is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`readable`](UnixStream::readable).
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered.poll_ready(cx, Direction::Read)
+    }
+
+    /// [`writable`](UnixStream::writable) as a poll function: of the tasks that call it, the last one is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`writable`](UnixStream::writable).
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered.poll_ready(cx, Direction::Write)
     }
 
     /// Reads if there is something, without waiting.
@@ -401,6 +434,63 @@ impl UnixStream {
     /// `WouldBlock` if there is none; as [`write`](UnixStream::write).
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         self.registered.try_write(buf)
+    }
+
+    /// Reads into several buffers if there is something, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_read`](UnixStream::try_read).
+    pub fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.registered.try_read_vectored(bufs)
+    }
+
+    /// Writes from several buffers if there is room, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_write`](UnixStream::try_write).
+    pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.registered.try_write_vectored(bufs)
+    }
+
+    /// Does an operation of your own on the stream, once, without waiting. If it answers `WouldBlock`,
+    /// the stream waits from now on.
+    ///
+    /// `operation` gets at the stream by its [`AsFd`], and must not block. One that does not read or
+    /// write this stream must not answer `WouldBlock`: who waits then would wait for what is there
+    /// already.
+    ///
+    /// # Errors
+    ///
+    /// Those of `operation`; `InvalidInput` if `interest` is not one of [`Interest::READ`] and
+    /// [`Interest::WRITE`]; that the stream belongs to another loop. `operation` is not called in those
+    /// two cases.
+    pub fn try_io<R>(
+        &self,
+        interest: Interest,
+        operation: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.registered.try_own(interest, operation)
+    }
+
+    /// Does an operation of your own on the stream, again each time that is ready, until it answers
+    /// something else than `WouldBlock`. As with [`try_io`](UnixStream::try_io), it gets at the stream by its
+    /// [`AsFd`], and must not block.
+    ///
+    /// `Interrupted` is tried again at once. Cancel safe: it is dropped between two calls of `operation`,
+    /// never in one.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_io`](UnixStream::try_io).
+    #[track_caller]
+    pub fn async_io<R>(
+        &self,
+        interest: Interest,
+        operation: impl FnMut() -> io::Result<R>,
+    ) -> impl Future<Output = io::Result<R>> {
+        self.registered.own(interest, Location::caller(), operation)
     }
 
     /// Closes one direction or both.
@@ -445,7 +535,7 @@ impl UnixStream {
     }
 
     /// The two directions, for two coroutines. Dropping the write half ends the stream for the other
-    /// side; dropping both closes it.
+    /// side; dropping both closes it. [`reunite`](OwnedReadHalf::reunite) makes them one again.
     pub fn into_split(self) -> (OwnedReadHalf<UnixStream>, OwnedWriteHalf<UnixStream>) {
         into_split(self)
     }

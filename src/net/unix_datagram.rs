@@ -8,6 +8,7 @@ use std::os::unix::net::{self, SocketAddr};
 use std::panic::Location;
 use std::path::Path;
 use std::pin::pin;
+use std::task::{Context, Poll};
 
 use futures::future::{Either, select};
 
@@ -17,7 +18,7 @@ use super::send::send;
 use super::source::Registered;
 use super::unix::PATIENCE;
 use crate::coroutine::sleep;
-use crate::ioloop::Direction;
+use crate::ioloop::{Direction, Interest};
 
 /// A Unix domain datagram socket.
 ///
@@ -231,6 +232,9 @@ impl UnixDatagram {
 
     /// Waits until there may be a datagram; then use [`try_recv`](UnixDatagram::try_recv).
     ///
+    /// What is new here may count as ready until an operation has answered `WouldBlock`, so the first wait
+    /// may be over at once.
+    ///
     /// Cancel safe.
     ///
     /// # Errors
@@ -252,6 +256,63 @@ impl UnixDatagram {
     #[track_caller]
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
         self.registered.ready(Direction::Write, Location::caller())
+    }
+
+    /// [`readable`](UnixDatagram::readable) as a poll function: of the tasks that call it, the last one is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`readable`](UnixDatagram::readable).
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered.poll_ready(cx, Direction::Read)
+    }
+
+    /// [`writable`](UnixDatagram::writable) as a poll function: of the tasks that call it, the last one is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`writable`](UnixDatagram::writable).
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered.poll_ready(cx, Direction::Write)
+    }
+
+    /// Does an operation of your own on the socket, once, without waiting. If it answers `WouldBlock`,
+    /// the socket waits from now on.
+    ///
+    /// `operation` gets at the socket by its [`AsFd`], and must not block. One that does not read or
+    /// write this socket must not answer `WouldBlock`: who waits then would wait for what is there
+    /// already.
+    ///
+    /// # Errors
+    ///
+    /// Those of `operation`; `InvalidInput` if `interest` is not one of [`Interest::READ`] and
+    /// [`Interest::WRITE`]; that the socket belongs to another loop. `operation` is not called in those
+    /// two cases.
+    pub fn try_io<R>(
+        &self,
+        interest: Interest,
+        operation: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.registered.try_own(interest, operation)
+    }
+
+    /// Does an operation of your own on the socket, again each time that is ready, until it answers
+    /// something else than `WouldBlock`. As with [`try_io`](UnixDatagram::try_io), it gets at the socket by its
+    /// [`AsFd`], and must not block.
+    ///
+    /// `Interrupted` is tried again at once. Cancel safe: it is dropped between two calls of `operation`,
+    /// never in one.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_io`](UnixDatagram::try_io).
+    #[track_caller]
+    pub fn async_io<R>(
+        &self,
+        interest: Interest,
+        operation: impl FnMut() -> io::Result<R>,
+    ) -> impl Future<Output = io::Result<R>> {
+        self.registered.own(interest, Location::caller(), operation)
     }
 
     /// Closes one direction or both.
