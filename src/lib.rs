@@ -61,12 +61,25 @@
 //! An error or a panic goes to whoever awaits what failed. One that nobody awaits (a callback's, that of
 //! a coroutine whose handle was dropped) goes to the loop's [`Builder::on_exception`] as an
 //! [`Exception`], which says what failed, by name and place. Without a handler of its own it is an error
-//! in the log of the [`log`] crate, under the target `waterspout`; warnings go there, too: of too many
-//! open files, or of [slow callbacks](Builder::slow_callback). `env_logger` shows them, or `tracing` by
+//! in the log of the [`log`] crate. So are warnings of too many open files, or of
+//! [slow callbacks](Builder::slow_callback). `env_logger` shows them, or `tracing` by
 //! way of `tracing-log`, or any logger for that crate. As long as the process has no logger, or has
 //! turned all levels off (at run time, or by `log`'s feature `max_level_off`), they are lines on standard
 //! error that begin with `waterspout:`, for failures must not vanish. In a [`#[test]`](macro@test) an exception
 //! [fails the test](testing#what-fails-in-the-background).
+//!
+//! Each record has one of these targets, by which a logger can tell them apart. All are within
+//! `waterspout`, so that a filter for that takes all of them.
+//!
+//! | target | what | Tornado |
+//! | --- | --- | --- |
+//! | `waterspout::application` | failures of the program's own code that nobody awaited | `tornado.application` |
+//! | `waterspout::ioloop` | slow callbacks; fds that were closed under their handlers | `tornado.general` |
+//! | `waterspout::iostream` | streams that are closed because a read went over its limit | `tornado.general` |
+//! | `waterspout::net` | servers that cannot accept; handshakes that failed | `tornado.general` |
+//! | `waterspout::process` | workers that failed and are started again | `tornado.general` |
+//!
+//! What can be expected there in a test is listed at [`ExpectLog`](testing::ExpectLog).
 //!
 //! # Features
 //!

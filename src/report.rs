@@ -45,6 +45,15 @@ impl fmt::Display for Exception {
     }
 }
 
+/// The targets of what is logged. lib.rs lists them for users: the one for what the user's own code has done
+/// is Tornado's `tornado.application`; the others, by module, are its `tornado.general`.
+pub(crate) const APPLICATION: &str = "waterspout::application";
+pub(crate) const IOLOOP: &str = "waterspout::ioloop";
+pub(crate) const IOSTREAM: &str = "waterspout::iostream";
+pub(crate) const NET: &str = "waterspout::net";
+#[cfg(feature = "process")]
+pub(crate) const PROCESS: &str = "waterspout::process";
+
 pub(crate) type Handler = Rc<dyn Fn(&Exception)>;
 
 /// The payload of a panic.
@@ -78,11 +87,11 @@ pub(crate) fn report(exception: Exception) {
 /// started. Its own panic is logged with the exception that it did not deal with.
 pub(crate) fn hand_over(handler: Option<&dyn Fn(&Exception)>, exception: &Exception) {
     let handler = handler.filter(|_| !is_handling());
-    let Some(handler) = handler else { return error(format_args!("{exception}")) };
+    let Some(handler) = handler else { return error(APPLICATION, format_args!("{exception}")) };
     let handled = catch_unwind(AssertUnwindSafe(|| handling(|| handler(exception))));
     if let Err(panic) = handled {
         let info = ExcInfo::from_panic(&*panic);
-        error(format_args!("on_exception, given {exception}: {info}"));
+        error(APPLICATION, format_args!("on_exception, given {exception}: {info}"));
         discard_panic(panic);
     }
 }
@@ -153,29 +162,29 @@ impl<T> Drop for Kept<T> {
 }
 
 /// An error for the log.
-pub(crate) fn error(text: fmt::Arguments<'_>) {
-    tell(Level::Error, text);
+pub(crate) fn error(target: &str, text: fmt::Arguments<'_>) {
+    tell(Level::Error, target, text);
 }
 
 /// A warning for the log.
-pub(crate) fn warn(text: fmt::Arguments<'_>) {
-    tell(Level::Warn, text);
+pub(crate) fn warn(target: &str, text: fmt::Arguments<'_>) {
+    tell(Level::Warn, target, text);
 }
 
 /// A line for who looks for such. Without a logger there is none.
-pub(crate) fn info(text: fmt::Arguments<'_>) {
+pub(crate) fn info(target: &str, text: fmt::Arguments<'_>) {
     if can_log(log::max_level(), log::STATIC_MAX_LEVEL) {
-        tell(Level::Info, text);
+        tell(Level::Info, target, text);
     }
 }
 
 /// A line in the log. Where nothing can be logged at all it goes to standard error, as Python's last
 /// resort does, for failures must not vanish; and so it does where the logger fails.
-fn tell(level: Level, text: fmt::Arguments<'_>) {
+fn tell(level: Level, target: &str, text: fmt::Arguments<'_>) {
     // What is formatted, and the logger, are foreign.
     let logged = catch_unwind(AssertUnwindSafe(|| {
-        if log::log_enabled!(target: "waterspout", level) {
-            log::log!(target: "waterspout", level, "{text}");
+        if log::log_enabled!(target: target, level) {
+            log::log!(target: target, level, "{text}");
         }
     }));
     let failed = match logged {

@@ -47,6 +47,11 @@ pub(crate) trait Queued<T> {
     fn hand_on(&self, value: T) {
         foreign::discard(value);
     }
+
+    /// A waiter that nobody has taken is dropped. It has brought this, and is out of the queue.
+    fn take_back(&self, value: T) {
+        foreign::discard(value);
+    }
 }
 
 /// A waiter, in the queue from its first poll until it was taken and has come for its value.
@@ -171,7 +176,7 @@ impl<Q: Queued<T>, T> Waiting<Q, T> {
     fn give_up(&mut self) {
         match self.leave() {
             Left::Taken(Some(value)) => self.queued.hand_on(value),
-            Left::Waiting(Some(value)) => foreign::discard(value),
+            Left::Waiting(Some(value)) => self.queued.take_back(value),
             _ => {}
         }
     }
@@ -187,12 +192,17 @@ impl<T> WaitQueue<T> {
     /// caller wakes it. `exchange` runs under the queue's borrow: it moves values and no more.
     #[must_use = "a waiter that was taken has to be woken"]
     pub(crate) fn take_first(&self, exchange: impl FnOnce(&mut Option<T>)) -> Option<Waker> {
-        let mut waiters = self.waiters.borrow_mut();
-        let first = waiters.first;
-        waiters.unlink(first);
-        let waiter = waiters.slots.get_mut(first)?;
-        exchange(&mut waiter.value);
-        waiter.waker.take()
+        self.waiters.borrow_mut().take_first(|value| {
+            exchange(value);
+            true
+        })
+    }
+
+    /// Takes the first waiter, if there is one and `is_time` says so of what it has brought. That stays with
+    /// it. The caller wakes it. `is_time` runs under the queue's borrow.
+    #[must_use = "a waiter that was taken has to be woken"]
+    pub(crate) fn take_first_if(&self, is_time: impl FnOnce(&Option<T>) -> bool) -> Option<Waker> {
+        self.waiters.borrow_mut().take_first(|value| is_time(value))
     }
 
     /// Takes all who wait now, then wakes them in order.
@@ -209,6 +219,13 @@ impl<T> WaitQueue<T> {
         let others: Vec<Waker> = taken.collect();
         foreign::wake(first);
         foreign::wake_all(others);
+    }
+
+    /// How many wait. It counts them, for those who look at a lock while debugging.
+    pub(crate) fn len(&self) -> usize {
+        let waiters = self.waiters.borrow();
+        let first = waiters.slots.get(waiters.first);
+        std::iter::successors(first, |waiter| waiters.slots.get(waiter.after)).count()
     }
 
     /// Whether nobody waits.
@@ -237,6 +254,21 @@ impl<T> Waiters<T> {
         }
         self.last = key;
         key
+    }
+
+    /// Takes the first one out of the list, if there is one and `exchange` agrees.
+    fn take_first(&mut self, exchange: impl FnOnce(&mut Option<T>) -> bool) -> Option<Waker> {
+        let first = self.slots.get_mut(self.first)?;
+        if !exchange(&mut first.value) {
+            return None;
+        }
+        let waker = first.waker.take();
+        self.first = first.after;
+        match self.slots.get_mut(self.first) {
+            Some(waiter) => waiter.before = Key::NONE,
+            None => self.last = Key::NONE,
+        }
+        waker
     }
 
     /// Takes a waiter out of the list, if it is still in it.
@@ -398,6 +430,22 @@ mod tests {
         assert_eq!(waiting.leave(), Left::Waiting(Some(8)));
         drop(joined(&hands, &log, 1, Some(8)));
         assert_eq!((hands.handed.take(), hands.queue.is_empty()), (None, true));
+    }
+
+    #[test]
+    fn the_first_is_taken_only_when_it_is_time_and_nobody_before_it() {
+        let (hands, log) = hands();
+        let mut big = joined(&hands, &log, 1, Some(3));
+        let mut small = joined(&hands, &log, 2, Some(1));
+        let fits = |n: u32| move |wanted: &Option<u32>| wanted.unwrap() <= n;
+        assert!(hands.queue.take_first_if(fits(2)).is_none());
+        assert_eq!(hands.queue.len(), 2);
+        hands.queue.take_first_if(fits(3)).unwrap().wake();
+        assert_eq!((hands.queue.len(), poll(&mut big)), (1, Poll::Ready(Some(3))));
+        hands.queue.take_first_if(fits(1)).unwrap().wake();
+        assert_eq!((hands.queue.len(), poll(&mut small)), (0, Poll::Ready(Some(1))));
+        assert!(hands.queue.take_first_if(|_| true).is_none());
+        assert_eq!(*log.lock().unwrap(), [1, 2]);
     }
 
     #[test]

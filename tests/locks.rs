@@ -17,7 +17,9 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use waker_fn::waker_fn;
 use waterspout::coroutine::{moment, sleep, spawn, start, with_timeout};
-use waterspout::locks::{BoundedSemaphore, Condition, Event, Lock, ReleasedTooOften, Semaphore};
+use waterspout::locks::{
+    BoundedSemaphore, Condition, Event, Lock, Permit, ReleasedTooOften, RwLock, Semaphore,
+};
 use waterspout::{Coroutine, IoLoop, TimedOut};
 
 /// As many, polled once: they wait in line.
@@ -86,11 +88,14 @@ impl Diary {
 // Condition
 
 #[test]
-fn a_condition_says_whether_anybody_waits() {
+fn a_condition_says_how_many_wait() {
     let condition = Condition::default();
-    assert_eq!(format!("{condition:?}"), "Condition { is_awaited: false }");
-    let _waiting = line(1, || condition.wait());
-    assert_eq!(format!("{condition:?}"), "Condition { is_awaited: true }");
+    assert_eq!(format!("{condition:?}"), "Condition { waiters: 0 }");
+    let mut waiting = line(3, || condition.wait());
+    assert_eq!(format!("{condition:?}"), "Condition { waiters: 3 }");
+    drop(waiting.remove(1));
+    condition.notify(1);
+    assert_eq!(format!("{condition:?}"), "Condition { waiters: 1 }");
 }
 
 #[waterspout::test(virtual_time)]
@@ -218,11 +223,13 @@ fn notify_all_is_for_those_who_wait_and_not_handed_on_to_who_comes_later() {
 fn an_event_is_set_until_it_is_cleared() {
     let event = Event::new();
     assert!(!event.is_set());
-    assert_eq!(format!("{event:?}"), "Event { is_set: false }");
+    assert_eq!(format!("{event:?}"), "Event { is_set: false, waiters: 0 }");
+    let _waiting = line(2, || event.wait());
+    assert_eq!(format!("{event:?}"), "Event { is_set: false, waiters: 2 }");
     event.set();
     event.set();
     assert!(event.is_set());
-    assert_eq!(format!("{event:?}"), "Event { is_set: true }");
+    assert_eq!(format!("{event:?}"), "Event { is_set: true, waiters: 0 }");
     event.clear();
     event.clear();
     assert!(!event.is_set());
@@ -316,13 +323,19 @@ async fn who_asks_an_event_while_it_is_set_passes_also_if_it_first_has_to_give_w
 // Semaphore
 
 #[test]
-fn a_semaphore_says_how_many_permits_are_free() {
+fn a_semaphore_says_how_many_permits_are_free_and_how_many_wait() {
     let semaphore = Semaphore::new(2);
-    assert_eq!(format!("{semaphore:?}"), "Semaphore { permits: 2 }");
+    assert_eq!(format!("{semaphore:?}"), "Semaphore { permits: 2, waiters: 0 }");
     let permit = semaphore.try_acquire().unwrap();
-    assert_eq!((format!("{permit:?}").as_str(), semaphore.permits()), ("Permit", 1));
-    drop(permit);
+    assert_eq!((format!("{permit:?}").as_str(), semaphore.permits()), ("Permit { permits: 1 }", 1));
+    let waiting = line(3, || semaphore.acquire_many(2));
+    assert_eq!(format!("{semaphore:?}"), "Semaphore { permits: 1, waiters: 3 }");
+    drop((waiting, permit));
     assert_eq!(semaphore.permits(), 2);
+    let bounded = BoundedSemaphore::new(2);
+    let _held = bounded.try_acquire_many(2);
+    let _waiting = line(1, || bounded.acquire());
+    assert_eq!(format!("{bounded:?}"), "BoundedSemaphore { permits: 0, most: 2, waiters: 1 }");
 }
 
 #[test]
@@ -574,7 +587,125 @@ fn a_waker_that_goes_with_its_waiter_may_use_the_lock() {
     assert_eq!(semaphore.permits(), 1);
 }
 
+// Several permits at once
+
+fn is_had(waiting: &mut (impl Future<Output = Permit> + Unpin)) -> Option<Permit> {
+    match poll(waiting) {
+        Poll::Ready(permit) => Some(permit),
+        Poll::Pending => None,
+    }
+}
+
+#[test]
+fn several_permits_are_acquired_and_released_together() {
+    let semaphore = Semaphore::new(5);
+    let three = is_had(&mut semaphore.acquire_many(3)).unwrap();
+    assert_eq!((semaphore.permits(), semaphore.try_acquire_many(3).is_none()), (2, true));
+    let mut waiting = line(1, || semaphore.acquire_many(5));
+    drop(three);
+    let all = is_had(&mut waiting[0]).unwrap();
+    assert_eq!((semaphore.permits(), format!("{all:?}")), (0, "Permit { permits: 5 }".into()));
+    all.forget();
+    assert_eq!(semaphore.permits(), 0);
+}
+
+#[test]
+fn who_wants_many_is_not_overtaken_by_who_wants_few_and_takes_nothing_until_he_can_have_all() {
+    let semaphore = Semaphore::new(4);
+    let mut held: Vec<_> = (0..4).map(|_| semaphore.try_acquire().unwrap()).collect();
+    let (mut big, mut small) =
+        (line(1, || semaphore.acquire_many(3)), line(2, || semaphore.acquire()));
+    for free in 1..3 {
+        drop(held.pop());
+        assert!(is_had(&mut big[0]).is_none() && is_had(&mut small[0]).is_none());
+        assert_eq!((semaphore.permits(), semaphore.try_acquire().is_none()), (free, true));
+        assert!(is_had(&mut semaphore.acquire()).is_none());
+    }
+    drop(held.pop());
+    assert!(is_had(&mut small[0]).is_none());
+    let three = is_had(&mut big[0]).unwrap();
+    drop(held.pop());
+    assert!(is_had(&mut small[1]).is_none());
+    let one = is_had(&mut small[0]).unwrap();
+    drop((three, one));
+    assert!(is_had(&mut small[1]).is_some());
+    assert_eq!(semaphore.permits(), 4);
+}
+
+#[test]
+fn one_release_serves_as_many_as_there_are_permits_for() {
+    let semaphore = Semaphore::new(5);
+    let all = semaphore.try_acquire_many(5);
+    let mut waiting: Vec<_> = [2, 2, 2, 1].into_iter().map(|n| semaphore.acquire_many(n)).collect();
+    assert!(waiting.iter_mut().all(|waiting| poll(waiting).is_pending()));
+    drop(all);
+    assert_eq!(semaphore.permits(), 1);
+    let had: Vec<_> = waiting.iter_mut().map(is_had).collect();
+    assert_eq!(had.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, false]);
+}
+
+#[test]
+fn those_who_waited_behind_a_big_request_are_served_when_it_is_given_up() {
+    let semaphore = Semaphore::new(2);
+    let held = semaphore.try_acquire();
+    let mut big = line(1, || semaphore.acquire_many(2));
+    let mut small = line(2, || semaphore.acquire());
+    drop(big.pop());
+    let one = is_had(&mut small[0]);
+    assert!(one.is_some() && is_had(&mut small[1]).is_none());
+    // Also when it has had its permits, and has not come for them.
+    let mut big = line(1, || semaphore.acquire_many(2));
+    drop(one);
+    assert!(is_had(&mut small[1]).is_some()); // and let go of
+    drop(held);
+    let mut small = line(2, || semaphore.acquire());
+    drop(big.pop());
+    assert!(small.iter_mut().map(is_had).collect::<Vec<_>>().iter().all(Option::is_some));
+    assert_eq!(semaphore.permits(), 2);
+}
+
+#[test]
+fn more_than_there_are_waits_for_those_that_are_added() {
+    let semaphore = Semaphore::new(1);
+    let mut waiting = line(1, || semaphore.acquire_many(3));
+    assert!(semaphore.try_acquire_many(3).is_none());
+    semaphore.release();
+    assert!(poll(&mut waiting[0]).is_pending());
+    semaphore.release();
+    assert!(is_had(&mut waiting[0]).is_some());
+    let mut for_ever = line(1, || semaphore.acquire_many(usize::MAX));
+    semaphore.release();
+    assert!(poll(&mut for_ever[0]).is_pending());
+}
+
+#[test]
+fn no_permits_at_all_are_had_at_once() {
+    let semaphore = Semaphore::new(0);
+    let _waiting = line(1, || semaphore.acquire());
+    drop(is_had(&mut semaphore.acquire_many(0)).unwrap());
+    drop(semaphore.try_acquire_many(0).unwrap());
+    assert_eq!(semaphore.permits(), 0);
+}
+
 // BoundedSemaphore
+
+#[test]
+fn a_bounded_semaphore_refuses_more_than_it_can_ever_have() {
+    let semaphore = BoundedSemaphore::new(3);
+    assert!(is_had(&mut semaphore.acquire_many(3)).is_some());
+    let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        drop(semaphore.acquire_many(4));
+    }));
+    let message = refused.unwrap_err().downcast::<String>().unwrap();
+    assert_eq!(*message, "acquire_many: 4 permits of a BoundedSemaphore that has 3 at most");
+    assert!(semaphore.try_acquire_many(4).is_none());
+    // Those that are forgotten may come back.
+    semaphore.try_acquire_many(2).unwrap().forget();
+    let mut waiting = line(1, || semaphore.acquire_many(3));
+    assert_eq!((semaphore.release(), semaphore.release()), (Ok(()), Ok(())));
+    assert_eq!(semaphore.release(), Err(ReleasedTooOften));
+    assert!(is_had(&mut waiting[0]).is_some());
+}
 
 #[test]
 fn a_bounded_semaphore_takes_a_permit_back_for_each_that_was_forgotten() {
@@ -608,17 +739,99 @@ fn a_bounded_semaphore_does_not_take_a_permit_that_is_held_for_a_missing_one() {
     assert_eq!(semaphore.permits(), 1);
 }
 
+// RwLock
+
+#[test]
+fn many_read_at_a_time_and_one_writes_alone() {
+    let lock = RwLock::new(1);
+    let (one, two) = (lock.try_read().unwrap(), lock.read().now_or_never().unwrap());
+    assert_eq!((*one, *two, format!("{one:?}")), (1, 1, "1".into()));
+    assert!(lock.try_write().is_none() && lock.write().now_or_never().is_none());
+    drop((one, two));
+    let mut writes = lock.try_write().unwrap();
+    *writes += 1;
+    assert_eq!((*writes, format!("{writes:?}")), (2, "2".into()));
+    assert!(lock.try_read().is_none() && lock.read().now_or_never().is_none());
+    assert!(lock.try_write().is_none());
+    drop(writes);
+    assert_eq!(*lock.try_read().unwrap(), 2);
+}
+
+#[test]
+fn a_rw_lock_says_who_has_it_and_how_many_wait() {
+    let lock = RwLock::<()>::default();
+    let state = || format!("{lock:?}");
+    let reads = (lock.try_read(), lock.try_read());
+    assert_eq!(state(), "RwLock { readers: 2, is_written: false, waiters: 0 }");
+    let mut waiting = line(1, || lock.write().boxed_local());
+    assert_eq!(state(), "RwLock { readers: 2, is_written: false, waiters: 1 }");
+    drop(reads);
+    let writes = poll(&mut waiting[0]);
+    assert_eq!(state(), "RwLock { readers: 0, is_written: true, waiters: 0 }");
+    drop(writes);
+    assert_eq!(state(), "RwLock { readers: 0, is_written: false, waiters: 0 }");
+}
+
+#[test]
+fn who_waits_to_write_is_not_overtaken_by_those_who_come_to_read() {
+    let lock = RwLock::new(());
+    let (early, mut write) = (lock.try_read(), line(1, || lock.write().boxed_local()));
+    let mut late = line(2, || lock.read().boxed_local());
+    let mut second = line(1, || lock.write().boxed_local());
+    assert!(lock.try_read().is_none());
+    drop(early);
+    assert!(late.iter_mut().all(|read| poll(read).is_pending()));
+    let writes = poll(&mut write[0]);
+    assert!(writes.is_ready() && poll(&mut late[0]).is_pending());
+    drop(writes);
+    // Both at the same time, and the other one who writes after them.
+    let reads: Vec<_> = late.iter_mut().map(poll).collect();
+    assert!(reads.iter().all(Poll::is_ready) && poll(&mut second[0]).is_pending());
+    drop(reads);
+    assert!(poll(&mut second[0]).is_ready());
+}
+
+#[test]
+fn those_who_wait_to_read_behind_a_writer_who_goes_are_let_in() {
+    let lock = RwLock::new(());
+    let (_early, write) = (lock.try_read(), line(1, || lock.write().boxed_local()));
+    let mut late = line(2, || lock.read().boxed_local());
+    drop(write);
+    let reads: Vec<_> = late.iter_mut().map(poll).collect();
+    assert!(reads.iter().all(Poll::is_ready));
+}
+
+#[test]
+fn guards_of_a_rw_lock_outlive_its_handles_and_a_panic_gives_it_back() {
+    let lock = RwLock::new(String::from("a"));
+    let panics = lock.clone();
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        panics.try_write().unwrap().push('b');
+        let mut guard = panics.try_write().unwrap();
+        guard.push('c');
+        std::panic::resume_unwind(Box::new("while it writes"));
+    }));
+    assert!(panicked.is_err());
+    drop(panics);
+    let guard = lock.try_read().expect("it was given back");
+    drop(lock);
+    assert_eq!(*guard, "abc");
+}
+
 // Lock
 
 #[test]
-fn a_lock_says_whether_it_is_locked() {
+fn a_lock_says_whether_it_is_locked_and_how_many_wait() {
     let lock = Lock::new(7);
     assert_eq!(
         (lock.is_locked(), format!("{lock:?}")),
-        (false, "Lock { is_locked: false }".into())
+        (false, "Lock { is_locked: false, waiters: 0 }".into())
     );
     let guard = lock.try_acquire().unwrap();
-    assert_eq!((lock.is_locked(), format!("{lock:?}")), (true, "Lock { is_locked: true }".into()));
+    let waiting = line(2, || lock.acquire().boxed_local());
+    assert!(lock.is_locked());
+    assert_eq!(format!("{lock:?}"), "Lock { is_locked: true, waiters: 2 }");
+    drop(waiting);
     assert_eq!(format!("{guard:?}"), "7");
     drop(guard);
     assert!(!lock.is_locked());
@@ -820,7 +1033,7 @@ async fn nothing_is_left_of_waiters_that_timed_out() {
             with_timeout(seconds(1), all).await.map(drop)
         });
     }
-    assert_eq!(format!("{condition:?}"), "Condition { is_awaited: true }");
+    assert_eq!(format!("{condition:?}"), "Condition { waiters: 100000 }");
     let (mut changed, mut permit) = (line(1, || condition.wait()), line(1, || semaphore.acquire()));
     assert_eq!(Rc::strong_count(&left), 100_001);
     sleep(seconds(2)).await;
@@ -830,7 +1043,7 @@ async fn nothing_is_left_of_waiters_that_timed_out() {
     semaphore.release();
     event.set();
     assert!(poll(&mut changed[0]).is_ready() && poll(&mut permit[0]).is_ready());
-    assert_eq!(format!("{condition:?}"), "Condition { is_awaited: false }");
+    assert_eq!(format!("{condition:?}"), "Condition { waiters: 0 }");
     moment().await;
     assert!(IoLoop::current().counters().resumes - resumes <= 2); // nobody else was woken
 }

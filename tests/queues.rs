@@ -81,9 +81,35 @@ fn a_queue_says_what_is_in_it() {
     assert_eq!(state(&queue), (1, false, false));
     queue.put_nowait(2).unwrap();
     assert_eq!(state(&queue), (2, false, true));
-    assert_eq!(format!("{queue:?}"), "Queue { qsize: 2, maxsize: 2, is_closed: false }");
+    assert_eq!(
+        format!("{queue:?}"),
+        "Queue { qsize: 2, maxsize: 2, getters: 0, putters: 0, unfinished_tasks: 2, is_closed: false }"
+    );
     assert_eq!(queue.clone().get_nowait(), Ok(1)); // a clone is the same queue
     assert_eq!(state(&queue), (1, false, false));
+}
+
+#[test]
+fn a_queue_says_who_waits_and_what_is_not_done() {
+    let queue = Queue::new(1);
+    let waiting = |queue: &Queue<u8>| {
+        let text = format!("{queue:?}");
+        let from = text.find("getters").unwrap();
+        text[from..text.find(", is_closed").unwrap()].to_owned()
+    };
+    let mut getting = getters(&queue, 3);
+    assert_eq!(waiting(&queue), "getters: 3, putters: 0, unfinished_tasks: 0");
+    drop(getting.pop());
+    queue.put_nowait(1).unwrap();
+    assert_eq!(waiting(&queue), "getters: 1, putters: 0, unfinished_tasks: 1");
+    drop(getting);
+    assert_eq!((queue.qsize(), queue.get_nowait()), (1, Ok(1)));
+    queue.task_done().unwrap();
+    queue.put_nowait(2).unwrap();
+    let _putting = line((0..2).map(|n| queue.put(n)));
+    assert_eq!(waiting(&queue), "getters: 0, putters: 2, unfinished_tasks: 1");
+    assert_eq!(queue.get_nowait(), Ok(2));
+    assert_eq!(waiting(&queue), "getters: 0, putters: 1, unfinished_tasks: 2");
 }
 
 #[test]
@@ -417,7 +443,10 @@ fn after_close_nothing_can_be_put_and_what_is_in_it_can_be_got() {
     queue.close();
     queue.close();
     assert!(queue.is_closed());
-    assert_eq!(format!("{queue:?}"), "Queue { qsize: 2, maxsize: 0, is_closed: true }");
+    assert_eq!(
+        format!("{queue:?}"),
+        "Queue { qsize: 2, maxsize: 0, getters: 0, putters: 0, unfinished_tasks: 2, is_closed: true }"
+    );
     assert_eq!(queue.put_nowait(3), Err(QueueFull(3)));
     assert_eq!(queue.put(4).now_or_never(), Some(Err(QueueClosed(4))));
     assert_eq!(queue.get().now_or_never(), Some(Ok(1)));

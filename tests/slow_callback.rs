@@ -44,7 +44,7 @@ struct Forward(Arc<Logged>);
 
 impl log::Log for Forward {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.target() == "waterspout"
+        metadata.target().starts_with("waterspout::")
     }
 
     fn log(&self, record: &log::Record<'_>) {

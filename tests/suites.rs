@@ -18,7 +18,7 @@ use futures::io::{AsyncRead, AsyncWrite};
 use futures::lock::Mutex;
 use waterspout::coroutine::moment;
 use waterspout::iostream::IoStream;
-use waterspout::locks::{BoundedSemaphore, Lock, Semaphore};
+use waterspout::locks::{BoundedSemaphore, Lock, RwLock, Semaphore};
 use waterspout::net::UnixStream;
 use waterspout::testing::{
     self, Memory, explore, fair_lock_suite, half_close_suite, lock_suite, stream_suite,
@@ -240,6 +240,16 @@ fn semaphores_of_one() {
         fair_lock_suite(|| Semaphore::new(1), Semaphore::acquire).await;
         lock_suite(|| BoundedSemaphore::new(1), BoundedSemaphore::acquire).await;
         fair_lock_suite(|| BoundedSemaphore::new(1), BoundedSemaphore::acquire).await;
+        lock_suite(|| Semaphore::new(3), |it: &Semaphore| it.acquire_many(3)).await;
+        fair_lock_suite(|| Semaphore::new(3), |it: &Semaphore| it.acquire_many(3)).await;
+    });
+}
+
+#[test]
+fn rw_locks_by_those_who_write() {
+    explore(20, || async {
+        lock_suite(|| RwLock::new(()), RwLock::write).await;
+        fair_lock_suite(|| RwLock::new(()), RwLock::write).await;
     });
 }
 

@@ -789,7 +789,7 @@ impl log::Log for Counting {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        if record.target() == "waterspout" && record.level() <= log::Level::Warn {
+        if record.target() == "waterspout::net" && record.level() <= log::Level::Warn {
             LINES.fetch_add(1, Ordering::Relaxed);
             child::say(format!("log {}", record.args()));
         }

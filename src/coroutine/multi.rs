@@ -83,7 +83,10 @@ impl Others {
     fn tell(self, error: &impl Debug) {
         if let Others::Log(location) = self {
             let error = foreign::debug(error);
-            report::error(format_args!("one more error of multi at {location}: {error}"));
+            report::error(
+                report::APPLICATION,
+                format_args!("one more error of multi at {location}: {error}"),
+            );
         }
     }
 

@@ -70,7 +70,7 @@ impl Builder {
     }
 
     /// Who hears of panics and errors that nobody awaited; by default they are logged, as errors with
-    /// the target `waterspout`, or written to standard error where there is no logger.
+    /// the target `waterspout::application`, or written to standard error where there is no logger.
     ///
     /// Tornado: overriding `IOLoop.handle_callback_exception`. The handler may use the loop. If it
     /// panics itself, that is logged and the loop goes on.

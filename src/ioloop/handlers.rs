@@ -155,11 +155,14 @@ impl Drop for Rearm<'_> {
             return;
         }
         if let Err(error) = registration.rearm(core) {
-            report::error(format_args!(
-                "the handler of fd {} is not called any more: {error}; \
+            report::error(
+                report::IOLOOP,
+                format_args!(
+                    "the handler of fd {} is not called any more: {error}; \
                  was the fd closed before remove_handler?",
-                registration.fd
-            ));
+                    registration.fd
+                ),
+            );
         }
     }
 }

@@ -236,7 +236,7 @@ impl Inbox {
             // takes the item at its next turn.
             let waker = self.waker.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(Err(error)) = waker.as_ref().map(mio::Waker::wake) {
-                report::error(format_args!("cannot wake {}: {error}", self.id));
+                report::error(report::IOLOOP, format_args!("cannot wake {}: {error}", self.id));
             }
         }
     }

@@ -369,9 +369,12 @@ impl IoLoop {
         run();
         let took = start.elapsed();
         if took > threshold {
-            report::warn(format_args!(
-                "{what} took {took:?}, more than {threshold:?}, while {waiting} others were waiting"
-            ));
+            report::warn(
+                report::IOLOOP,
+                format_args!(
+                    "{what} took {took:?}, more than {threshold:?}, while {waiting} others were waiting"
+                ),
+            );
         }
     }
 

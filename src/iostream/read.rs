@@ -21,7 +21,7 @@ use super::{Inner, IoStream, Transport};
 use crate::coroutine::{Sleep, sleep};
 use crate::error::{ReadBufferFull, StreamError, UnsatisfiableRead};
 use crate::wait_queue::wake;
-use crate::{foreign, resumption};
+use crate::{foreign, report, resumption};
 
 /// What a read finds in the bytes that have arrived.
 enum Found {
@@ -179,9 +179,7 @@ impl<S: Transport> Inner<S> {
         if self.is_closed() {
             return StreamError::Closed(Some(Arc::new(io::Error::new(kind, error))));
         }
-        foreign::call("logger", None, || {
-            log::info!(target: "waterspout", "{error}: closing the connection");
-        });
+        report::info(report::IOSTREAM, format_args!("{error}: closing the connection"));
         self.close(Some(io::Error::new(kind, error)));
         self.closed_error()
     }

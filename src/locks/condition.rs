@@ -87,6 +87,6 @@ impl Default for Condition {
 
 impl fmt::Debug for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Condition").field("is_awaited", &!self.inner.waiters.is_empty()).finish()
+        f.debug_struct("Condition").field("waiters", &self.inner.waiters.len()).finish()
     }
 }

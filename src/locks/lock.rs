@@ -79,7 +79,10 @@ impl<T> Clone for Lock<T> {
 
 impl<T> fmt::Debug for Lock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lock").field("is_locked", &self.is_locked()).finish()
+        f.debug_struct("Lock")
+            .field("is_locked", &self.is_locked())
+            .field("waiters", &self.inner.semaphore.waiters())
+            .finish()
     }
 }
 

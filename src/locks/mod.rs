@@ -3,6 +3,7 @@
 //! | for | use |
 //! | --- | --- |
 //! | one at a time, over some state | [`Lock`] |
+//! | many who read it, or one who changes it | [`RwLock`] |
 //! | at most so many at a time | [`Semaphore`], [`BoundedSemaphore`] |
 //! | waiting until something has happened, for good | [`Event`] |
 //! | waiting until something changes, again and again | [`Condition`] |
@@ -15,7 +16,8 @@
 //! a time-out: [`with_timeout`](crate::coroutine::with_timeout) goes around any of them, and a waiter
 //! that is dropped leaves the queue and takes nothing with it. They know no loop: whatever polls them
 //! can wait for them, on the thread on which they were made. (They are not `Send`; between threads there
-//! is [`channel`](crate::concurrent::channel).)
+//! is [`channel`](crate::concurrent::channel).) Their `Debug` form tells how many wait, as Tornado's
+//! `__repr__` does.
 //!
 //! # Panics
 //!
@@ -25,9 +27,11 @@
 mod condition;
 mod event;
 mod lock;
+mod rw_lock;
 mod semaphore;
 
 pub use condition::Condition;
 pub use event::Event;
 pub use lock::{Lock, LockGuard};
+pub use rw_lock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{BoundedSemaphore, Permit, ReleasedTooOften, Semaphore};

@@ -273,7 +273,7 @@ impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
                         Err(_) => format!("it took longer than {limit:?}"),
                     };
                     let from = foreign::debug(&from);
-                    report::info(format_args!("no handshake with {from}: {failed}"));
+                    report::info(report::NET, format_args!("no handshake with {from}: {failed}"));
                     None
                 };
                 made.report(&from, handling).await;
@@ -605,8 +605,11 @@ impl<S, A> Inner<S, A> {
         });
         let address = address.flatten().unwrap_or("a socket".into());
         let connections = self.connections.len();
-        report::warn(format_args!(
-            "accepting on {address} pauses: {error}; {connections} connections are served on"
-        ));
+        report::warn(
+            report::NET,
+            format_args!(
+                "accepting on {address} pauses: {error}; {connections} connections are served on"
+            ),
+        );
     }
 }

@@ -374,7 +374,10 @@ where
             Ok(()) => Ok(()),
             Err(Ending::NotStarted(error)) => Err(WorkersError::Start(error)),
             Err(Ending::Failed(info)) if self.stopping => {
-                report::error(format_args!("worker {id} failed while it was to end: {info}"));
+                report::error(
+                    report::PROCESS,
+                    format_args!("worker {id} failed while it was to end: {info}"),
+                );
                 Ok(())
             }
             Err(Ending::Failed(info)) => {
@@ -382,7 +385,10 @@ where
                 if self.restarts > self.workers.max_restarts {
                     return Err(WorkersError::TooManyRestarts(info));
                 }
-                report::error(format_args!("worker {id} failed and is started again: {info}"));
+                report::error(
+                    report::PROCESS,
+                    format_args!("worker {id} failed and is started again: {info}"),
+                );
                 let (begun, pause) = self.begun[id];
                 let pause = pause_after(pause, begun.elapsed().saturating_sub(pause));
                 self.start(id, pause).map_err(WorkersError::Start)
@@ -481,7 +487,10 @@ fn pin_to_cpu(id: usize) {
     let mut own = CpuSet::new();
     own.set(cpu);
     if let Err(error) = sched_setaffinity(None, &own) {
-        report::warn(format_args!("worker {id} cannot be kept on CPU {cpu}: {error}"));
+        report::warn(
+            report::PROCESS,
+            format_args!("worker {id} cannot be kept on CPU {cpu}: {error}"),
+        );
     }
 }
 

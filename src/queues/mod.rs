@@ -465,6 +465,9 @@ impl<S: Store> fmt::Debug for QueueOver<S> {
         f.debug_struct("Queue")
             .field("qsize", &self.qsize())
             .field("maxsize", &self.maxsize())
+            .field("getters", &self.inner.getters.len())
+            .field("putters", &self.inner.putters.len())
+            .field("unfinished_tasks", &self.inner.unfinished.get())
             .field("is_closed", &self.is_closed())
             .finish()
     }

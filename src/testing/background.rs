@@ -28,7 +28,9 @@ impl Background {
         move |exception| {
             // It may be foreign code that puts an error into words.
             let text = foreign::debug(&format_args!("{exception}"));
-            if expect_log::is_expected(|| report::error(format_args!("{text}"))) {
+            if expect_log::is_expected(|| {
+                report::error(report::APPLICATION, format_args!("{text}"))
+            }) {
                 return;
             }
             failures.count.set(failures.count.get() + 1);
