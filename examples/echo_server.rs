@@ -10,6 +10,8 @@
 //! Another address can be given: `cargo run --example echo_server 127.0.0.1:9999`; port 0 takes a
 //! free one.
 
+mod common;
+
 use std::io;
 use std::time::Duration;
 
@@ -31,8 +33,10 @@ async fn echo(stream: TcpStream) -> io::Result<()> {
 
 #[waterspout::main]
 async fn main() -> io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8888".into());
-    let listener = TcpListener::bind(address).await?;
+    let asked = common::arguments("HOST:PORT");
+    let address = asked.map_or("127.0.0.1:8888".into(), |arguments| arguments.concat());
+    let listener = TcpListener::bind(address.as_str()).await;
+    let listener = common::or_explain(listener, &format!("listen on {address}"));
     println!("listening on {}", listener.local_addr()?);
     loop {
         match listener.accept().await {

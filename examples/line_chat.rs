@@ -5,6 +5,8 @@
 //! $ cargo run --example line_chat -- 8888    # serves for ever; try `telnet 127.0.0.1 8888`
 //! ```
 
+mod common;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -44,9 +46,10 @@ async fn chat(room: Room, stream: Stream, peer: SocketAddr) -> Result<(), Stream
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let room = Room::default();
     let server = TcpServer::new(move |stream, peer| chat(room.clone(), stream, peer));
-    let port = std::env::args().nth(1).map_or(Ok(0), |port| port.parse())?;
-    let is_demonstration = port == 0;
-    let port = server.listen_on("localhost", port)?;
+    let asked = common::arguments("PORT").map(|asked| common::parsed(&asked[0], "port", "PORT"));
+    let is_demonstration = asked.is_none();
+    let listening = server.listen_on("localhost", asked.unwrap_or(0));
+    let port = common::or_explain(listening, "listen on that port");
     println!("chatting on port {port}");
     if !is_demonstration {
         std::future::pending::<()>().await;

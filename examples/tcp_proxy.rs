@@ -5,6 +5,8 @@
 //! $ cargo run --example tcp_proxy -- 127.0.0.1:8080 example.com:80    # serves for ever
 //! ```
 
+mod common;
+
 use std::io;
 
 use futures::{AsyncReadExt, AsyncWriteExt, future::try_join};
@@ -41,9 +43,10 @@ async fn proxy(listener: TcpListener, target: String) -> io::Result<()> {
 
 #[waterspout::main]
 async fn main() -> io::Result<()> {
-    let mut args = std::env::args().skip(1);
-    if let (Some(address), Some(target)) = (args.next(), args.next()) {
-        return proxy(TcpListener::bind(address).await?, target).await;
+    if let Some(asked) = common::arguments("HOST:PORT TARGET:PORT") {
+        let listener = TcpListener::bind(asked[0].as_str()).await;
+        let listener = common::or_explain(listener, &format!("listen on {}", asked[0]));
+        return proxy(listener, asked[1].clone()).await;
     }
     // A target that answers in capitals, a proxy before it, and a client.
     let target = TcpListener::bind("127.0.0.1:0").await?;

@@ -6,6 +6,8 @@
 //! $ cargo run --example webspider -- localhost 8000     # another one, by plain HTTP
 //! ```
 
+mod common;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, stderr};
@@ -43,10 +45,10 @@ async fn fetch(host: &str, port: u16, path: &str) -> Result<String, Box<dyn std:
 #[waterspout::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = TcpServer::new(|stream, _peer| serve(stream));
-    let mut args = std::env::args().skip(1);
-    let (host, port, first) = match (args.next(), args.next()) {
-        (Some(host), Some(port)) => (host, port.parse()?, "/"),
-        _ => ("localhost".into(), server.listen_on("localhost", 0)?, "/1"),
+    let usage = "HOST PORT";
+    let (host, port, first) = match common::arguments(usage) {
+        Some(asked) => (asked[0].clone(), common::parsed(&asked[1], "port", usage), "/"),
+        None => ("localhost".into(), server.listen_on("localhost", 0)?, "/1"),
     };
     // What was seen, and what came of it. Shared by coroutines of one thread: a `RefCell` will do.
     let pages = RefCell::new(BTreeMap::from([(first.to_owned(), String::new())]));

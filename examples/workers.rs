@@ -2,9 +2,11 @@
 //! end it when its connections have ended.
 //!
 //! ```text
-//! $ cargo run --example workers            # a demonstration
-//! $ cargo run --example workers -- 8888    # serves until Ctrl-C; try `nc 127.0.0.1 8888`
+//! $ cargo run --features process --example workers            # a demonstration
+//! $ cargo run --features process --example workers -- 8888    # serves until Ctrl-C; try `nc 127.0.0.1 8888`
 //! ```
+
+mod common;
 
 use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
@@ -47,8 +49,8 @@ fn demonstrate(port: u16) -> io::Result<()> {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let asked = std::env::args().nth(1);
-    let first = bind(asked.as_ref().map_or(Ok(0), |port| port.parse())?)?;
+    let asked = common::arguments("PORT").map(|asked| common::parsed(&asked[0], "port", "PORT"));
+    let first = common::or_explain(bind(asked.unwrap_or(0)), "listen on that port");
     let port = first[0].local_addr()?.port();
     println!("two workers on port {port}");
     // One takes this, the other, and any that is started again, binds the same port once more.

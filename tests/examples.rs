@@ -310,3 +310,49 @@ fn two_workers_share_a_port() {
     let expected = ["with worker 0\n", "with worker 1\n", "worker 0 ends", "worker 1 ends"];
     prints("workers", &expected);
 }
+
+// ---------------------------------------------------------------------------------------------
+// What they say of wrong arguments
+
+#[test]
+fn every_example_that_takes_arguments_explains_wrong_ones() {
+    let cases: [(&str, &[&str], &str); 10] = [
+        ("echo_server", &["a", "b"], "usage: echo_server [HOST:PORT]"),
+        ("echo_server", &["--help"], "usage: echo_server [HOST:PORT]"),
+        ("line_chat", &["99999"], "line_chat: `99999` is no port"),
+        ("line_chat", &["1", "2"], "usage: line_chat [PORT]"),
+        ("tcp_proxy", &["127.0.0.1:0"], "usage: tcp_proxy [HOST:PORT TARGET:PORT]"),
+        ("webspider", &["localhost", "http"], "webspider: `http` is no port"),
+        ("webspider", &["localhost"], "usage: webspider [HOST PORT]"),
+        ("workers", &["-1"], "usage: workers [PORT]"),
+        ("workers", &["many"], "workers: `many` is no port"),
+        ("workers", &["1", "2"], "usage: workers [PORT]"),
+    ];
+    for (name, arguments, line) in cases {
+        let ran = run(Command::new(example(name)).args(arguments));
+        assert_eq!((ran.status, &*ran.stdout), (Some(2), ""), "{name} {arguments:?}");
+        assert!(
+            ran.stderr.lines().any(|known| known == line),
+            "{name} {arguments:?}: {}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_in_a_sentence() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let port = address.port().to_string();
+    let cases: [(&str, &[&str]); 3] = [
+        ("echo_server", &[&address.to_string()]),
+        ("line_chat", &[&port]),
+        ("tcp_proxy", &[&address.to_string(), "localhost:1"]),
+    ];
+    for (name, arguments) in cases {
+        let ran = run(Command::new(example(name)).args(arguments));
+        assert_eq!(ran.status, Some(1), "{name}");
+        assert!(ran.stderr.starts_with(&format!("{name}: cannot listen on ")), "{}", ran.stderr);
+        assert!(ran.stderr.contains("in use") && ran.stderr.lines().count() == 1, "{}", ran.stderr);
+    }
+}
