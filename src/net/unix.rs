@@ -180,7 +180,8 @@ impl AsRawFd for UnixListener {
 /// Its methods take `&self`, so one coroutine may read while another writes, through an
 /// [`Rc`](std::rc::Rc) or the halves of [`split`](UnixStream::split). Two that read at once each
 /// get some of the bytes. It implements the [`futures::io`] traits, also for `&UnixStream`. It moves
-/// bytes: file descriptors that a peer sends along (`SCM_RIGHTS`) are closed by the system.
+/// bytes: file descriptors that a peer sends along (`SCM_RIGHTS`) are closed by the system. Who the peer is
+/// (`SO_PEERCRED`) can be asked of its fd, by the `nix` crate say.
 ///
 /// Dropping it closes it at once; what was written is still there for the other side.
 ///
