@@ -36,7 +36,7 @@
 //! | --- | --- |
 //! | functions that wait | [`coroutine`](mod@coroutine), [`#[coroutine]`](macro@coroutine), [`#[coroutines]`](macro@coroutines), [`Coroutine`] |
 //! | running them | [`IoLoop::run_sync`], [`#[main]`](macro@main), [`#[test]`](macro@test) |
-//! | time | [`coroutine::sleep()`], [`coroutine::with_timeout()`], [`IoLoop::call_later`], [`PeriodicCallback`] |
+//! | time | [`coroutine::sleep()`], [`coroutine::with_timeout()`], [`coroutine::interval()`], [`IoLoop::call_later`], [`PeriodicCallback`] |
 //! | several at once | [`coroutine::multi`], [`coroutine::multi_outputs`], [`coroutine::WaitIterator`], [`coroutine::TaskGroup`] |
 //! | taking turns | [`locks`], [`queues`] |
 //! | sockets and fds | [`net`], [`IoLoop::add_handler`] |

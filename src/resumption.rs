@@ -25,6 +25,7 @@ use std::task::{Context, Poll, RawWakerVTable, Waker};
 use std::thread;
 use std::time::Duration;
 
+use futures::future::FusedFuture;
 use pin_project_lite::pin_project;
 
 use crate::{foreign, report};
@@ -152,13 +153,24 @@ pub(crate) fn place() -> Place {
 }
 
 pin_project! {
-    /// A future that tells where it waits; from [`here`] and [`or_here`].
+    /// A future that tells where it waits, and whether it is done; from [`here`] and [`or_here`].
     #[derive(Debug)]
     pub(crate) struct Told<F> {
         #[pin]
         future: F,
         place: &'static Location<'static>,
         in_any_case: bool,
+        is_done: bool,
+    }
+}
+
+pin_project! {
+    /// A future that tells whether it is done; from [`fused`].
+    #[derive(Debug)]
+    pub(crate) struct Fused<F> {
+        #[pin]
+        future: F,
+        is_done: bool,
     }
 }
 
@@ -171,7 +183,7 @@ pub(crate) fn here<F>(future: F) -> Told<F> {
 
 /// [`here`] on behalf of whoever stands at `place`.
 pub(crate) fn at<F>(place: &'static Location<'static>, future: F) -> Told<F> {
-    Told { future, place, in_any_case: true }
+    Told { future, place, in_any_case: true, is_done: false }
 }
 
 /// `future` is made of the user's own futures: it waits where they say, and where this is called only
@@ -183,7 +195,7 @@ pub(crate) fn or_here<F>(future: F) -> Told<F> {
 
 /// [`or_here`] on behalf of whoever stands at `place`.
 pub(crate) fn or_at<F>(place: &'static Location<'static>, future: F) -> Told<F> {
-    Told { future, place, in_any_case: false }
+    Told { future, place, in_any_case: false, is_done: false }
 }
 
 impl<F: Future> Future for Told<F> {
@@ -195,12 +207,42 @@ impl<F: Future> Future for Told<F> {
         let polled = this.future.poll(cx);
         NOW.with(|now| {
             if polled.is_ready() {
+                *this.is_done = true;
                 now.waits_at.set(before);
             } else if *this.in_any_case || now.waits_at.get().is_none() {
                 now.waits_at.set(Some(this.place));
             }
         });
         polled
+    }
+}
+
+impl<F: Future> FusedFuture for Told<F> {
+    fn is_terminated(&self) -> bool {
+        self.is_done
+    }
+}
+
+/// `future`, which says by itself where it waits, for `select!`, which asks whether it is done.
+pub(crate) fn fused<F>(future: F) -> Fused<F> {
+    Fused { future, is_done: false }
+}
+
+impl<F: Future> Future for Fused<F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let polled = this.future.poll(cx);
+        *this.is_done = polled.is_ready();
+        polled
+    }
+}
+
+impl<F: Future> FusedFuture for Fused<F> {
+    fn is_terminated(&self) -> bool {
+        self.is_done
     }
 }
 

@@ -17,6 +17,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use futures::future::FusedFuture;
 use futures::io::AsyncRead;
 use futures::stream::{Stream, StreamExt};
 use signal_hook::SigId;
@@ -121,7 +122,7 @@ impl SignalStream {
     ///
     /// If it is awaited on another loop than it was made on, or that one is closed.
     #[track_caller]
-    pub fn recv(&mut self) -> impl Future<Output = io::Result<()>> {
+    pub fn recv(&mut self) -> impl FusedFuture<Output = io::Result<()>> {
         resumption::here(std::future::poll_fn(|cx| self.poll_recv(cx)))
     }
 
@@ -221,6 +222,6 @@ impl fmt::Debug for SignalHandler {
 ///
 /// As [`stream`].
 #[track_caller]
-pub fn ctrl_c() -> impl Future<Output = io::Result<()>> {
+pub fn ctrl_c() -> impl FusedFuture<Output = io::Result<()>> {
     resumption::here(async { stream(Signal::INTERRUPT)?.recv().await })
 }

@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
+use futures::future::FusedFuture;
 use futures::stream::{FusedStream, Stream};
 
 use crate::park;
@@ -121,7 +122,7 @@ impl<T: Send> Sender<T> {
     ///
     /// [`SendError`] with the item, if the receiver has gone.
     #[track_caller]
-    pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> {
+    pub fn send(&self, item: T) -> impl FusedFuture<Output = Result<(), SendError<T>>> {
         let mut sending = Sending { shared: &self.shared, item: Some(item), number: None };
         resumption::here(poll_fn(move |cx| sending.poll(cx)))
     }
@@ -263,7 +264,7 @@ impl<T: Send> Receiver<T> {
     ///
     /// Cancel safe.
     #[track_caller]
-    pub fn recv(&mut self) -> impl Future<Output = Option<T>> {
+    pub fn recv(&mut self) -> impl FusedFuture<Output = Option<T>> {
         resumption::here(poll_fn(|cx| self.poll_recv(cx)))
     }
 

@@ -11,6 +11,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use futures::future::FusedFuture;
+
 use crate::error::ExcInfo;
 use crate::foreign;
 use crate::report::{self, Exception};
@@ -74,7 +76,10 @@ pub fn promise<T>() -> (Promise<T>, Future<T>) {
         waiters: WaitQueue::new(),
         looked_at: Cell::new(false),
     });
-    (Promise { shared: Some(shared.clone()) }, Future { waiting: Waiting::new(shared) })
+    (
+        Promise { shared: Some(shared.clone()) },
+        Future { waiting: Waiting::new(shared), has_given: false },
+    )
 }
 
 /// The side that gives the result, once.
@@ -139,6 +144,8 @@ impl<T> fmt::Debug for Promise<T> {
 /// exception is set and no clone ever looked, it is reported when the last one goes.
 pub struct Future<T> {
     waiting: Waiting<Shared<T>>,
+    /// Whether awaiting it has given the result; it gives it again.
+    has_given: bool,
 }
 
 impl<T> Future<T> {
@@ -187,7 +194,7 @@ impl<T> Future<T> {
 impl<T> Clone for Future<T> {
     fn clone(&self) -> Future<T> {
         let waiting = Waiting::at(self.waiting.place(), self.waiting.queued().clone());
-        Future { waiting }
+        Future { waiting, has_given: false }
     }
 }
 
@@ -196,9 +203,18 @@ impl<T: Clone> std::future::Future for Future<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.poll_settled(cx) {
-            Poll::Ready(()) => self.result().map_or(Poll::Pending, Poll::Ready),
+            Poll::Ready(()) => {
+                self.has_given = true;
+                self.result().map_or(Poll::Pending, Poll::Ready)
+            }
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+impl<T: Clone> FusedFuture for Future<T> {
+    fn is_terminated(&self) -> bool {
+        self.has_given
     }
 }
 

@@ -9,8 +9,11 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
+use futures::future::FusedFuture;
+
 use super::ending;
 use crate::locks::Event;
+use crate::resumption;
 
 /// A request to end, which is made once and stays made. A clone is the same token.
 ///
@@ -54,16 +57,19 @@ impl CancelToken {
 
     /// Waits until it is cancelled. Cancel safe.
     #[track_caller]
-    pub fn cancelled(&self) -> impl Future<Output = ()> + use<> {
+    pub fn cancelled(&self) -> impl FusedFuture<Output = ()> + use<> {
         self.event.wait()
     }
 
     /// Awaits `future` until the token is cancelled: then `future` is dropped, the coroutines that it
     /// awaits are cancelled, and this gives `None`. A future that is ready wins.
     #[track_caller]
-    pub fn run<F: Future>(&self, future: F) -> impl Future<Output = Option<F::Output>> + use<F> {
+    pub fn run<F: Future>(
+        &self,
+        future: F,
+    ) -> impl FusedFuture<Output = Option<F::Output>> + use<F> {
         let cancelled = self.cancelled();
-        async move {
+        resumption::fused(async move {
             let mut future = pin!(Some(future));
             let mut cancelled = pin!(cancelled);
             poll_fn(|cx| {
@@ -80,7 +86,7 @@ impl CancelToken {
                 }
             })
             .await
-        }
+        })
     }
 }
 

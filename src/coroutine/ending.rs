@@ -18,6 +18,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use futures::future::FusedFuture;
 use pin_project_lite::pin_project;
 
 use crate::foreign;
@@ -165,6 +166,12 @@ impl<F: Future> Future for Shield<F> {
             Some(future) => future.poll(cx),
             None => unreachable!("it is taken when this is dropped"),
         }
+    }
+}
+
+impl<F: FusedFuture> FusedFuture for Shield<F> {
+    fn is_terminated(&self) -> bool {
+        self.future.as_ref().is_none_or(FusedFuture::is_terminated)
     }
 }
 

@@ -11,13 +11,14 @@ use std::panic::{AssertUnwindSafe, Location, resume_unwind};
 use std::rc::Rc;
 
 use futures::FutureExt;
+use futures::future::FusedFuture;
 
 use super::{Coroutine, Kind, Name, ending, name_of, start_on, with_timeout};
 use crate::error::ExcInfo;
-use crate::foreign;
 use crate::ioloop::{Deadline, IoLoop, Key, Slots};
 use crate::locks::Event;
 use crate::report::{Exception, Kept, Panic};
+use crate::{foreign, resumption};
 
 /// Owns coroutines and cancels them when it is dropped. Each may await others, which end with it.
 ///
@@ -195,9 +196,9 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
     ///
     /// With the panic of a child, if that came first.
     #[track_caller]
-    pub fn join(&self) -> impl Future<Output = Result<(), E>> + use<E> {
+    pub fn join(&self) -> impl FusedFuture<Output = Result<(), E>> + use<E> {
         let (inner, empty) = (self.inner.clone(), self.inner.empty.wait());
-        async move {
+        resumption::fused(async move {
             empty.await;
             let failure = inner.failure.take();
             inner.reopen();
@@ -206,21 +207,21 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
                 Some(Cause::Error(error)) => Err(error),
                 Some(Cause::Panic(panic)) => resume_unwind(panic),
             }
-        }
+        })
     }
 
     /// Waits until no child is alive, but no longer than until `deadline`; then cancels those that
     /// are, and tells how many that were. The group takes no more children then.
     #[track_caller]
-    pub fn shutdown(&self, deadline: impl Into<Deadline>) -> impl Future<Output = usize> {
+    pub fn shutdown(&self, deadline: impl Into<Deadline>) -> impl FusedFuture<Output = usize> {
         let empty = self.inner.empty.wait();
-        async move {
+        resumption::fused(async move {
             let _ = with_timeout(deadline, empty).await;
             self.inner.state.set(State::Closed);
             let left = self.len();
             self.cancel();
             left
-        }
+        })
     }
 }
 

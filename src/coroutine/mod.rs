@@ -52,10 +52,10 @@
 //! Coroutines are started, and then awaited one after the other, or together: by [`multi`] if they give
 //! results, by [`multi_outputs`] if they cannot fail. Plain futures are awaited together by the macros of
 //! the [`futures`] crate: all of them by `join!`, the first of them by `select!`. Which futures may be
-//! dropped halfway, as `select!` does, their documentation says: *cancel safe*. Dropping the handle of a
-//! coroutine does not end it, unless it is asked to by [`cancel_on_drop`](Coroutine::cancel_on_drop). (Not
-//! even if it is dropped deep inside of a future that `select!` or a time limit gives up: to end all that
-//! such a future awaits, [`spawn`] it and tie it so.)
+//! dropped halfway, as `select!` does, their documentation says: *cancel safe*. The futures of this crate
+//! need no `.fuse()` there. Dropping the handle of a coroutine does not end it, unless it is asked to by
+//! [`cancel_on_drop`](Coroutine::cancel_on_drop). (Not even if it is dropped deep inside of a future that
+//! `select!` or a time limit gives up: to end all that such a future awaits, [`spawn`] it and tie it so.)
 //!
 //! ```
 //! # use std::time::Duration;
@@ -67,10 +67,10 @@
 //! let nap = async |seconds| sleep(Duration::from_secs(seconds)).map(|()| seconds).await;
 //! assert_eq!(join!(nap(2), nap(3)), (2, 3));
 //!
-//! let mut slow = spawn(sleep(Duration::from_secs(60))).cancel_on_drop().fuse();
+//! let mut slow = spawn(sleep(Duration::from_secs(60))).cancel_on_drop();
 //! select! {
 //!     () = slow => unreachable!("a minute is longer than a second"),
-//!     _ = sleep(Duration::from_secs(1)).fuse() => {}
+//!     () = sleep(Duration::from_secs(1)) => {}
 //! }
 //! # })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -88,6 +88,7 @@ mod cancel_token;
 mod ending;
 mod group;
 mod in_executor;
+mod interval;
 mod multi;
 mod names;
 mod remote;
@@ -105,11 +106,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::future::FusedFuture;
+
 pub use crate::error::{JoinError, TimedOut};
 pub use cancel_token::CancelToken;
 pub use ending::{Shield, shield};
 pub use group::TaskGroup;
 pub use in_executor::Blocking;
+pub use interval::{Interval, MissedTickBehavior, interval, interval_at};
 pub use multi::{
     Children, Fallible, FallibleChildren, TryMulti, multi, multi_outputs, multi_quiet, try_multi,
 };
@@ -252,6 +256,12 @@ impl<T> std::future::Future for Coroutine<T> {
     }
 }
 
+impl<T> FusedFuture for Coroutine<T> {
+    fn is_terminated(&self) -> bool {
+        self.runner.is_taken()
+    }
+}
+
 impl<T> Drop for Coroutine<T> {
     fn drop(&mut self) {
         if self.runner.detach() {
@@ -292,6 +302,12 @@ impl<T> std::future::Future for JoinHandle<T> {
     }
 }
 
+impl<T> FusedFuture for JoinHandle<T> {
+    fn is_terminated(&self) -> bool {
+        self.coroutine.is_terminated()
+    }
+}
+
 /// A coroutine that is cancelled when this is dropped; from [`Coroutine::cancel_on_drop`]. Awaiting
 /// it is awaiting the coroutine.
 #[must_use = "dropping it cancels the coroutine"]
@@ -305,6 +321,12 @@ impl<T> std::future::Future for CancelOnDrop<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         Pin::new(&mut self.coroutine).poll(cx)
+    }
+}
+
+impl<T> FusedFuture for CancelOnDrop<T> {
+    fn is_terminated(&self) -> bool {
+        self.coroutine.is_terminated()
     }
 }
 

@@ -16,7 +16,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use futures::StreamExt;
-use futures::future::maybe_done;
+use futures::future::{FusedFuture, maybe_done};
 
 use super::{CancelOnDrop, Coroutine, WaitIterator};
 use crate::error::ExcInfo;
@@ -137,7 +137,7 @@ struct Held<T, E> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[track_caller]
-pub fn multi<C: FallibleChildren>(children: C) -> impl Future<Output = C::Output> {
+pub fn multi<C: FallibleChildren>(children: C) -> impl FusedFuture<Output = C::Output> {
     resumption::or_here(children.settle(Others::Log(Location::caller())))
 }
 
@@ -170,13 +170,13 @@ pub fn multi<C: FallibleChildren>(children: C) -> impl Future<Output = C::Output
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[track_caller]
-pub fn multi_outputs<C: Children>(children: C) -> impl Future<Output = C::Outputs> {
+pub fn multi_outputs<C: Children>(children: C) -> impl FusedFuture<Output = C::Outputs> {
     resumption::or_here(children.outputs())
 }
 
 /// [`multi`] that does not log the errors after the first. Tornado: `quiet_exceptions`.
 #[track_caller]
-pub fn multi_quiet<C: FallibleChildren>(children: C) -> impl Future<Output = C::Output> {
+pub fn multi_quiet<C: FallibleChildren>(children: C) -> impl FusedFuture<Output = C::Output> {
     resumption::or_here(children.settle(Others::Ignore))
 }
 
@@ -237,6 +237,12 @@ impl<T, E> Future for TryMulti<T, E> {
         this.running = None;
         let values = std::mem::take(&mut this.values);
         Poll::Ready(error.map_or_else(|| Ok(values.into_iter().flatten().collect()), Err))
+    }
+}
+
+impl<T, E> FusedFuture for TryMulti<T, E> {
+    fn is_terminated(&self) -> bool {
+        self.running.is_none()
     }
 }
 

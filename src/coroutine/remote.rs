@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures::channel::oneshot;
+use futures::future::FusedFuture;
 
 use super::{Coroutine, Kind, name_of, queue};
 use crate::error::{Failure, JoinError, LoopClosed};
@@ -66,7 +67,7 @@ impl LoopHandle {
             drop(Coroutine::of(queue(core, kind, answering, location)));
         })?;
         let (name, id) = (name_of::<F>, self.id());
-        Ok(Answer { receiver, name, place: location, id, held: None })
+        Ok(Answer { receiver, name, place: location, id, held: None, is_done: false })
     }
 
     /// Runs a coroutine on the loop and blocks this thread until it is done.
@@ -148,6 +149,7 @@ pub struct Answer<T> {
     id: LoopId,
     /// Who waits for another loop's answer holds virtual time.
     held: Option<HeldTime>,
+    is_done: bool,
 }
 
 impl<T> Future for Answer<T> {
@@ -163,10 +165,17 @@ impl<T> Future for Answer<T> {
             self.held = with_current(hold).flatten();
         } else {
             self.held = None;
+            self.is_done = true;
         }
         polled.map(|answer| match answer.ok().and_then(Kept::take) {
             Some(done) => done.result,
             None => Err(JoinError::new(name(), Failure::Cancelled)),
         })
+    }
+}
+
+impl<T> FusedFuture for Answer<T> {
+    fn is_terminated(&self) -> bool {
+        self.is_done
     }
 }

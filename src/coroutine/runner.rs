@@ -92,6 +92,8 @@ pub(crate) trait Join<T> {
     /// [`poll_join`](Join::poll_join) that panics where there is no output.
     fn poll_output(&self, cx: &mut Context<'_>) -> Poll<T>;
     fn is_done(&self) -> bool;
+    /// Whether somebody has had its output, or the panic that is there instead of one.
+    fn is_taken(&self) -> bool;
     fn cancel(self: Rc<Self>);
     /// Nobody will await it. Tells whether it is to be cancelled with who awaited it.
     fn detach(&self) -> bool;
@@ -515,6 +517,10 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K>
 
     fn is_done(&self) -> bool {
         matches!(self.state.get(), State::Done | State::Taken)
+    }
+
+    fn is_taken(&self) -> bool {
+        self.state.get() == State::Taken
     }
 
     fn cancel(self: Rc<Self>) {

@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures::future::FusedFuture;
+
 use crate::ioloop::{Core, Deadline, IoLoop, Item, Key, LoopId, forget, on_current, with_current};
 use crate::{foreign, resumption};
 
@@ -100,6 +102,50 @@ impl Sleep {
         self.timer == Timing::Over
     }
 
+    /// When its time comes; `None` is never.
+    ///
+    /// # Panics
+    ///
+    /// Where awaiting it does: on another loop than it was made on, and outside of any.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use waterspout::{IoLoop, coroutine::{now, sleep}};
+    ///
+    /// IoLoop::new()?.run_sync(|| async {
+    ///     let minute = Duration::from_secs(60);
+    ///     let sleep = sleep(minute);
+    ///     assert!(sleep.deadline().unwrap() - now() <= minute);
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn deadline(&self) -> Option<Instant> {
+        let of_clock = |core: &Core| {
+            if core.id() == self.id { Ok(core.instant(self.deadline)) } else { Err(core.id()) }
+        };
+        match with_current(of_clock) {
+            Some(Ok(deadline)) => deadline,
+            elsewhere => self.is_elsewhere(elsewhere.and_then(Result::err)),
+        }
+    }
+
+    /// Sets the deadline that `next` says, by the one that has come and by the time now. It has been polled
+    /// on its loop and is over.
+    pub(super) fn go_on(&mut self, next: impl FnOnce(u64, u64) -> u64) {
+        self.deadline = next(self.deadline, on_current(Core::now));
+        self.timer = Timing::NotSet;
+    }
+
+    /// It is of no use there.
+    fn is_elsewhere(&self, here: Option<LoopId>) -> ! {
+        match here {
+            Some(here) => {
+                panic!("a Sleep of {} is awaited on {here}: make it where it is awaited", self.id)
+            }
+            None => panic!("a Sleep of {} is awaited outside of any loop", self.id),
+        }
+    }
+
     /// Moves the deadline, counted from now if it is a [`Duration`].
     pub fn reset(&mut self, deadline: impl Into<Deadline>) {
         let location = self.location;
@@ -141,11 +187,14 @@ impl std::future::Future for Sleep {
                 resumption::waits_at(this.location);
                 Poll::Pending
             }
-            Some(Some(here)) => {
-                panic!("a Sleep of {} is awaited on {here}: make it where it is awaited", this.id)
-            }
-            None => panic!("a Sleep of {} is awaited outside of any loop", this.id),
+            elsewhere => this.is_elsewhere(elsewhere.flatten()),
         }
+    }
+}
+
+impl FusedFuture for Sleep {
+    fn is_terminated(&self) -> bool {
+        self.is_over()
     }
 }
 
@@ -179,7 +228,7 @@ impl Drop for Sleep {
 /// ```
 #[track_caller]
 pub fn moment() -> Moment {
-    Moment { turn: None, location: Location::caller() }
+    Moment { turn: None, is_over: false, location: Location::caller() }
 }
 
 /// Waits for one turn of the loop; from [`moment`].
@@ -188,6 +237,7 @@ pub fn moment() -> Moment {
 pub struct Moment {
     /// The turn in which it was first polled.
     turn: Option<u64>,
+    is_over: bool,
     location: &'static Location<'static>,
 }
 
@@ -197,10 +247,12 @@ impl std::future::Future for Moment {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let turn = with_current(|core| core.counting().turns.get());
         match self.turn {
-            // Outside of any loop there are no turns: one wake-up has to do.
-            Some(_) if turn.is_none() => Poll::Ready(()),
-            Some(begun) if Some(begun) != turn => Poll::Ready(()),
-            // A combinator may poll again within the turn.
+            // Outside of any loop there are no turns: one wake-up has to do. Else a combinator may poll again
+            // within the turn.
+            Some(begun) if turn.is_none() || Some(begun) != turn => {
+                self.is_over = true;
+                Poll::Ready(())
+            }
             _ => {
                 resumption::waits_at(self.location);
                 self.turn = Some(turn.unwrap_or_default());
@@ -215,5 +267,11 @@ impl std::future::Future for Moment {
                 Poll::Pending
             }
         }
+    }
+}
+
+impl FusedFuture for Moment {
+    fn is_terminated(&self) -> bool {
+        self.is_over
     }
 }

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use futures::future::FusedFuture;
 use pin_project_lite::pin_project;
 
 use super::sleep::Sleep;
@@ -17,6 +18,7 @@ pin_project! {
         #[pin]
         future: F,
         sleep: Sleep,
+        is_done: bool,
     }
 }
 
@@ -56,7 +58,8 @@ pub fn with_timeout<F: IntoFuture>(
     deadline: impl Into<Deadline>,
     future: F,
 ) -> Timeout<F::IntoFuture> {
-    Timeout { future: future.into_future(), sleep: Sleep::until(deadline.into()) }
+    let (future, sleep) = (future.into_future(), Sleep::until(deadline.into()));
+    Timeout { future, sleep, is_done: false }
 }
 
 impl<F: Future> Future for Timeout<F> {
@@ -66,10 +69,41 @@ impl<F: Future> Future for Timeout<F> {
         let this = self.project();
         // The timer first, so that it is the future that says where it waits.
         let time_is_up = Pin::new(this.sleep).poll(cx).is_ready();
-        match this.future.poll(cx) {
+        let polled = match this.future.poll(cx) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
             Poll::Pending if time_is_up => Poll::Ready(Err(TimedOut)),
             Poll::Pending => Poll::Pending,
-        }
+        };
+        *this.is_done = polled.is_ready();
+        polled
+    }
+}
+
+impl<F: Future> FusedFuture for Timeout<F> {
+    fn is_terminated(&self) -> bool {
+        self.is_done
+    }
+}
+
+impl<F> Timeout<F> {
+    /// The future, without the limit: to go on with what was not done in time. The timer is taken back.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use waterspout::{IoLoop, coroutine::{sleep, with_timeout}};
+    ///
+    /// let io_loop = IoLoop::builder().virtual_time().build()?;
+    /// let begun = io_loop.time();
+    /// io_loop.run_sync(|| async {
+    ///     let mut limited = with_timeout(Duration::from_secs(1), sleep(Duration::from_secs(3)));
+    ///     if (&mut limited).await.is_err() {
+    ///         limited.into_inner().await; // it takes two seconds more
+    ///     }
+    /// })?;
+    /// assert_eq!(io_loop.time() - begun, Duration::from_secs(3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn into_inner(self) -> F {
+        self.future
     }
 }

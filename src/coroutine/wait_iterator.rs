@@ -6,6 +6,7 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use futures::future::FusedFuture;
 use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
 use pin_project_lite::pin_project;
 
@@ -108,7 +109,7 @@ impl<F: Future, K> WaitIterator<F, K> {
     /// Waits for the next output; `None` when all have been given.
     #[expect(clippy::should_implement_trait, reason = "it is awaited, and Tornado's name")]
     #[track_caller]
-    pub fn next(&mut self) -> impl Future<Output = Option<F::Output>> {
+    pub fn next(&mut self) -> impl FusedFuture<Output = Option<F::Output>> {
         resumption::or_here(self.advance())
     }
 

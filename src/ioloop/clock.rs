@@ -9,6 +9,8 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use super::timers::NEVER;
+
 pub(crate) struct Clock {
     base: Instant,
     now: Cell<u64>,
@@ -67,7 +69,7 @@ impl Clock {
         self.held_since.set(None);
     }
 
-    /// The deadline `delay` from now; [`NEVER`](super::timers::NEVER) if that is further than the clock
+    /// The deadline `delay` from now; [`NEVER`] if that is further than the clock
     /// can count.
     pub(crate) fn after(&self, delay: Duration) -> u64 {
         self.read().saturating_add(nanos(delay))
@@ -82,17 +84,22 @@ impl Clock {
     pub(crate) fn instant(&self, now: u64) -> Instant {
         self.base + Duration::from_nanos(now)
     }
+
+    /// The instant of a deadline; none if it is [`NEVER`], or further than an instant can be.
+    pub(crate) fn due(&self, deadline: u64) -> Option<Instant> {
+        let delay = (deadline != NEVER).then(|| Duration::from_nanos(deadline))?;
+        self.base.checked_add(delay)
+    }
 }
 
-/// A duration in nanoseconds; five centuries and more are [`NEVER`](super::timers::NEVER).
-pub(super) fn nanos(duration: Duration) -> u64 {
+/// A duration in nanoseconds; five centuries and more are [`NEVER`].
+pub(crate) fn nanos(duration: Duration) -> u64 {
     let seconds = duration.as_secs().saturating_mul(1_000_000_000);
     seconds.saturating_add(duration.subsec_nanos().into())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::timers::NEVER;
     use super::*;
 
     #[test]

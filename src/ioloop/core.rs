@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::alarm::Alarm;
 use super::clock::Clock;
@@ -354,6 +354,16 @@ impl Core {
         let Some(known) = timers.get_mut(key) else { return false };
         *waker = waker.take().map(|waker| std::mem::replace(known, waker));
         true
+    }
+
+    /// The instant of a deadline; none if that is never.
+    pub(crate) fn instant(&self, deadline: u64) -> Option<Instant> {
+        self.clock.due(deadline)
+    }
+
+    /// The time now, counted as deadlines are.
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.read()
     }
 
     pub(crate) fn deadline(&self, deadline: Deadline) -> u64 {

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::rc::Rc;
 
+use futures::future::FusedFuture;
+
+use crate::resumption;
 use crate::wait_queue::{Queued, WaitQueue, Waiting};
 
 /// Lets coroutines wait until they are notified. Tornado: `locks.Condition`.
@@ -63,9 +66,9 @@ impl Condition {
     /// Tornado's `False` after a time-out is the error of
     /// [`with_timeout`](crate::coroutine::with_timeout). Tornado: `wait`.
     #[track_caller]
-    pub fn wait(&self) -> impl Future<Output = ()> + use<> {
+    pub fn wait(&self) -> impl FusedFuture<Output = ()> + use<> {
         let mut waiting = Waiting::new(self.inner.clone());
-        std::future::poll_fn(move |cx| waiting.wait(cx).map(drop))
+        resumption::fused(std::future::poll_fn(move |cx| waiting.wait(cx).map(drop)))
     }
 
     /// Wakes up to `n` of those who have waited longest. Tornado: `notify`.

@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 
+use futures::future::FusedFuture;
+
 use crate::resumption;
 use crate::wait_queue::{Queued, WaitQueue, Waiting};
 
@@ -70,12 +72,12 @@ impl Event {
 
     /// Waits until it is set; ready at once if it is. Cancel safe.
     #[track_caller]
-    pub fn wait(&self) -> impl Future<Output = ()> + use<> {
+    pub fn wait(&self) -> impl FusedFuture<Output = ()> + use<> {
         let mut waiting = Waiting::new(self.inner.clone());
         // Whether it was found set. It may have to give way then, for want of a budget; if somebody clears
         // the event meanwhile, this has been let through all the same.
         let mut seen = false;
-        std::future::poll_fn(move |cx| {
+        resumption::fused(std::future::poll_fn(move |cx| {
             if !waiting.has_joined() {
                 seen |= waiting.queued().is_set.get();
                 if seen {
@@ -83,7 +85,7 @@ impl Event {
                 }
             }
             waiting.wait(cx).map(drop)
-        })
+        }))
     }
 }
 

@@ -5,6 +5,9 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
+use futures::FutureExt;
+use futures::future::FusedFuture;
+
 use super::semaphore::{Permit, Semaphore};
 
 /// Lets one coroutine at a time at a value, first come first served. Tornado: `locks.Lock`.
@@ -48,9 +51,9 @@ impl<T> Lock<T> {
     ///
     /// A coroutine that holds it and waits for it again waits for ever.
     #[track_caller]
-    pub fn acquire(&self) -> impl Future<Output = LockGuard<T>> + use<T> {
+    pub fn acquire(&self) -> impl FusedFuture<Output = LockGuard<T>> + use<T> {
         let (lock, acquiring) = (self.clone(), self.inner.semaphore.acquire());
-        async move { LockGuard::new(lock, acquiring.await) }
+        acquiring.map(|permit| LockGuard::new(lock, permit))
     }
 
     /// The lock, if it is free.

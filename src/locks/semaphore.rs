@@ -6,6 +6,8 @@ use std::fmt;
 use std::rc::Rc;
 use std::task::{Poll, ready};
 
+use futures::future::FusedFuture;
+
 use crate::wait_queue::{Queued, WaitQueue, Waiting};
 use crate::{foreign, resumption};
 
@@ -103,7 +105,7 @@ impl Semaphore {
     ///
     /// Cancel safe: a permit that a dropped waiter had got goes to the next.
     #[track_caller]
-    pub fn acquire(&self) -> impl Future<Output = Permit> + use<> {
+    pub fn acquire(&self) -> impl FusedFuture<Output = Permit> + use<> {
         self.acquire_many(1)
     }
 
@@ -134,9 +136,9 @@ impl Semaphore {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[track_caller]
-    pub fn acquire_many(&self, n: usize) -> impl Future<Output = Permit> + use<> {
+    pub fn acquire_many(&self, n: usize) -> impl FusedFuture<Output = Permit> + use<> {
         let mut waiting = Waiting::new(self.inner.clone());
-        std::future::poll_fn(move |cx| {
+        resumption::fused(std::future::poll_fn(move |cx| {
             if !waiting.has_joined() {
                 ready!(resumption::poll_proceed(cx));
                 if waiting.queued().try_take(n) {
@@ -150,7 +152,7 @@ impl Semaphore {
                 return Poll::Pending;
             }
             waiting.poll(cx).map(|_| Permit::of(waiting.queued(), n))
-        })
+        }))
     }
 
     /// A permit, if one is free and nobody waits.
@@ -244,7 +246,7 @@ impl BoundedSemaphore {
 
     /// As [`Semaphore::acquire`].
     #[track_caller]
-    pub fn acquire(&self) -> impl Future<Output = Permit> + use<> {
+    pub fn acquire(&self) -> impl FusedFuture<Output = Permit> + use<> {
         self.semaphore.acquire()
     }
 
@@ -255,7 +257,7 @@ impl BoundedSemaphore {
     /// If `n` is more than the semaphore began with: it never has so many, and all who come after would wait
     /// with this one for ever.
     #[track_caller]
-    pub fn acquire_many(&self, n: usize) -> impl Future<Output = Permit> + use<> {
+    pub fn acquire_many(&self, n: usize) -> impl FusedFuture<Output = Permit> + use<> {
         let most = self.most;
         assert!(
             n <= most,

@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::Location;
 use std::task::{Context, Poll};
 
+use futures::future::FusedFuture;
+
 use super::fd::Fd;
 use super::source::Registered;
 use crate::ioloop::{Direction, Interest};
@@ -92,7 +94,7 @@ impl<T: AsRawFd> AsyncFd<T> {
     pub fn read_with<R>(
         &self,
         mut read: impl FnMut(&T) -> io::Result<R>,
-    ) -> impl Future<Output = io::Result<R>> {
+    ) -> impl FusedFuture<Output = io::Result<R>> {
         self.registered.io(Direction::Read, Location::caller(), move |fd| read(fd.get_ref()))
     }
 
@@ -108,7 +110,7 @@ impl<T: AsRawFd> AsyncFd<T> {
     pub fn write_with<R>(
         &self,
         mut write: impl FnMut(&T) -> io::Result<R>,
-    ) -> impl Future<Output = io::Result<R>> {
+    ) -> impl FusedFuture<Output = io::Result<R>> {
         self.registered.io(Direction::Write, Location::caller(), move |fd| write(fd.get_ref()))
     }
 
@@ -163,7 +165,7 @@ impl<T: AsRawFd> AsyncFd<T> {
     ///
     /// If the fd belongs to another loop.
     #[track_caller]
-    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+    pub fn readable(&self) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.ready(Direction::Read, Location::caller())
     }
 
@@ -177,7 +179,7 @@ impl<T: AsRawFd> AsyncFd<T> {
     ///
     /// If the fd belongs to another loop.
     #[track_caller]
-    pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+    pub fn writable(&self) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.ready(Direction::Write, Location::caller())
     }
 

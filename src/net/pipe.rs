@@ -19,7 +19,9 @@ use std::pin::Pin;
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::task::{Context, Poll};
 
+use futures::future::FusedFuture;
 use futures::io::{AsyncRead, AsyncWrite};
+
 use mio::Interest;
 use mio::unix::pipe::{Receiver, Sender};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -28,6 +30,7 @@ use super::fd::Fd;
 use super::lent::Lent;
 use super::source::{Asker, ByteStream, ReadBytes, Registered, WriteBytes};
 use crate::ioloop::Direction;
+use crate::resumption;
 
 /// A new pipe: what is written to the one end is read from the other. Both belong to the current
 /// loop.
@@ -209,7 +212,7 @@ impl PipeReader {
     ///
     /// What the system says.
     #[track_caller]
-    pub fn read(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+    pub fn read(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<usize>> {
         self.registered.read(Location::caller(), buf)
     }
 
@@ -221,7 +224,7 @@ impl PipeReader {
     ///
     /// `UnexpectedEof` if the pipe ends before; what the system says.
     #[track_caller]
-    pub fn read_exact(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<()>> {
+    pub fn read_exact(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.read_exact(Location::caller(), buf)
     }
 
@@ -236,7 +239,7 @@ impl PipeReader {
     pub fn read_vectored(
         &self,
         bufs: &mut [IoSliceMut<'_>],
-    ) -> impl Future<Output = io::Result<usize>> {
+    ) -> impl FusedFuture<Output = io::Result<usize>> {
         self.registered.read_vectored(Location::caller(), bufs)
     }
 
@@ -248,7 +251,7 @@ impl PipeReader {
     ///
     /// As [`read`](PipeReader::read).
     #[track_caller]
-    pub fn read_lent(&self) -> impl Future<Output = io::Result<Lent>> {
+    pub fn read_lent(&self) -> impl FusedFuture<Output = io::Result<Lent>> {
         self.registered.read_lent(Location::caller())
     }
 
@@ -272,7 +275,7 @@ impl PipeReader {
     ///
     /// If the pipe belongs to another loop.
     #[track_caller]
-    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+    pub fn readable(&self) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.ready(Direction::Read, Location::caller())
     }
 
@@ -477,9 +480,9 @@ impl PipeWriter {
     ///
     /// `BrokenPipe` if nobody reads any more, or it was closed; what the system says.
     #[track_caller]
-    pub fn write(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> {
+    pub fn write(&self, buf: &[u8]) -> impl FusedFuture<Output = io::Result<usize>> {
         let place = Location::caller();
-        async move { self.registered()?.write(place, buf).await }
+        resumption::fused(async move { self.registered()?.write(place, buf).await })
     }
 
     /// Writes all of `buf`.
@@ -490,9 +493,9 @@ impl PipeWriter {
     ///
     /// As [`write`](PipeWriter::write).
     #[track_caller]
-    pub fn write_all(&self, buf: &[u8]) -> impl Future<Output = io::Result<()>> {
+    pub fn write_all(&self, buf: &[u8]) -> impl FusedFuture<Output = io::Result<()>> {
         let place = Location::caller();
-        async move { self.registered()?.write_all(place, buf).await }
+        resumption::fused(async move { self.registered()?.write_all(place, buf).await })
     }
 
     /// Writes from several buffers at once.
@@ -503,9 +506,12 @@ impl PipeWriter {
     ///
     /// As [`write`](PipeWriter::write).
     #[track_caller]
-    pub fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> impl Future<Output = io::Result<usize>> {
+    pub fn write_vectored(
+        &self,
+        bufs: &[IoSlice<'_>],
+    ) -> impl FusedFuture<Output = io::Result<usize>> {
         let place = Location::caller();
-        async move { self.registered()?.write_vectored(place, bufs).await }
+        resumption::fused(async move { self.registered()?.write_vectored(place, bufs).await })
     }
 
     /// Waits until there may be room to write; then use [`try_write`](PipeWriter::try_write).
@@ -516,9 +522,9 @@ impl PipeWriter {
     ///
     /// If the pipe belongs to another loop, or was closed.
     #[track_caller]
-    pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+    pub fn writable(&self) -> impl FusedFuture<Output = io::Result<()>> {
         let place = Location::caller();
-        async move { self.registered()?.ready(Direction::Write, place).await }
+        resumption::fused(async move { self.registered()?.ready(Direction::Write, place).await })
     }
 
     /// Waits until nobody reads any more: whatever were written then would be a `BrokenPipe`.
@@ -529,13 +535,13 @@ impl PipeWriter {
     ///
     /// If the pipe belongs to another loop, or was closed.
     #[track_caller]
-    pub fn closed(&self) -> impl Future<Output = io::Result<()>> {
+    pub fn closed(&self) -> impl FusedFuture<Output = io::Result<()>> {
         let place = Location::caller();
-        async move {
+        resumption::fused(async move {
             let registered = self.registered()?;
             let until_closed = |asker: Asker<'_>| registered.poll_closed(asker, Direction::Write);
             registered.waiting(Direction::Write, place, until_closed).await
-        }
+        })
     }
 
     /// [`closed`](PipeWriter::closed) as a poll function.

@@ -27,6 +27,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use futures::future::FusedFuture;
 
 use super::bind::{BindOptions, bind_sockets, bind_unix_socket};
 use super::listener::Listener;
@@ -345,7 +346,7 @@ impl<S, A> Server<S, A> {
     /// Cancel safe: given up, it has only stopped accepting. A handler that awaits it waits for itself,
     /// and is among those that are cancelled.
     #[track_caller]
-    pub fn drain(&self, deadline: impl Into<Deadline>) -> impl Future<Output = usize> {
+    pub fn drain(&self, deadline: impl Into<Deadline>) -> impl FusedFuture<Output = usize> {
         resumption::here(async move {
             self.stop();
             self.inner.connections.shutdown(deadline).await

@@ -15,6 +15,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::panic::Location;
 use std::task::{Context, Poll, Waker};
 
+use futures::future::FusedFuture;
+
 use mio::event::Source;
 
 use super::lent::Lent;
@@ -294,7 +296,7 @@ impl<S> Registered<S> {
     pub(crate) fn connected(
         &self,
         peer: impl Fn(&S) -> io::Result<()>,
-    ) -> impl Future<Output = io::Result<()>> {
+    ) -> impl FusedFuture<Output = io::Result<()>> {
         let place = Location::caller();
         self.waiting(Direction::Write, place, move |asker| {
             self.poll_io(asker, Direction::Write, &peer)
@@ -307,7 +309,7 @@ impl<S> Registered<S> {
         direction: Direction,
         place: &'static Location<'static>,
         mut operation: impl FnMut(&S) -> io::Result<R>,
-    ) -> impl Future<Output = io::Result<R>> {
+    ) -> impl FusedFuture<Output = io::Result<R>> {
         self.waiting(direction, place, move |asker| self.poll_io(asker, direction, &mut operation))
     }
 
@@ -316,7 +318,7 @@ impl<S> Registered<S> {
         &self,
         direction: Direction,
         place: &'static Location<'static>,
-    ) -> impl Future<Output = io::Result<()>> {
+    ) -> impl FusedFuture<Output = io::Result<()>> {
         self.waiting(direction, place, move |asker| self.token.poll(asker, direction, Until::Ready))
     }
 
@@ -339,13 +341,15 @@ impl<S> Registered<S> {
     }
 
     /// [`io`](Registered::io) for an operation of the user's own.
-    pub(super) async fn own<R>(
+    pub(super) fn own<R>(
         &self,
         interest: Interest,
         place: &'static Location<'static>,
         mut operation: impl FnMut() -> io::Result<R>,
-    ) -> io::Result<R> {
-        self.io(direction_of(interest)?, place, |_| operation()).await
+    ) -> impl FusedFuture<Output = io::Result<R>> {
+        resumption::fused(
+            async move { self.io(direction_of(interest)?, place, |_| operation()).await },
+        )
     }
 
     /// A future from a poll function: it tells its coroutine where it waits, and leaves when it is
@@ -355,9 +359,9 @@ impl<S> Registered<S> {
         direction: Direction,
         place: &'static Location<'static>,
         mut poll: impl FnMut(Asker<'_>) -> Poll<T>,
-    ) -> impl Future<Output = T> {
+    ) -> impl FusedFuture<Output = T> {
         let waits = self.waits(direction, place);
-        poll_fn(move |cx| waits.poll(cx, &mut poll))
+        resumption::fused(poll_fn(move |cx| waits.poll(cx, &mut poll)))
     }
 
     /// Somebody who will wait for the direction, at that place.
@@ -568,7 +572,7 @@ impl<S: ReadBytes> Registered<S> {
         &self,
         place: &'static Location<'static>,
         buf: &mut [u8],
-    ) -> impl Future<Output = io::Result<usize>> {
+    ) -> impl FusedFuture<Output = io::Result<usize>> {
         self.waiting(Direction::Read, place, move |asker| self.poll_read(asker, buf))
     }
 
@@ -576,7 +580,7 @@ impl<S: ReadBytes> Registered<S> {
         &self,
         place: &'static Location<'static>,
         buf: &mut [u8],
-    ) -> impl Future<Output = io::Result<()>> {
+    ) -> impl FusedFuture<Output = io::Result<()>> {
         let mut filled = 0;
         self.waiting(Direction::Read, place, move |asker| {
             while filled < buf.len() {
@@ -597,14 +601,14 @@ impl<S: ReadBytes> Registered<S> {
         &self,
         place: &'static Location<'static>,
         bufs: &mut [IoSliceMut<'_>],
-    ) -> impl Future<Output = io::Result<usize>> {
+    ) -> impl FusedFuture<Output = io::Result<usize>> {
         self.waiting(Direction::Read, place, move |asker| self.poll_read_vectored(asker, bufs))
     }
 
     pub(crate) fn read_lent(
         &self,
         place: &'static Location<'static>,
-    ) -> impl Future<Output = io::Result<Lent>> {
+    ) -> impl FusedFuture<Output = io::Result<Lent>> {
         self.waiting(Direction::Read, place, move |asker| self.poll_read_lent(asker))
     }
 
@@ -641,7 +645,7 @@ impl<S: WriteBytes> Registered<S> {
         &self,
         place: &'static Location<'static>,
         buf: &[u8],
-    ) -> impl Future<Output = io::Result<usize>> {
+    ) -> impl FusedFuture<Output = io::Result<usize>> {
         self.waiting(Direction::Write, place, move |asker| self.poll_write(asker, buf))
     }
 
@@ -649,7 +653,7 @@ impl<S: WriteBytes> Registered<S> {
         &self,
         place: &'static Location<'static>,
         buf: &[u8],
-    ) -> impl Future<Output = io::Result<()>> {
+    ) -> impl FusedFuture<Output = io::Result<()>> {
         let mut written = 0;
         self.waiting(Direction::Write, place, move |asker| {
             while written < buf.len() {
@@ -668,7 +672,7 @@ impl<S: WriteBytes> Registered<S> {
         &self,
         place: &'static Location<'static>,
         bufs: &[IoSlice<'_>],
-    ) -> impl Future<Output = io::Result<usize>> {
+    ) -> impl FusedFuture<Output = io::Result<usize>> {
         self.waiting(Direction::Write, place, move |asker| self.poll_write_vectored(asker, bufs))
     }
 

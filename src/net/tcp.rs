@@ -9,8 +9,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::future::FusedFuture;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::stream::Stream;
+
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::address::{ToSocketAddrs, first_that_works};
@@ -60,7 +62,7 @@ impl TcpListener {
     ///
     /// Of the last address: `AddrInUse`, `PermissionDenied` and the like.
     #[track_caller]
-    pub fn bind(address: impl ToSocketAddrs) -> impl Future<Output = io::Result<TcpListener>> {
+    pub fn bind(address: impl ToSocketAddrs) -> impl FusedFuture<Output = io::Result<TcpListener>> {
         resumption::here(first_that_works(address, async |address| {
             TcpListener::from_std(listen(address, &BindOptions::default(), false)?)
         }))
@@ -120,7 +122,7 @@ impl TcpListener {
     /// What the system says; a connection that was given up again by its client (`ECONNABORTED`) is
     /// skipped. `EMFILE` and `ENFILE` leave the connection waiting: accept again after a pause.
     #[track_caller]
-    pub fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> {
+    pub fn accept(&self) -> impl FusedFuture<Output = io::Result<(TcpStream, SocketAddr)>> {
         let place = Location::caller();
         self.registered.waiting(Direction::Read, place, move |asker| self.poll_accept_by(asker))
     }
@@ -165,7 +167,7 @@ impl TcpListener {
     ///
     /// If the listener belongs to another loop.
     #[track_caller]
-    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+    pub fn readable(&self) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.ready(Direction::Read, Location::caller())
     }
 
@@ -280,7 +282,9 @@ impl TcpStream {
     ///
     /// Of the last address, or of looking up its name.
     #[track_caller]
-    pub fn connect(address: impl ToSocketAddrs) -> impl Future<Output = io::Result<TcpStream>> {
+    pub fn connect(
+        address: impl ToSocketAddrs,
+    ) -> impl FusedFuture<Output = io::Result<TcpStream>> {
         resumption::here(first_that_works(address, TcpStream::connect_to))
     }
 
@@ -338,7 +342,7 @@ impl TcpStream {
     pub fn connect_socket(
         socket: impl Into<OwnedFd>,
         address: SocketAddr,
-    ) -> impl Future<Output = io::Result<TcpStream>> {
+    ) -> impl FusedFuture<Output = io::Result<TcpStream>> {
         resumption::here(TcpStream::connect_with(socket.into().into(), address))
     }
 
@@ -420,7 +424,7 @@ impl TcpStream {
     ///
     /// What the system says: `ConnectionReset` and the like.
     #[track_caller]
-    pub fn read(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+    pub fn read(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<usize>> {
         self.registered.read(Location::caller(), buf)
     }
 
@@ -432,7 +436,7 @@ impl TcpStream {
     ///
     /// `UnexpectedEof` if the stream ends before; what the system says.
     #[track_caller]
-    pub fn read_exact(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<()>> {
+    pub fn read_exact(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.read_exact(Location::caller(), buf)
     }
 
@@ -447,7 +451,7 @@ impl TcpStream {
     pub fn read_vectored(
         &self,
         bufs: &mut [IoSliceMut<'_>],
-    ) -> impl Future<Output = io::Result<usize>> {
+    ) -> impl FusedFuture<Output = io::Result<usize>> {
         self.registered.read_vectored(Location::caller(), bufs)
     }
 
@@ -475,7 +479,7 @@ impl TcpStream {
     /// }
     /// ```
     #[track_caller]
-    pub fn read_lent(&self) -> impl Future<Output = io::Result<Lent>> {
+    pub fn read_lent(&self) -> impl FusedFuture<Output = io::Result<Lent>> {
         self.registered.read_lent(Location::caller())
     }
 
@@ -496,7 +500,7 @@ impl TcpStream {
     ///
     /// As [`read`](TcpStream::read).
     #[track_caller]
-    pub fn peek(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+    pub fn peek(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<usize>> {
         self.registered.io(Direction::Read, Location::caller(), move |stream| stream.peek(buf))
     }
 
@@ -508,7 +512,7 @@ impl TcpStream {
     ///
     /// What the system says: `BrokenPipe`, `ConnectionReset` and the like.
     #[track_caller]
-    pub fn write(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> {
+    pub fn write(&self, buf: &[u8]) -> impl FusedFuture<Output = io::Result<usize>> {
         self.registered.write(Location::caller(), buf)
     }
 
@@ -520,7 +524,7 @@ impl TcpStream {
     ///
     /// As [`write`](TcpStream::write).
     #[track_caller]
-    pub fn write_all(&self, buf: &[u8]) -> impl Future<Output = io::Result<()>> {
+    pub fn write_all(&self, buf: &[u8]) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.write_all(Location::caller(), buf)
     }
 
@@ -532,7 +536,10 @@ impl TcpStream {
     ///
     /// As [`write`](TcpStream::write).
     #[track_caller]
-    pub fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> impl Future<Output = io::Result<usize>> {
+    pub fn write_vectored(
+        &self,
+        bufs: &[IoSlice<'_>],
+    ) -> impl FusedFuture<Output = io::Result<usize>> {
         self.registered.write_vectored(Location::caller(), bufs)
     }
 
@@ -547,7 +554,7 @@ impl TcpStream {
     ///
     /// If the stream belongs to another loop.
     #[track_caller]
-    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+    pub fn readable(&self) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.ready(Direction::Read, Location::caller())
     }
 
@@ -562,7 +569,7 @@ impl TcpStream {
     ///
     /// If the stream belongs to another loop.
     #[track_caller]
-    pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+    pub fn writable(&self) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.ready(Direction::Write, Location::caller())
     }
 
@@ -670,7 +677,7 @@ impl TcpStream {
         &self,
         interest: Interest,
         operation: impl FnMut() -> io::Result<R>,
-    ) -> impl Future<Output = io::Result<R>> {
+    ) -> impl FusedFuture<Output = io::Result<R>> {
         self.registered.own(interest, Location::caller(), operation)
     }
 

@@ -11,6 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures::future::FusedFuture;
 use futures::future::{Either, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 
@@ -100,7 +101,11 @@ impl<R: Resolver> TcpClient<R> {
     ///
     /// Of the last attempt that failed, or of finding an address; `TimedOut` after the time limit.
     #[track_caller]
-    pub fn connect(&self, host: &str, port: u16) -> impl Future<Output = io::Result<TcpStream>> {
+    pub fn connect(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> impl FusedFuture<Output = io::Result<TcpStream>> {
         resumption::here(self.connect_to(host, port))
     }
 

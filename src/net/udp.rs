@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::Location;
 use std::task::{Context, Poll};
 
+use futures::future::FusedFuture;
+
 use super::address::{ToSocketAddrs, first_that_works, resolve, resolve_one};
 use super::fd::Fd;
 use super::source::Registered;
@@ -54,7 +56,7 @@ impl UdpSocket {
     ///
     /// Of the last address, or of looking up its name: `AddrInUse`, `PermissionDenied` and the like.
     #[track_caller]
-    pub fn bind(address: impl ToSocketAddrs) -> impl Future<Output = io::Result<UdpSocket>> {
+    pub fn bind(address: impl ToSocketAddrs) -> impl FusedFuture<Output = io::Result<UdpSocket>> {
         resumption::here(async {
             let bind = async |address| net::UdpSocket::bind(address);
             UdpSocket::from_std(first_that_works(address, bind).await?)
@@ -93,7 +95,10 @@ impl UdpSocket {
     ///
     /// Of the last address, or of looking up its name.
     #[track_caller]
-    pub fn connect(&self, address: impl ToSocketAddrs) -> impl Future<Output = io::Result<()>> {
+    pub fn connect(
+        &self,
+        address: impl ToSocketAddrs,
+    ) -> impl FusedFuture<Output = io::Result<()>> {
         // By hand, for the compiler does not see that an async closure that borrows is `Send`.
         resumption::here(async move {
             let mut last = io::ErrorKind::InvalidInput.into();
@@ -116,7 +121,7 @@ impl UdpSocket {
     /// What the system says: `NotConnected` (or its `EDESTADDRREQ`), `ConnectionRefused` of a
     /// datagram sent before, a datagram that is too long (`EMSGSIZE`).
     #[track_caller]
-    pub fn send(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> {
+    pub fn send(&self, buf: &[u8]) -> impl FusedFuture<Output = io::Result<usize>> {
         self.registered.io(Direction::Write, Location::caller(), move |fd| fd.get_ref().send(buf))
     }
 
@@ -128,7 +133,7 @@ impl UdpSocket {
     ///
     /// What the system says: `ConnectionRefused` of a datagram sent before, if connected.
     #[track_caller]
-    pub fn recv(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+    pub fn recv(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<usize>> {
         self.registered.io(Direction::Read, Location::caller(), move |fd| fd.get_ref().recv(buf))
     }
 
@@ -146,14 +151,14 @@ impl UdpSocket {
         &self,
         buf: &[u8],
         address: impl ToSocketAddrs,
-    ) -> impl Future<Output = io::Result<usize>> {
+    ) -> impl FusedFuture<Output = io::Result<usize>> {
         let place = Location::caller();
-        async move {
+        resumption::fused(async move {
             let address = resolve_one(address).await?;
             self.registered
                 .io(Direction::Write, place, move |fd| fd.get_ref().send_to(buf, address))
                 .await
-        }
+        })
     }
 
     /// Receives a datagram, and gives its length and where it came from.
@@ -167,7 +172,7 @@ impl UdpSocket {
     pub fn recv_from(
         &self,
         buf: &mut [u8],
-    ) -> impl Future<Output = io::Result<(usize, SocketAddr)>> {
+    ) -> impl FusedFuture<Output = io::Result<(usize, SocketAddr)>> {
         self.registered
             .io(Direction::Read, Location::caller(), move |fd| fd.get_ref().recv_from(buf))
     }
@@ -180,7 +185,7 @@ impl UdpSocket {
     ///
     /// As [`recv`](UdpSocket::recv).
     #[track_caller]
-    pub fn peek(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+    pub fn peek(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<usize>> {
         self.registered.io(Direction::Read, Location::caller(), move |fd| fd.get_ref().peek(buf))
     }
 
@@ -195,7 +200,7 @@ impl UdpSocket {
     pub fn peek_from(
         &self,
         buf: &mut [u8],
-    ) -> impl Future<Output = io::Result<(usize, SocketAddr)>> {
+    ) -> impl FusedFuture<Output = io::Result<(usize, SocketAddr)>> {
         self.registered
             .io(Direction::Read, Location::caller(), move |fd| fd.get_ref().peek_from(buf))
     }
@@ -266,7 +271,7 @@ impl UdpSocket {
     ///
     /// If the socket belongs to another loop.
     #[track_caller]
-    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+    pub fn readable(&self) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.ready(Direction::Read, Location::caller())
     }
 
@@ -278,7 +283,7 @@ impl UdpSocket {
     ///
     /// If the socket belongs to another loop.
     #[track_caller]
-    pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+    pub fn writable(&self) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.ready(Direction::Write, Location::caller())
     }
 
@@ -335,7 +340,7 @@ impl UdpSocket {
         &self,
         interest: Interest,
         operation: impl FnMut() -> io::Result<R>,
-    ) -> impl Future<Output = io::Result<R>> {
+    ) -> impl FusedFuture<Output = io::Result<R>> {
         self.registered.own(interest, Location::caller(), operation)
     }
 

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::future::FusedFuture;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::stream::Stream;
 
@@ -102,7 +103,7 @@ impl UnixListener {
     /// What the system says. `EMFILE` and `ENFILE` leave the connection waiting: accept again after
     /// a pause.
     #[track_caller]
-    pub fn accept(&self) -> impl Future<Output = io::Result<(UnixStream, SocketAddr)>> {
+    pub fn accept(&self) -> impl FusedFuture<Output = io::Result<(UnixStream, SocketAddr)>> {
         let place = Location::caller();
         self.registered.waiting(Direction::Read, place, move |asker| self.poll_accept_by(asker))
     }
@@ -213,7 +214,7 @@ impl UnixStream {
     /// `NotFound` if there is no such path, `ConnectionRefused` if nobody listens there any more;
     /// what the system says.
     #[track_caller]
-    pub fn connect(path: impl AsRef<Path>) -> impl Future<Output = io::Result<UnixStream>> {
+    pub fn connect(path: impl AsRef<Path>) -> impl FusedFuture<Output = io::Result<UnixStream>> {
         resumption::here(UnixStream::connect_to(path))
     }
 
@@ -282,7 +283,7 @@ impl UnixStream {
     ///
     /// What the system says: `ConnectionReset` and the like.
     #[track_caller]
-    pub fn read(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+    pub fn read(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<usize>> {
         self.registered.read(Location::caller(), buf)
     }
 
@@ -294,7 +295,7 @@ impl UnixStream {
     ///
     /// `UnexpectedEof` if the stream ends before; what the system says.
     #[track_caller]
-    pub fn read_exact(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<()>> {
+    pub fn read_exact(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.read_exact(Location::caller(), buf)
     }
 
@@ -309,7 +310,7 @@ impl UnixStream {
     pub fn read_vectored(
         &self,
         bufs: &mut [IoSliceMut<'_>],
-    ) -> impl Future<Output = io::Result<usize>> {
+    ) -> impl FusedFuture<Output = io::Result<usize>> {
         self.registered.read_vectored(Location::caller(), bufs)
     }
 
@@ -322,7 +323,7 @@ impl UnixStream {
     ///
     /// As [`read`](UnixStream::read).
     #[track_caller]
-    pub fn read_lent(&self) -> impl Future<Output = io::Result<Lent>> {
+    pub fn read_lent(&self) -> impl FusedFuture<Output = io::Result<Lent>> {
         self.registered.read_lent(Location::caller())
     }
 
@@ -343,7 +344,7 @@ impl UnixStream {
     ///
     /// What the system says: `BrokenPipe`, `ConnectionReset` and the like.
     #[track_caller]
-    pub fn write(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> {
+    pub fn write(&self, buf: &[u8]) -> impl FusedFuture<Output = io::Result<usize>> {
         self.registered.write(Location::caller(), buf)
     }
 
@@ -355,7 +356,7 @@ impl UnixStream {
     ///
     /// As [`write`](UnixStream::write).
     #[track_caller]
-    pub fn write_all(&self, buf: &[u8]) -> impl Future<Output = io::Result<()>> {
+    pub fn write_all(&self, buf: &[u8]) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.write_all(Location::caller(), buf)
     }
 
@@ -367,7 +368,10 @@ impl UnixStream {
     ///
     /// As [`write`](UnixStream::write).
     #[track_caller]
-    pub fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> impl Future<Output = io::Result<usize>> {
+    pub fn write_vectored(
+        &self,
+        bufs: &[IoSlice<'_>],
+    ) -> impl FusedFuture<Output = io::Result<usize>> {
         self.registered.write_vectored(Location::caller(), bufs)
     }
 
@@ -382,7 +386,7 @@ impl UnixStream {
     ///
     /// If the stream belongs to another loop.
     #[track_caller]
-    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+    pub fn readable(&self) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.ready(Direction::Read, Location::caller())
     }
 
@@ -397,7 +401,7 @@ impl UnixStream {
     ///
     /// If the stream belongs to another loop.
     #[track_caller]
-    pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+    pub fn writable(&self) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.ready(Direction::Write, Location::caller())
     }
 
@@ -490,7 +494,7 @@ impl UnixStream {
         &self,
         interest: Interest,
         operation: impl FnMut() -> io::Result<R>,
-    ) -> impl Future<Output = io::Result<R>> {
+    ) -> impl FusedFuture<Output = io::Result<R>> {
         self.registered.own(interest, Location::caller(), operation)
     }
 

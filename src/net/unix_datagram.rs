@@ -12,6 +12,8 @@ use std::task::{Context, Poll};
 
 use futures::future::{Either, select};
 
+use futures::future::FusedFuture;
+
 use super::address::unix_address;
 use super::fd::Fd;
 use super::send::send;
@@ -19,6 +21,7 @@ use super::source::Registered;
 use super::unix::PATIENCE;
 use crate::coroutine::sleep;
 use crate::ioloop::{Direction, Interest};
+use crate::resumption;
 
 /// A Unix domain datagram socket.
 ///
@@ -119,7 +122,7 @@ impl UnixDatagram {
     ///
     /// What the system says: `NotConnected`, `ConnectionRefused` if the other side has gone.
     #[track_caller]
-    pub fn send(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> {
+    pub fn send(&self, buf: &[u8]) -> impl FusedFuture<Output = io::Result<usize>> {
         self.registered.io(Direction::Write, Location::caller(), move |fd| send(fd.get_ref(), buf))
     }
 
@@ -131,7 +134,7 @@ impl UnixDatagram {
     ///
     /// What the system says.
     #[track_caller]
-    pub fn recv(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+    pub fn recv(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<usize>> {
         self.registered.io(Direction::Read, Location::caller(), move |fd| fd.get_ref().recv(buf))
     }
 
@@ -151,9 +154,9 @@ impl UnixDatagram {
         &self,
         buf: &[u8],
         path: impl AsRef<Path>,
-    ) -> impl Future<Output = io::Result<usize>> {
+    ) -> impl FusedFuture<Output = io::Result<usize>> {
         let place = Location::caller();
-        async move {
+        resumption::fused(async move {
             let address = unix_address(path.as_ref())?;
             let mut patience = PATIENCE[0];
             loop {
@@ -171,7 +174,7 @@ impl UnixDatagram {
                     sent => return sent,
                 }
             }
-        }
+        })
     }
 
     /// Receives a datagram, and gives its length and where it came from.
@@ -185,7 +188,7 @@ impl UnixDatagram {
     pub fn recv_from(
         &self,
         buf: &mut [u8],
-    ) -> impl Future<Output = io::Result<(usize, SocketAddr)>> {
+    ) -> impl FusedFuture<Output = io::Result<(usize, SocketAddr)>> {
         self.registered
             .io(Direction::Read, Location::caller(), move |fd| fd.get_ref().recv_from(buf))
     }
@@ -241,7 +244,7 @@ impl UnixDatagram {
     ///
     /// If the socket belongs to another loop.
     #[track_caller]
-    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+    pub fn readable(&self) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.ready(Direction::Read, Location::caller())
     }
 
@@ -254,7 +257,7 @@ impl UnixDatagram {
     ///
     /// If the socket belongs to another loop.
     #[track_caller]
-    pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+    pub fn writable(&self) -> impl FusedFuture<Output = io::Result<()>> {
         self.registered.ready(Direction::Write, Location::caller())
     }
 
@@ -311,7 +314,7 @@ impl UnixDatagram {
         &self,
         interest: Interest,
         operation: impl FnMut() -> io::Result<R>,
-    ) -> impl Future<Output = io::Result<R>> {
+    ) -> impl FusedFuture<Output = io::Result<R>> {
         self.registered.own(interest, Location::caller(), operation)
     }
 

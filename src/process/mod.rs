@@ -15,7 +15,9 @@ use std::task::{Context, Poll, ready};
 use std::thread;
 
 use futures::AsyncReadExt;
+use futures::future::FusedFuture;
 use futures::future::try_join3;
+
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, Signal as RawSignal, WaitId, WaitIdOptions, kill_process, waitid};
 
@@ -194,7 +196,7 @@ impl Subprocess {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[track_caller]
-    pub fn output(command: &mut Command) -> impl Future<Output = io::Result<Output>> + use<> {
+    pub fn output(command: &mut Command) -> impl FusedFuture<Output = io::Result<Output>> + use<> {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = Subprocess::spawn(command);
         resumption::here(async move { child?.wait_with_output().await })
@@ -228,7 +230,9 @@ impl Subprocess {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[track_caller]
-    pub fn status(command: &mut Command) -> impl Future<Output = io::Result<ExitStatus>> + use<> {
+    pub fn status(
+        command: &mut Command,
+    ) -> impl FusedFuture<Output = io::Result<ExitStatus>> + use<> {
         let child = Subprocess::spawn(command).map(|mut child| {
             (child.stdin, child.stdout, child.stderr) = (None, None, None);
             child
@@ -299,7 +303,7 @@ impl Subprocess {
     /// What the system says: `ECHILD` if somebody else has reaped the child, whose status is lost. Also if
     /// its end is not known yet, and this is awaited on another loop than the child's.
     #[track_caller]
-    pub fn wait_for_exit(&mut self) -> impl Future<Output = io::Result<ExitStatus>> {
+    pub fn wait_for_exit(&mut self) -> impl FusedFuture<Output = io::Result<ExitStatus>> {
         resumption::here(async {
             drop(self.stdin.take());
             let _held = with_current(|core| core.hold_time());
@@ -345,7 +349,7 @@ impl Subprocess {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[track_caller]
-    pub fn wait_with_output(self) -> impl Future<Output = io::Result<Output>> + use<> {
+    pub fn wait_with_output(self) -> impl FusedFuture<Output = io::Result<Output>> + use<> {
         let mut child = self;
         resumption::here(async move {
             let (stdout, stderr) = (child.stdout.take(), child.stderr.take());

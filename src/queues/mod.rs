@@ -41,6 +41,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use futures::future::FusedFuture;
 use futures::sink::Sink;
 use futures::stream::{FusedStream, Stream};
 
@@ -218,9 +219,9 @@ impl<S: Store> QueueOver<S> {
     pub fn put(
         &self,
         item: S::Item,
-    ) -> impl Future<Output = Result<(), QueueClosed<S::Item>>> + use<S> {
+    ) -> impl FusedFuture<Output = Result<(), QueueClosed<S::Item>>> + use<S> {
         let mut putting = self.putting(item, Location::caller());
-        std::future::poll_fn(move |cx| putting.poll(cx))
+        resumption::fused(std::future::poll_fn(move |cx| putting.poll(cx)))
     }
 
     /// Gets an item, waiting for one. Tornado: `get`.
@@ -231,9 +232,9 @@ impl<S: Store> QueueOver<S> {
     ///
     /// [`QueueClosed`] if the queue is closed and empty, or is while it waits.
     #[track_caller]
-    pub fn get(&self) -> impl Future<Output = Result<S::Item, QueueClosed>> + use<S> {
+    pub fn get(&self) -> impl FusedFuture<Output = Result<S::Item, QueueClosed>> + use<S> {
         let mut getting = self.getting(Location::caller());
-        std::future::poll_fn(move |cx| getting.poll(cx))
+        resumption::fused(std::future::poll_fn(move |cx| getting.poll(cx)))
     }
 
     fn putting(&self, item: S::Item, place: &'static Location<'static>) -> Putting<S> {
@@ -290,7 +291,7 @@ impl<S: Store> QueueOver<S> {
     /// Waits until every item that was put has been dealt with: not until the queue is empty, but
     /// until `task_done` was called for each. Cancel safe.
     #[track_caller]
-    pub fn join(&self) -> impl Future<Output = ()> + use<S> {
+    pub fn join(&self) -> impl FusedFuture<Output = ()> + use<S> {
         self.inner.finished.wait()
     }
 
