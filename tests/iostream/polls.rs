@@ -299,6 +299,18 @@ async fn a_write_that_is_done_at_once_wakes_one_that_waits_in_a_poll() {
     writing.await.unwrap();
 }
 
+#[waterspout::test]
+async fn a_close_wakes_who_waits_in_a_poll_although_the_transport_wakes_nobody() {
+    let stream = IoStream::new(Forgets(Rc::default()));
+    let (mut reader, mut writer) = (stream.clone(), stream.clone());
+    let reading = coroutine::start(async move { reader.read(&mut [0]).await });
+    let writing = coroutine::start(async move { kind(writer.write_all(b"a").await) });
+    settle().await;
+    assert!(!reading.done() && !writing.done());
+    stream.close();
+    assert_eq!((reading.await.unwrap(), writing.await), (0, io::ErrorKind::BrokenPipe));
+}
+
 /// Polls its own stream when it is read from.
 struct Own(Rc<RefCell<Option<IoStream<Own>>>>);
 
