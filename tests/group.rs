@@ -289,7 +289,7 @@ async fn a_child_whose_destructor_starts_another_leaves_nobody_alive() {
     for cancel in [false, true] {
         let group = Rc::new(TaskGroup::<()>::new());
         let again = group.clone();
-        let starts = common::AtDrop(move || again.start(std::future::pending()));
+        let starts = common::AtDrop(move || drop(again.start(std::future::pending())));
         group.start(async move {
             let _starts = starts;
             std::future::pending().await

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use waterspout::concurrent::{Executor, channel, promise};
 use waterspout::coroutine::{
-    CancelToken, TaskGroup, WaitIterator, moment, multi, multi_quiet, sleep, spawn, start,
+    CancelToken, JoinSet, TaskGroup, WaitIterator, moment, multi, multi_quiet, sleep, spawn, start,
     try_multi, with_timeout,
 };
 use waterspout::iostream::IoStream;
@@ -137,6 +137,9 @@ fn whoever_waits_for_coroutines_says_where() {
         };
         let (one, other) = (group(), group());
         waits!("TaskGroup::join", one.join());
+        let mut set = JoinSet::new();
+        set.spawn(pending::<()>());
+        waits!("JoinSet::join_next", set.join_next());
         waits!("TaskGroup::shutdown", other.shutdown(HOUR));
         let handle = IoLoop::current().handle();
         waits!("LoopHandle::spawn", handle.spawn(pending::<()>).unwrap());

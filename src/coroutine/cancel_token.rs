@@ -4,9 +4,11 @@
 //! what it is doing. A server stops accepting when its token is cancelled, and lets its connections
 //! come to their end.
 
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::rc::{Rc, Weak};
 use std::task::Poll;
 
 use futures::future::FusedFuture;
@@ -14,6 +16,9 @@ use futures::future::FusedFuture;
 use super::ending;
 use crate::locks::Event;
 use crate::resumption;
+
+/// So many children are kept without a look whether anybody has them.
+const FEW: usize = 16;
 
 /// A request to end, which is made once and stays made. A clone is the same token.
 ///
@@ -36,7 +41,16 @@ use crate::resumption;
 /// ```
 #[derive(Clone, Default)]
 pub struct CancelToken {
+    inner: Rc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
     event: Event,
+    /// Those that are cancelled with it, as long as somebody has them.
+    children: RefCell<Vec<Weak<Inner>>>,
+    /// When there are so many, those that nobody has are thrown out.
+    crowded: Cell<usize>,
 }
 
 impl CancelToken {
@@ -45,20 +59,55 @@ impl CancelToken {
         CancelToken::default()
     }
 
-    /// Cancels it.
+    /// A token that is cancelled with this one, and may be cancelled before: for a part of what this one ends.
+    /// tokio-util: `child_token`.
+    ///
+    /// ```
+    /// use waterspout::coroutine::CancelToken;
+    ///
+    /// let server = CancelToken::new();
+    /// let (request, other) = (server.child(), server.child());
+    /// request.cancel();
+    /// assert!(request.is_cancelled() && !server.is_cancelled() && !other.is_cancelled());
+    /// server.cancel();
+    /// assert!(other.is_cancelled() && server.child().is_cancelled());
+    /// ```
+    #[must_use]
+    pub fn child(&self) -> CancelToken {
+        let child = CancelToken::new();
+        if self.is_cancelled() {
+            child.cancel();
+            return child;
+        }
+        let mut children = self.inner.children.borrow_mut();
+        if children.len() >= self.inner.crowded.get() {
+            children.retain(|child| child.strong_count() > 0);
+            self.inner.crowded.set(FEW.max(2 * children.len()));
+        }
+        children.push(Rc::downgrade(&child.inner));
+        child
+    }
+
+    /// Cancels it, and its [children](CancelToken::child).
     pub fn cancel(&self) {
-        self.event.set();
+        // A list, since there may be a long line of descendants.
+        let mut cancelled = vec![self.inner.clone()];
+        while let Some(token) = cancelled.pop() {
+            let children = token.children.take();
+            cancelled.extend(children.iter().filter_map(Weak::upgrade));
+            token.event.set();
+        }
     }
 
     /// Whether it was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        self.event.is_set()
+        self.inner.event.is_set()
     }
 
     /// Waits until it is cancelled. Cancel safe.
     #[track_caller]
     pub fn cancelled(&self) -> impl FusedFuture<Output = ()> + use<> {
-        self.event.wait()
+        self.inner.event.wait()
     }
 
     /// Awaits `future` until the token is cancelled: then `future` is dropped, the coroutines that it

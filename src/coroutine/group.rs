@@ -13,7 +13,7 @@ use std::rc::Rc;
 use futures::FutureExt;
 use futures::future::FusedFuture;
 
-use super::{Coroutine, Kind, Name, ending, name_of, start_on, with_timeout};
+use super::{CancelHandle, Coroutine, Kind, Name, ending, name_of, start_on, with_timeout};
 use crate::error::ExcInfo;
 use crate::ioloop::{Deadline, IoLoop, Key, Slots};
 use crate::locks::Event;
@@ -111,30 +111,46 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
     ///
     /// It is refused, which drops `future` without running it, while the group is ending: from a
     /// failure until [`join`](TaskGroup::join) has given that, from [`cancel`](TaskGroup::cancel) until
-    /// the children have ended, and for good after [`shutdown`](TaskGroup::shutdown).
+    /// the children have ended, and for good after [`close`](TaskGroup::close) or
+    /// [`shutdown`](TaskGroup::shutdown). The handle cancels the child; dropping it does nothing.
     ///
     /// # Panics
     ///
     /// As [`start`](super::start()).
     #[track_caller]
-    pub fn start<F>(&self, future: F)
+    pub fn start<F>(&self, future: F) -> CancelHandle
     where
         F: Future<Output = Result<(), E>> + 'static,
     {
-        self.start_named(name_of::<F>, Location::caller(), future);
+        self.start_as(Name::Of(name_of::<F>), Location::caller(), future)
+    }
+
+    /// [`start`](TaskGroup::start) under a name, which is what it is called in lists and reports.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](super::start()).
+    #[track_caller]
+    pub fn start_named<F>(&self, name: &'static str, future: F) -> CancelHandle
+    where
+        F: Future<Output = Result<(), E>> + 'static,
+    {
+        self.start_as(Name::Given(name), Location::caller(), future)
     }
 
     /// [`start`](TaskGroup::start) under another name and place than those of the future.
-    pub(crate) fn start_named<F>(
+    pub(crate) fn start_as<F>(
         &self,
-        name: fn() -> &'static str,
+        name: Name,
         started_at: &'static Location<'static>,
         future: F,
-    ) where
+    ) -> CancelHandle
+    where
         F: Future<Output = Result<(), E>> + 'static,
     {
         if self.inner.state.get() != State::Open {
-            return ending::discard(future);
+            ending::discard(future);
+            return CancelHandle::of_nobody();
         }
         let Ok(key) = self.inner.children.borrow_mut().insert(None) else {
             panic!("a task group has as many children as it can hold");
@@ -150,10 +166,11 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
                 Ok(Err(error)) => Cause::Error(error),
                 Err(panic) => Cause::Panic(panic),
             };
-            member.inner.failed(Failure { cause, name: name(), started_at });
+            member.inner.failed(Failure { cause, name: name.get(), started_at });
         };
-        let kind = move || Kind { name: Name::Of(name), report: |_| None, at: None };
+        let kind = move || Kind { name, report: |_| None, at: None };
         let child = start_on(&IoLoop::current(), kind, child, started_at);
+        let handle = child.cancel_handle();
         let mut child = Some(child);
         if let Some(place) = self.inner.children.borrow_mut().get_mut(key) {
             // It was cancelled with the group while its eager part ran, if the group is not open.
@@ -164,6 +181,7 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
         if let Some(child) = child {
             child.cancel();
         }
+        handle
     }
 
     /// How many children are alive.
@@ -174,6 +192,12 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
     /// Whether no child is alive.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Takes no more children, for good: what is started from now on is dropped without being run. Those
+    /// that are alive go on; [`join`](TaskGroup::join) waits for them.
+    pub fn close(&self) {
+        self.inner.state.set(State::Closed);
     }
 
     /// Cancels all children, and the coroutines that they await.

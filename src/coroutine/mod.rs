@@ -84,11 +84,13 @@
 //! would keep the others waiting, so I/O, timers, locks and queues give way after a number of
 //! operations; a computation does so with [`moment`].
 
+mod cancel_handle;
 mod cancel_token;
 mod ending;
 mod group;
 mod in_executor;
 mod interval;
+mod join_set;
 mod multi;
 mod names;
 mod remote;
@@ -109,11 +111,13 @@ use std::time::Duration;
 use futures::future::FusedFuture;
 
 pub use crate::error::{JoinError, TimedOut};
+pub use cancel_handle::CancelHandle;
 pub use cancel_token::CancelToken;
 pub use ending::{Shield, shield};
 pub use group::TaskGroup;
 pub use in_executor::Blocking;
 pub use interval::{Interval, MissedTickBehavior, interval, interval_at};
+pub use join_set::JoinSet;
 pub use multi::{
     Children, Fallible, FallibleChildren, TryMulti, multi, multi_outputs, multi_quiet, try_multi,
 };
@@ -191,6 +195,11 @@ impl<T> Coroutine<T> {
         self.runner.clone().cancel();
     }
 
+    /// A handle that cancels it, for others than who awaits it.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle::of(self.runner.clone().control())
+    }
+
     /// Waits for it, and gives a [`JoinError`] where awaiting would panic.
     ///
     /// ```
@@ -207,7 +216,7 @@ impl<T> Coroutine<T> {
     /// ```
     #[track_caller]
     pub fn join(self) -> JoinHandle<T> {
-        JoinHandle { coroutine: self, place: Location::caller() }
+        JoinHandle { coroutine: self, place: Location::caller(), cancels: false }
     }
 
     /// Ties it to the value that this returns: dropping that cancels it, instead of detaching it.
@@ -223,7 +232,7 @@ impl<T> Coroutine<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn cancel_on_drop(self) -> CancelOnDrop<T> {
-        CancelOnDrop { coroutine: self }
+        CancelOnDrop { coroutine: Some(self) }
     }
 
     /// Calls `callback` in the loop's turn after it is done, in the order in which callbacks were
@@ -281,12 +290,40 @@ impl<T> fmt::Debug for Coroutine<T> {
     }
 }
 
-/// Waits for a coroutine's end; from [`Coroutine::join`]. Dropping it detaches the coroutine.
+/// Waits for a coroutine's end; from [`Coroutine::join`]. Dropping it detaches the coroutine, or cancels it
+/// if it is from [`CancelOnDrop::join`].
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct JoinHandle<T> {
     coroutine: Coroutine<T>,
     place: &'static Location<'static>,
+    /// Dropping it cancels the coroutine.
+    cancels: bool,
+}
+
+impl<T> JoinHandle<T> {
+    /// As [`Coroutine::done`].
+    pub fn done(&self) -> bool {
+        self.coroutine.done()
+    }
+
+    /// As [`Coroutine::cancel`].
+    pub fn cancel(&self) {
+        self.coroutine.cancel();
+    }
+
+    /// As [`Coroutine::cancel_handle`].
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.coroutine.cancel_handle()
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        if self.cancels {
+            self.coroutine.cancel();
+        }
+    }
 }
 
 impl<T> std::future::Future for JoinHandle<T> {
@@ -313,26 +350,52 @@ impl<T> FusedFuture for JoinHandle<T> {
 #[must_use = "dropping it cancels the coroutine"]
 #[derive(Debug)]
 pub struct CancelOnDrop<T> {
-    coroutine: Coroutine<T>,
+    /// `None` when it was given away.
+    coroutine: Option<Coroutine<T>>,
+}
+
+impl<T> CancelOnDrop<T> {
+    /// Waits for the coroutine, and gives a [`JoinError`] where awaiting would panic. Dropping that cancels it,
+    /// too.
+    #[track_caller]
+    pub fn join(mut self) -> JoinHandle<T> {
+        let mut joins = self.take().join();
+        joins.cancels = true;
+        joins
+    }
+
+    /// Gives the coroutine back, which goes on when that is dropped.
+    pub fn detach(mut self) -> Coroutine<T> {
+        self.take()
+    }
+
+    fn take(&mut self) -> Coroutine<T> {
+        self.coroutine.take().unwrap_or_else(|| unreachable!("who takes it takes this, too"))
+    }
 }
 
 impl<T> std::future::Future for CancelOnDrop<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        Pin::new(&mut self.coroutine).poll(cx)
+        match &mut self.coroutine {
+            Some(coroutine) => Pin::new(coroutine).poll(cx),
+            None => unreachable!("who takes it takes this, too"),
+        }
     }
 }
 
 impl<T> FusedFuture for CancelOnDrop<T> {
     fn is_terminated(&self) -> bool {
-        self.coroutine.is_terminated()
+        self.coroutine.as_ref().is_none_or(Coroutine::is_terminated)
     }
 }
 
 impl<T> Drop for CancelOnDrop<T> {
     fn drop(&mut self) {
-        self.coroutine.cancel();
+        if let Some(coroutine) = &self.coroutine {
+            coroutine.cancel();
+        }
     }
 }
 

@@ -34,6 +34,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::Outcome;
+use super::cancel_handle::Control;
 use super::ending::{self, End};
 use super::names::{is_of_std, name_of};
 use crate::error::{ExcInfo, Failure, JoinError};
@@ -58,6 +59,15 @@ pub(crate) struct Kind<T> {
 pub(crate) enum Name {
     Given(&'static str),
     Of(fn() -> &'static str),
+}
+
+impl Name {
+    pub(crate) fn get(self) -> &'static str {
+        match self {
+            Name::Given(name) => name,
+            Name::Of(name_of) => name_of(),
+        }
+    }
 }
 
 /// Gives a coroutine's kind, when somebody asks. A function, or a closure that captures a name at
@@ -95,6 +105,8 @@ pub(crate) trait Join<T> {
     /// Whether somebody has had its output, or the panic that is there instead of one.
     fn is_taken(&self) -> bool;
     fn cancel(self: Rc<Self>);
+    /// The same coroutine, without what it returns.
+    fn control(self: Rc<Self>) -> Rc<dyn Control>;
     /// Nobody will await it. Tells whether it is to be cancelled with who awaited it.
     fn detach(&self) -> bool;
     /// Calls back when it is done, or at once if it is.
@@ -187,10 +199,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
     }
 
     fn name(&self) -> &'static str {
-        match (self.kind)().name {
-            Name::Given(name) => name,
-            Name::Of(name_of) => name_of(),
-        }
+        (self.kind)().name.get()
     }
 
     /// Where it was started, in somebody's code.
@@ -463,6 +472,20 @@ impl<F: Future + 'static, K: KindOf<F::Output>> End for Runner<F, K> {
     }
 }
 
+impl<F: Future + 'static, K: KindOf<F::Output>> Control for Runner<F, K> {
+    fn cancel(self: Rc<Self>) {
+        Join::cancel(self);
+    }
+
+    fn is_done(&self) -> bool {
+        Join::is_done(self)
+    }
+
+    fn info(&self) -> CoroutineInfo {
+        Join::info(self)
+    }
+}
+
 impl Others {
     #[cold]
     fn tell(self, core: &Core) {
@@ -482,7 +505,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Resume for Runner<F, K> {
     }
 
     fn close(self: Rc<Self>) {
-        self.cancel();
+        Join::cancel(self);
     }
 
     fn info(&self) -> Option<CoroutineInfo> {
@@ -533,6 +556,10 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K>
                 ending::end(self);
             }
         }
+    }
+
+    fn control(self: Rc<Self>) -> Rc<dyn Control> {
+        self
     }
 
     fn detach(&self) -> bool {

@@ -33,7 +33,9 @@ use super::bind::{BindOptions, bind_sockets, bind_unix_socket};
 use super::listener::Listener;
 use super::tcp::{TcpListener, TcpStream};
 use super::unix::{UnixListener, UnixStream};
-use crate::coroutine::{Coroutine, Outcome, TaskGroup, name_of, sleep, spawn_at, with_timeout};
+use crate::coroutine::{
+    Coroutine, Name, Outcome, TaskGroup, name_of, sleep, spawn_at, with_timeout,
+};
 use crate::error::{ExcInfo, StreamError};
 use crate::ioloop::{Deadline, IoLoop};
 use crate::iostream::{IoStream, Options, Transport};
@@ -486,7 +488,7 @@ async fn accept<L: Listener>(
                 server.accepted.set(server.accepted.get() + 1);
                 let handling = (server.handle)(stream, peer, server.options.get());
                 let Made { name, place } = server.made;
-                server.connections.start_named(name, place, async move {
+                server.connections.start_as(Name::Of(name), place, async move {
                     handling.await;
                     drop(permit);
                     Ok(())
