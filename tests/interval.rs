@@ -15,7 +15,8 @@ use waterspout::coroutine::{
     CancelToken, MissedTickBehavior, TaskGroup, WaitIterator, interval, interval_at, moment, multi,
     multi_outputs, now, shield, sleep, sleep_until, spawn, try_multi, with_timeout,
 };
-use waterspout::locks::{BoundedSemaphore, Condition, Event, Lock, Semaphore};
+use waterspout::iostream::IoStream;
+use waterspout::locks::{BoundedSemaphore, Condition, Event, Lock, RwLock, Semaphore};
 use waterspout::net::{TcpListener, TcpStream};
 use waterspout::queues::Queue;
 use waterspout::{Deadline, IoLoop};
@@ -241,6 +242,9 @@ async fn every_future_tells_when_it_is_done() {
     tells_when_it_is_done(condition.wait()).await;
     sets.await;
     tells_when_it_is_done(Semaphore::new(1).acquire()).await.forget();
+    let shared = RwLock::new(());
+    drop(tells_when_it_is_done(shared.read()).await);
+    drop(tells_when_it_is_done(shared.write()).await);
     tells_when_it_is_done(BoundedSemaphore::new(1).acquire()).await.forget();
 
     let listener = tells_when_it_is_done(TcpListener::bind("127.0.0.1:0")).await.unwrap();
@@ -251,6 +255,12 @@ async fn every_future_tells_when_it_is_done() {
     let mut request = [0; 4];
     tells_when_it_is_done(server.read_exact(&mut request)).await.unwrap();
     assert_eq!(&request, b"ping");
+
+    let (client, server) = (IoStream::new(client), IoStream::new(server));
+    tells_when_it_is_done(client.write("pong")).await.unwrap();
+    assert_eq!(tells_when_it_is_done(server.read_bytes(4)).await.unwrap(), b"pong");
+    client.close();
+    tells_when_it_is_done(server.closed()).await;
 }
 
 #[waterspout::test(virtual_time)]

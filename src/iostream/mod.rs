@@ -63,6 +63,8 @@ use std::task::{Context, Poll, Waker, ready};
 use futures::io::{AsyncRead, AsyncWrite};
 
 pub use crate::error::{ReadBufferFull, StreamError, UnsatisfiableRead};
+use futures::future::FusedFuture;
+
 use crate::foreign;
 use crate::ioloop::{IoLoop, LoopId, on_current, with_current};
 use crate::net::Lent;
@@ -312,9 +314,9 @@ impl<S: Transport> IoStream<S> {
     /// look for the end; awaited there, it tells of a close that others have noticed. Cancel safe. Tornado:
     /// `set_close_callback`.
     #[track_caller]
-    pub fn closed(&self) -> impl Future<Output = ()> + use<S> {
+    pub fn closed(&self) -> impl FusedFuture<Output = ()> + use<S> {
         let mut watch = Watch { waiting: Waiting::new(self.inner.clone()) };
-        std::future::poll_fn(move |cx| watch.poll(cx))
+        resumption::fused(std::future::poll_fn(move |cx| watch.poll(cx)))
     }
 
     /// Calls `callback` in a later turn of the stream's loop when the stream is closed, once; also if

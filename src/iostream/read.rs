@@ -15,6 +15,8 @@ use futures::stream::Stream;
 use memchr::memchr;
 use memchr::memmem::Finder;
 
+use futures::future::FusedFuture;
+
 use super::buffer::Buffer;
 use super::{Inner, IoStream, Transport};
 #[cfg(feature = "regex")]
@@ -334,7 +336,7 @@ impl<S: Transport> IoStream<S> {
     fn read_found<F: Find>(
         &self,
         find: F,
-    ) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S, F> {
+    ) -> impl FusedFuture<Output = Result<Vec<u8>, StreamError>> + use<S, F> {
         let mut reading = self.start_reading(find);
         resumption::here(poll_fn(move |cx| reading.poll(cx, |received, n| received.take(n))))
     }
@@ -353,7 +355,7 @@ impl<S: Transport> IoStream<S> {
     pub fn read_bytes(
         &self,
         n: usize,
-    ) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S> {
+    ) -> impl FusedFuture<Output = Result<Vec<u8>, StreamError>> + use<S> {
         self.read_found(exactly(n))
     }
 
@@ -369,7 +371,7 @@ impl<S: Transport> IoStream<S> {
     pub fn read_some(
         &self,
         most: usize,
-    ) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S> {
+    ) -> impl FusedFuture<Output = Result<Vec<u8>, StreamError>> + use<S> {
         self.read_found(some(most))
     }
 
@@ -381,7 +383,7 @@ impl<S: Transport> IoStream<S> {
     ///
     /// As [`read_bytes`](IoStream::read_bytes).
     #[track_caller]
-    pub fn read_into(&self, buf: &mut [u8]) -> impl Future<Output = Result<(), StreamError>> {
+    pub fn read_into(&self, buf: &mut [u8]) -> impl FusedFuture<Output = Result<(), StreamError>> {
         let mut reading = self.start_reading(exactly(buf.len()));
         resumption::here(poll_fn(move |cx| {
             reading.poll(cx, |received, _| received.take_into(buf)).map_ok(drop)
@@ -400,7 +402,7 @@ impl<S: Transport> IoStream<S> {
     pub fn read_some_into(
         &self,
         buf: &mut [u8],
-    ) -> impl Future<Output = Result<usize, StreamError>> {
+    ) -> impl FusedFuture<Output = Result<usize, StreamError>> {
         let mut reading = self.start_reading(some(buf.len()));
         resumption::here(poll_fn(move |cx| reading.poll(cx, |received, _| received.take_into(buf))))
     }
@@ -419,7 +421,7 @@ impl<S: Transport> IoStream<S> {
         &self,
         delimiter: D,
         max_bytes: usize,
-    ) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S, D> {
+    ) -> impl FusedFuture<Output = Result<Vec<u8>, StreamError>> + use<S, D> {
         self.read_found(delimited(delimiter.as_ref(), max_bytes, false))
     }
 
@@ -439,7 +441,7 @@ impl<S: Transport> IoStream<S> {
         &self,
         regex: &regex::bytes::Regex,
         max_bytes: usize,
-    ) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S> {
+    ) -> impl FusedFuture<Output = Result<Vec<u8>, StreamError>> + use<S> {
         self.read_found(Search {
             regex: regex.clone(),
             max_bytes,
@@ -461,7 +463,9 @@ impl<S: Transport> IoStream<S> {
     /// [`StreamError::Closed`] if an error closes the stream, or with [`ReadBufferFull`] if it is more
     /// than the stream may keep. Otherwise as [`read_bytes`](IoStream::read_bytes).
     #[track_caller]
-    pub fn read_until_close(&self) -> impl Future<Output = Result<Vec<u8>, StreamError>> + use<S> {
+    pub fn read_until_close(
+        &self,
+    ) -> impl FusedFuture<Output = Result<Vec<u8>, StreamError>> + use<S> {
         self.read_found(|received: &[u8], after| match after {
             After::End => Found::First(received.len()),
             After::More | After::Error => Found::More,

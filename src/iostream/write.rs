@@ -8,6 +8,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
+use futures::future::FusedFuture;
+
 use super::poll::believed;
 use super::{Inner, IoStream, Transport};
 use crate::concurrent::{self, Promise, promise};
@@ -59,6 +61,7 @@ impl Unsent {
 pub struct Write {
     state: State,
     place: &'static Location<'static>,
+    is_done: bool,
 }
 
 #[derive(Debug)]
@@ -83,7 +86,14 @@ impl Future for Write {
         if polled.is_pending() {
             resumption::waits_at(self.place);
         }
+        self.is_done = polled.is_ready();
         polled
+    }
+}
+
+impl FusedFuture for Write {
+    fn is_terminated(&self) -> bool {
+        self.is_done
     }
 }
 
@@ -108,7 +118,7 @@ impl<S: Transport> IoStream<S> {
     #[track_caller]
     pub fn write(&self, data: impl AsRef<[u8]>) -> Write {
         let state = self.inner.clone().write(data.as_ref());
-        Write { state, place: Location::caller() }
+        Write { state, place: Location::caller(), is_done: false }
     }
 
     /// For whoever has to see to the end of a stream that somebody else uses: a server.

@@ -5,6 +5,9 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
+use futures::FutureExt;
+use futures::future::FusedFuture;
+
 use super::semaphore::{Permit, Semaphore};
 
 /// All permits: what one who writes has. One who reads has one of them.
@@ -54,17 +57,17 @@ impl<T> RwLock<T> {
 
     /// Waits to read, which others may do at the same time. Dropping the guard ends it. Cancel safe.
     #[track_caller]
-    pub fn read(&self) -> impl Future<Output = RwLockReadGuard<T>> + use<T> {
+    pub fn read(&self) -> impl FusedFuture<Output = RwLockReadGuard<T>> + use<T> {
         let (lock, acquiring) = (self.clone(), self.inner.semaphore.acquire());
-        async move { RwLockReadGuard::new(&lock, acquiring.await) }
+        acquiring.map(move |permit| RwLockReadGuard::new(&lock, permit))
     }
 
     /// Waits to be the only one, who may change the value. Dropping the guard ends it. Cancel safe: those who
     /// waited behind one who has gone are let in.
     #[track_caller]
-    pub fn write(&self) -> impl Future<Output = RwLockWriteGuard<T>> + use<T> {
+    pub fn write(&self) -> impl FusedFuture<Output = RwLockWriteGuard<T>> + use<T> {
         let (lock, acquiring) = (self.clone(), self.inner.semaphore.acquire_many(ALL));
-        async move { RwLockWriteGuard::new(lock, acquiring.await) }
+        acquiring.map(|permit| RwLockWriteGuard::new(lock, permit))
     }
 
     /// Reads, if nobody writes or waits.

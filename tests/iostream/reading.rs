@@ -456,9 +456,9 @@ async fn a_read_that_runs_out_of_time_loses_nothing<K: Kind>() {
     for byte in pattern(50) {
         assert!(with_timeout(Duration::ZERO, reader.read_bytes(50)).await.is_err());
         futures::select_biased! {
-            _ = moment().fuse() => {}
-            read = reader.read_bytes(50).fuse() => panic!("{read:?}"),
-            _ = reader.closed().fuse() => panic!("it is not closed"),
+            () = moment() => {}
+            read = reader.read_bytes(50) => panic!("{read:?}"),
+            () = reader.closed() => panic!("it is not closed"),
         }
         writer.write([byte]).await.unwrap();
     }
