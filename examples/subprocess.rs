@@ -1,7 +1,7 @@
 //! Child processes: their pipes, their end, and one that takes too long.
 //!
 //! ```text
-//! $ cargo run --features process --example subprocess
+//! $ cargo run --example subprocess
 //! ```
 
 use std::io;

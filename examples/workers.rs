@@ -2,8 +2,8 @@
 //! end it when its connections have ended.
 //!
 //! ```text
-//! $ cargo run --features process --example workers            # a demonstration
-//! $ cargo run --features process --example workers -- 8888    # serves until Ctrl-C; try `nc 127.0.0.1 8888`
+//! $ cargo run --example workers            # a demonstration
+//! $ cargo run --example workers -- 8888    # serves until Ctrl-C; try `nc 127.0.0.1 8888`
 //! ```
 
 mod common;
