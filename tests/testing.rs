@@ -19,8 +19,9 @@ use futures::io::{AsyncReadExt, AsyncWriteExt};
 use log::{Level, Log, Metadata, Record};
 use waterspout::concurrent::channel;
 use waterspout::coroutine::{self, moment, sleep, spawn, spawn_named, with_timeout};
-use waterspout::testing::{self, ExpectLog, Logger, explore};
-use waterspout::{Interest, IoLoop, Step};
+use waterspout::net::{BindOptions, bind_sockets};
+use waterspout::testing::{self, ExpectLog, ExpectPanic, Logger, explore};
+use waterspout::{Coroutine, Interest, IoLoop, Step};
 
 // ---------------------------------------------------------------------------------------------
 // Streams
@@ -92,6 +93,217 @@ fn an_unused_port_is_free_and_bound() {
     assert_ne!(port, 0);
     let again = std::net::TcpListener::bind(("127.0.0.1", port));
     assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+}
+
+#[test]
+fn an_unused_port_may_be_on_another_address_and_be_shared() {
+    let bind = |options: &BindOptions| testing::bind_unused_port_with(options).unwrap();
+    let options = BindOptions { address: Some("127.0.0.2".into()), ..BindOptions::default() };
+    let (listener, port) = bind(&options);
+    assert_eq!(listener.local_addr().unwrap(), ([127, 0, 0, 2], port).into());
+    // It blocks, as std's do.
+    let connects = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    assert_eq!(listener.accept().unwrap().1, connects.local_addr().unwrap());
+    let shared = BindOptions { reuse_port: true, ..BindOptions::default() };
+    let (listener, port) = bind(&shared);
+    assert_eq!(listener.local_addr().unwrap(), ([127, 0, 0, 1], port).into());
+    let shared = BindOptions { address: Some("127.0.0.1".into()), ..shared };
+    assert!(bind_sockets(port, &shared).is_ok());
+    let alone = BindOptions { reuse_port: false, ..shared };
+    assert_eq!(bind_sockets(port, &alone).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    let invalid = BindOptions { address: Some("no address".into()), ..BindOptions::default() };
+    assert!(testing::bind_unused_port_with(&invalid).is_err());
+}
+
+// ---------------------------------------------------------------------------------------------
+// Settling
+
+#[waterspout::test(virtual_time)]
+async fn settling_runs_what_is_queued_and_what_that_queues_and_takes_no_time() {
+    let (diary, begun) = (Diary::default(), coroutine::now());
+    let late = diary.clone();
+    drop(spawn(async move {
+        sleep(Duration::from_nanos(1)).await;
+        late.write("late");
+    }));
+    let chained = diary.clone();
+    drop(spawn(async move {
+        for n in 0..200 {
+            spawn(moment()).await;
+            let (inner, last) = (chained.clone(), n == 199);
+            IoLoop::current().add_callback(move || {
+                if last {
+                    inner.write("chained")
+                }
+            });
+        }
+    }));
+    IoLoop::current().call_later(Duration::ZERO, diary.writing("due"));
+    IoLoop::current()
+        .handle()
+        .add_callback({
+            let posted = Mutex::new(0);
+            move || *posted.lock().unwrap() += 1
+        })
+        .unwrap();
+    testing::settle().await;
+    let mut told = diary.read();
+    told.sort_unstable();
+    assert_eq!((told, coroutine::now()), (vec!["chained".into(), "due".into()], begun));
+    // With nothing to do it is done soon.
+    let turns = IoLoop::current().counters().turns;
+    testing::settle().await;
+    assert!(IoLoop::current().counters().turns - turns <= 2);
+    assert!(diary.read().is_empty());
+}
+
+#[waterspout::test]
+async fn settling_deals_with_what_has_arrived_at_sockets() {
+    let (one, other) = testing::tcp_pair().await.unwrap();
+    let echoes = coroutine::start(async move {
+        let mut buf = [0; 1];
+        while other.read(&mut buf).await.unwrap() > 0 {
+            other.write_all(&buf).await.unwrap();
+        }
+    });
+    for n in 0..10 {
+        one.write_all(&[n]).await.unwrap();
+        testing::settle().await;
+        assert_eq!(one.try_read(&mut [0; 10]).unwrap(), 1);
+    }
+    drop(one);
+    testing::settle().await;
+    assert!(echoes.done());
+}
+
+#[waterspout::test(virtual_time)]
+async fn several_may_settle_at_the_same_time_and_one_that_stops_keeps_nobody() {
+    let chain = spawn(async {
+        for _ in 0..50 {
+            moment().await;
+        }
+    });
+    let settling: Vec<_> = (0..5).map(|_| coroutine::start(testing::settle())).collect();
+    settling[2].cancel();
+    let both = futures::future::join(testing::settle(), testing::settle());
+    both.await;
+    testing::settle().await;
+    assert!(chain.done() && settling.iter().all(Coroutine::done));
+}
+
+#[test]
+fn what_wakes_itself_for_ever_does_not_settle() {
+    let io_loop = virtual_loop();
+    let said = panic_of(|| {
+        io_loop.run_sync(async || {
+            drop(spawn(async {
+                loop {
+                    moment().await;
+                }
+            }));
+            testing::settle().await;
+        })
+    });
+    assert!(said.starts_with("settle (tests/testing.rs:"), "{said}");
+    assert!(said.contains("it wakes itself for ever"), "{said}");
+    // It is not taken for one who settles, after that.
+    io_loop.close();
+    virtual_loop().run_sync(testing::settle).unwrap();
+}
+
+#[test]
+fn outside_of_any_loop_there_is_nothing_to_settle() {
+    let settles = || {
+        let mut settling = Box::pin(testing::settle());
+        let once = common::poll(&mut settling).is_ready();
+        once || common::poll(&mut settling).is_ready()
+    };
+    assert!(thread::spawn(settles).join().unwrap());
+}
+
+// ---------------------------------------------------------------------------------------------
+// Panics that are expected
+
+#[test]
+fn panics_are_expected_by_their_message_and_by_the_thread() {
+    let quiet = ExpectPanic::new("as asked");
+    let caught = catch_unwind(|| panic!("as asked, by text"));
+    assert!(caught.is_err());
+    let caught = catch_unwind(|| panic!("{}", String::from("as asked, by a String")));
+    assert!(caught.is_err());
+    assert_eq!(quiet.count(), 2);
+    let any = ExpectPanic::new("a payload that is not text");
+    assert!(catch_unwind(|| std::panic::panic_any(7)).is_err());
+    assert_eq!((any.count(), quiet.count()), (1, 2));
+    assert!(catch_unwind(|| panic!("not as asked")).is_err());
+    assert_eq!(quiet.count(), 2);
+    // Nor on another thread.
+    assert!(thread::spawn(|| panic!("as asked elsewhere")).join().is_err());
+    assert_eq!(quiet.count(), 2);
+}
+
+#[test]
+fn the_messages_of_expected_panics_are_missing_on_standard_error_and_no_others() {
+    const RUN: &str = "EXPECT_PANIC_IN_CHILD";
+    let test = "the_messages_of_expected_panics_are_missing_on_standard_error_and_no_others";
+    if env::var_os(RUN).is_some() {
+        // A hook of the user's own, beneath.
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            eprintln!("the user's hook");
+            before(info);
+        }));
+        let io_loop = IoLoop::new().unwrap();
+        let ran = io_loop.run_sync(async || {
+            let _quiet = ExpectPanic::new("as asked");
+            let logged = ExpectLog::new("waterspout::application", "exception in callback");
+            IoLoop::current().add_callback(|| panic!("as asked"));
+            testing::settle().await;
+            assert_eq!(logged.count(), 1);
+        });
+        ran.unwrap();
+        let _quiet = ExpectPanic::new("as asked");
+        assert!(catch_unwind(|| panic!("as asked")).is_err());
+        panic!("the test's own");
+    }
+    let mut again = Command::new(env::current_exe().unwrap());
+    again.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(RUN, "");
+    let output = again.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains("the test's own") && !said.contains("as asked"), "{said}");
+    assert_eq!(said.matches("the user's hook").count(), 1, "{said}");
+}
+
+#[test]
+fn a_panic_that_is_expected_and_does_not_come_is_a_failure() {
+    let said = panic_of(|| drop(ExpectPanic::new("as asked")));
+    let begins = "nothing panicked with a message that begins with \"as asked\" (tests/testing.rs:";
+    assert!(said.starts_with(begins), "{said}");
+    // But a test that fails anyway fails by its own.
+    let said = panic_of(|| {
+        let _quiet = ExpectPanic::new("as asked");
+        panic!("its own")
+    });
+    assert_eq!(said, "its own");
+}
+
+#[test]
+fn a_destructor_may_expect_a_panic_while_its_thread_panics() {
+    struct Expects;
+    impl Drop for Expects {
+        fn drop(&mut self) {
+            let quiet = ExpectPanic::new("as asked");
+            assert!(catch_unwind(|| panic!("as asked")).is_err());
+            // If this was the first one, its hook is not there yet.
+            let _ = quiet.count();
+        }
+    }
+    let said = panic_of(|| {
+        let _expects = Expects;
+        panic!("its own")
+    });
+    assert_eq!(said, "its own");
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -94,7 +94,8 @@ impl Builder {
     /// Runs what is ready in an order that `seed` decides, for tests: code that counts on an order
     /// that nobody promised fails under some seed, and fails again under the same.
     ///
-    /// What a turn runs is the same, only its order within the turn is not. See
+    /// What a turn runs is the same, only its order within the turn is not. Random numbers that others
+    /// draw, `futures::select!` for one, are no part of it. See
     /// [`testing::explore`](crate::testing::explore).
     pub fn shuffle(mut self, seed: u64) -> Builder {
         self.shuffle = Some(seed);

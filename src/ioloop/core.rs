@@ -414,6 +414,18 @@ impl Core {
     pub(crate) fn counting(&self) -> &Counting {
         &self.counting
     }
+
+    /// A number that changes with all that runs, and with all that comes from outside.
+    pub(crate) fn done_so_far(&self) -> u64 {
+        let Counting { resumes, callbacks, timers, events, messages, .. } = &self.counting;
+        let counts = [resumes, callbacks, timers, events, messages];
+        counts.into_iter().fold(0, |sum, count| sum.wrapping_add(count.get()))
+    }
+
+    /// Whether there is something to run without waiting for it, beside so many that are ready.
+    pub(crate) fn has_more_to_do(&self, besides: usize) -> bool {
+        self.ready() > besides || !self.due.borrow().is_empty() || self.inbox.is_pending()
+    }
 }
 
 impl Drop for Core {

@@ -105,7 +105,7 @@ impl Log for StandardError {
     fn flush(&self) {}
 }
 
-/// How the message of an expected record begins.
+/// How the message of an expected record or panic begins.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Pattern {
@@ -118,7 +118,7 @@ pub enum Pattern {
 }
 
 impl Pattern {
-    fn matches(&self, message: &str) -> bool {
+    pub(super) fn matches(&self, message: &str) -> bool {
         match self {
             Pattern::Text(text) => message.starts_with(text),
             #[cfg(feature = "regex")]
@@ -176,6 +176,46 @@ impl Expected {
 /// one that was made last counts. What it expects of a test's loop does not
 /// [fail the test](super#what-fails-in-the-background). It is a guard of one thread, and may be held while
 /// awaiting: all coroutines of a loop log on its thread.
+///
+/// std prints the message of a panic although it is expected here when it is reported; that is what
+/// [`ExpectPanic`](super::ExpectPanic) is for.
+///
+/// # What there is to expect
+///
+/// The crate logs these, each beginning so. Behind "exception in" and what has failed come the name of the
+/// coroutine or handler, if it has one, the place where it was added or started, and the error.
+///
+/// | target | level | text |
+/// | --- | --- | --- |
+/// | `waterspout::application` | error | `exception in callback` |
+/// | `waterspout::application` | error | `exception in coroutine` |
+/// | `waterspout::application` | error | `exception in coroutine of a task group` |
+/// | `waterspout::application` | error | `exception in the destructors of coroutine` |
+/// | `waterspout::application` | error | `exception in whoever awaits coroutine` |
+/// | `waterspout::application` | error | `exception in handler` |
+/// | `waterspout::application` | error | `exception in a connection handler` |
+/// | `waterspout::application` | error | `exception in a listener` |
+/// | `waterspout::application` | error | `exception in a signal's callback` |
+/// | `waterspout::application` | error | `exception in a Future whose exception was never retrieved` |
+/// | `waterspout::application` | error | `exception in multi, which was dropped` |
+/// | `waterspout::application` | error | `exception in waker` |
+/// | `waterspout::application` | error | `exception in destructor` |
+/// | `waterspout::application` | error | `exception in order of a queue's items` |
+/// | `waterspout::application` | error | `exception in what a stream is over` |
+/// | `waterspout::application` | error | `one more error of multi` |
+/// | `waterspout::application` | error | `on_exception, given exception in` |
+/// | `waterspout::ioloop` | warn | `the callback added at` |
+/// | `waterspout::ioloop` | error | `the handler of fd` |
+/// | `waterspout::ioloop` | error | `cannot wake` |
+/// | `waterspout::iostream` | info | `what was to be read is not within` |
+/// | `waterspout::iostream` | info | `the read buffer is full with` |
+/// | `waterspout::net` | info | `no handshake with` |
+/// | `waterspout::net` | warn | `accepting on` |
+/// | `waterspout::process` | error | `worker` |
+/// | `waterspout::process` | warn | `worker` |
+///
+/// A [slow callback](crate::Builder::slow_callback) that is a coroutine's or a handler's has its name where
+/// "the callback added at" stands here.
 ///
 /// # Panics
 ///

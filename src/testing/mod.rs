@@ -3,8 +3,9 @@
 //! [`#[waterspout::test]`](macro@crate::test) runs a test on a loop of its own, in virtual time if
 //! told so. Here is what goes into such tests: streams without a network ([`duplex`]) and with one
 //! ([`tcp_pair`]), a free port ([`bind_unused_port`]), what any stream and any lock has to do, as a
-//! test ([`stream_suite`], [`lock_suite`]), many orders of what is ready ([`explore`]), and what is
-//! expected in the log ([`ExpectLog`]).
+//! test ([`stream_suite`], [`lock_suite`]), many orders of what is ready ([`explore`]), a way to run all
+//! that is ready ([`settle`]), and what is expected in the log ([`ExpectLog`]) and of panics
+//! ([`ExpectPanic`]).
 //!
 //! # What fails in the background
 //!
@@ -36,8 +37,10 @@
 
 mod background;
 mod expect_log;
+mod expect_panic;
 mod lock_suite;
 mod memory;
+mod settle;
 mod stream_suite;
 mod suite;
 
@@ -47,15 +50,17 @@ use std::panic::Location;
 use std::time::Duration;
 
 pub use expect_log::{ExpectLog, Logger, Pattern};
+pub use expect_panic::ExpectPanic;
 pub use lock_suite::{fair_lock_suite, lock_suite};
 pub use memory::{Memory, duplex};
+pub use settle::settle;
 pub use stream_suite::{half_close_suite, stream_suite};
 
 use background::Background;
 
 use crate::coroutine;
 use crate::ioloop::IoLoop;
-use crate::net::{self, TcpStream};
+use crate::net::{self, BindOptions, Family, TcpStream, bind_sockets};
 
 /// The time limit of a test, in seconds, unless its attribute or the environment says otherwise:
 /// Tornado's.
@@ -73,6 +78,12 @@ const SEED_VARIABLE: &str = "WATERSPOUT_SEED";
 /// Runs a test under many orders: on a fresh loop in virtual time for each of the first `seeds` seeds,
 /// with what is ready in a turn in an order of the seed's. See
 /// [`Builder::shuffle`](crate::Builder::shuffle).
+///
+/// A seed replays that order and nothing else. What draws random numbers of its own does so anew in every run:
+/// `futures::select!` is one, which looks at its branches in an order that is random, and iterating over a
+/// `HashMap` another. Code that is to be replayed uses
+/// [`futures::select_biased!`](crate::futures::select_biased), whose branches are looked at from the top down;
+/// put the one that must not be starved first. Sockets, threads and children are as ever.
 ///
 /// # Panics
 ///
@@ -193,7 +204,7 @@ fn from_environment() -> Option<f64> {
 }
 
 /// A listener on a port of the loopback that nobody else uses, and that port. Tornado:
-/// `bind_unused_port`.
+/// `bind_unused_port()`.
 ///
 /// # Errors
 ///
@@ -206,9 +217,39 @@ fn from_environment() -> Option<f64> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn bind_unused_port() -> io::Result<(TcpListener, u16)> {
-    let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    // As sockets of `bind_sockets` have it, and so what they accept.
-    socket2::SockRef::from(&listener).set_tcp_nodelay(true)?;
+    bind_unused_port_with(&BindOptions::default())
+}
+
+/// [`bind_unused_port`] as `options` say: on another address, or with `reuse_port`, so that others can bind
+/// the port, too. Tornado: `bind_unused_port(reuse_port, address)`.
+///
+/// Without an address it is the loopback's, and not all of the machine's as in
+/// [`bind_sockets`]. Of a name's addresses it is the first. The listener is in
+/// blocking mode.
+///
+/// # Errors
+///
+/// As [`bind_sockets`].
+///
+/// ```
+/// use waterspout::net::BindOptions;
+/// use waterspout::testing::bind_unused_port_with;
+///
+/// let shared = BindOptions { reuse_port: true, ..BindOptions::default() };
+/// let (listener, port) = bind_unused_port_with(&shared)?;
+/// let again = waterspout::net::bind_sockets(
+///     port,
+///     &BindOptions { address: Some("127.0.0.1".into()), ..shared },
+/// )?;
+/// assert_eq!(again[0].local_addr()?, listener.local_addr()?);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn bind_unused_port_with(options: &BindOptions) -> io::Result<(TcpListener, u16)> {
+    let loopback = if options.family == Family::V6 { "::1" } else { "127.0.0.1" };
+    let address = options.address.clone().or_else(|| Some(loopback.into()));
+    let sockets = bind_sockets(0, &BindOptions { address, ..options.clone() })?;
+    let listener = sockets.into_iter().next().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    listener.set_nonblocking(false)?;
     let port = listener.local_addr()?.port();
     Ok((listener, port))
 }
