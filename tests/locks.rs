@@ -18,7 +18,7 @@ use futures::future::LocalBoxFuture;
 use waker_fn::waker_fn;
 use waterspout::coroutine::{moment, sleep, spawn, start, with_timeout};
 use waterspout::locks::{
-    BoundedSemaphore, Condition, Event, Lock, Permit, ReleasedTooOften, RwLock, Semaphore,
+    BoundedSemaphore, Condition, Event, Lock, Notify, Permit, ReleasedTooOften, RwLock, Semaphore,
 };
 use waterspout::{Coroutine, IoLoop, TimedOut};
 
@@ -1225,4 +1225,49 @@ fn a_waker_that_panics_leaves_nobody_asleep() {
         assert!(ran.is_ok(), "{what}: {ran:?}");
         assert_eq!(diary.read(), ["panicked: a waker"], "{what}");
     }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Notify
+
+#[waterspout::test]
+async fn a_wake_up_that_nobody_waits_for_is_kept_once() {
+    let notify = Notify::new();
+    notify.notify_waiters(); // keeps nothing
+    assert!(notify.notified().now_or_never().is_none());
+    notify.notify_one();
+    notify.notify_one();
+    notify.notified().await;
+    assert!(notify.notified().now_or_never().is_none());
+}
+
+#[waterspout::test]
+async fn notify_one_wakes_in_order_and_notify_waiters_all_who_wait() {
+    let notify = Notify::new();
+    let mut waiting = line(4, || Box::pin(notify.notified()));
+    notify.notify_one();
+    assert_eq!(
+        waiting.iter_mut().map(|it| poll(it).is_ready()).collect::<Vec<_>>(),
+        [true, false, false, false]
+    );
+    notify.notify_waiters();
+    assert!(waiting[1..].iter_mut().all(|it| poll(it).is_ready()));
+    assert!(notify.notified().now_or_never().is_none());
+}
+
+#[waterspout::test]
+async fn a_wake_up_of_a_waiter_that_has_gone_goes_to_the_next_or_is_kept() {
+    let notify = Notify::new();
+    let mut waiting = line(2, || Box::pin(notify.notified()));
+    notify.notify_one();
+    drop(waiting.remove(0));
+    assert!(poll(&mut waiting[0]).is_ready());
+    let mut last = line(1, || Box::pin(notify.notified()));
+    notify.notify_one();
+    drop(last.pop());
+    assert!(notify.notified().now_or_never().is_some());
+    // Who was not woken takes nothing along.
+    drop(line(1, || Box::pin(notify.notified())));
+    notify.notify_one();
+    assert!(notify.notified().now_or_never().is_some());
 }

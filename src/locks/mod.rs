@@ -7,6 +7,7 @@
 //! | at most so many at a time | [`Semaphore`], [`BoundedSemaphore`] |
 //! | waiting until something has happened, for good | [`Event`] |
 //! | waiting until something changes, again and again | [`Condition`] |
+//! | the same, and a change that nobody waited for is kept | [`Notify`] |
 //!
 //! Coroutines of one thread never run at the same time, so what is not kept across an `.await`
 //! needs none of these: a [`Cell`](std::cell::Cell) or a [`RefCell`](std::cell::RefCell) will do.
@@ -27,11 +28,13 @@
 mod condition;
 mod event;
 mod lock;
+mod notify;
 mod rw_lock;
 mod semaphore;
 
 pub use condition::Condition;
 pub use event::Event;
 pub use lock::{Lock, LockGuard};
+pub use notify::Notify;
 pub use rw_lock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{BoundedSemaphore, Permit, ReleasedTooOften, Semaphore};
