@@ -151,10 +151,22 @@ fn put_is_ready_at_once_while_there_is_room_and_get_while_there_are_items() {
 fn put_nowait_gives_the_item_back_when_there_is_no_room() {
     let queue = Queue::new(1);
     queue.put_nowait("kept").unwrap();
-    let QueueFull(item) = queue.put_nowait("refused").unwrap_err();
-    assert_eq!((item, drain(&queue)), ("refused", vec!["kept"]));
-    assert_eq!(QueueFull(item).to_string(), "the queue has no room");
-    assert_eq!(format!("{:?}", QueueFull(item)), "QueueFull");
+    let full = queue.put_nowait("refused").unwrap_err();
+    assert_eq!(full, QueueFull::ForNow("refused"));
+    assert_eq!((full.into_item(), drain(&queue)), ("refused", vec!["kept"]));
+    assert_eq!(
+        (full.to_string(), format!("{full:?}")),
+        ("the queue has no room".into(), "ForNow".into())
+    );
+    // Also a queue that is full.
+    queue.put_nowait("kept").unwrap();
+    queue.close();
+    let closed = queue.put_nowait("refused").unwrap_err();
+    assert_eq!(closed, QueueFull::Closed("refused"));
+    assert_eq!(
+        (closed.to_string(), format!("{closed:?}")),
+        ("the queue is closed".into(), "Closed".into())
+    );
 }
 
 #[test]
@@ -218,7 +230,7 @@ fn nobody_barges_in_before_those_who_wait() {
     queue.put_nowait(0).unwrap();
     let mut putters = line([queue.put(1)]);
     assert_eq!(queue.get_nowait(), Ok(0));
-    assert_eq!(queue.put_nowait(2).unwrap_err().0, 2);
+    assert_eq!(queue.put_nowait(2).unwrap_err(), QueueFull::ForNow(2));
     putters.extend(line([queue.put(2)]));
     assert_eq!(drain(&queue), [1, 2]);
 
@@ -447,7 +459,7 @@ fn after_close_nothing_can_be_put_and_what_is_in_it_can_be_got() {
         format!("{queue:?}"),
         "Queue { qsize: 2, maxsize: 0, getters: 0, putters: 0, unfinished_tasks: 2, is_closed: true }"
     );
-    assert_eq!(queue.put_nowait(3), Err(QueueFull(3)));
+    assert_eq!(queue.put_nowait(3), Err(QueueFull::Closed(3)));
     assert_eq!(queue.put(4).now_or_never(), Some(Err(QueueClosed(4))));
     assert_eq!(queue.get().now_or_never(), Some(Ok(1)));
     assert_eq!(queue.get_nowait(), Ok(2));
@@ -863,7 +875,7 @@ fn a_waker_may_use_the_queue_that_wakes_it() {
     let puts = waker_fn(|| {
         shared().put_nowait(2).unwrap(); // to the second
         shared().put_nowait(3).unwrap(); // kept
-        assert_eq!(shared().put_nowait(4), Err(QueueFull(4)));
+        assert_eq!(shared().put_nowait(4), Err(QueueFull::ForNow(4)));
     });
     assert!(poll_for(&mut first, &puts).is_pending());
     let mut second = getters(&queue, 1);
@@ -879,7 +891,7 @@ fn a_waker_may_use_the_queue_that_wakes_it() {
 
     let mut waiting = queue.get();
     let asks = waker_fn(|| {
-        assert_eq!(shared().put_nowait(6), Err(QueueFull(6)));
+        assert_eq!(shared().put_nowait(6), Err(QueueFull::Closed(6)));
         assert_eq!(shared().get_nowait(), Err(QueueEmpty::Closed));
     });
     assert!(poll_for(&mut waiting, &asks).is_pending());
@@ -1062,7 +1074,7 @@ fn the_errors_of_a_queue_are_errors() {
         error.to_string()
     }
     let not_debug = std::thread::current; // items need not be `Debug`
-    assert_eq!(message(QueueFull(not_debug)), "the queue has no room");
+    assert_eq!(message(QueueFull::ForNow(not_debug)), "the queue has no room");
     assert_eq!(message(QueueClosed(not_debug)), "the queue is closed");
     assert_eq!(message(QueueEmpty::ForNow), "the queue is empty");
 }

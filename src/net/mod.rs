@@ -16,6 +16,7 @@
 mod address;
 mod async_fd;
 mod bind;
+mod copy;
 mod fd;
 mod lent;
 mod listener;
@@ -35,6 +36,7 @@ mod unix_datagram;
 pub use address::ToSocketAddrs;
 pub use async_fd::AsyncFd;
 pub use bind::{BindOptions, Family, bind_sockets, bind_unix_socket};
+pub use copy::copy_bidirectional;
 pub use lent::Lent;
 pub use listener::Listener;
 pub use resolver::{CachingResolver, OverrideResolver, Resolver, ThreadedResolver, is_valid_ip};

@@ -138,12 +138,23 @@ impl<S: Store> Queued<Brought<S::Item>> for Inner<S> {
     }
 }
 
-/// There is no room now.
+/// The item was not put.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct QueueFull<T>(
-    /// The item that was not put.
-    pub T,
-);
+pub enum QueueFull<T> {
+    /// There may be room, later.
+    ForNow(T),
+    /// There never will be: the queue is closed.
+    Closed(T),
+}
+
+impl<T> QueueFull<T> {
+    /// The item.
+    pub fn into_item(self) -> T {
+        match self {
+            QueueFull::ForNow(item) | QueueFull::Closed(item) => item,
+        }
+    }
+}
 
 /// There is nothing to get now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,10 +263,13 @@ impl<S: Store> QueueOver<S> {
     ///
     /// # Errors
     ///
-    /// [`QueueFull`] with the item, if there is none, or the queue is closed.
+    /// [`QueueFull`] with the item, which tells whether there ever will be room.
     pub fn put_nowait(&self, item: S::Item) -> Result<(), QueueFull<S::Item>> {
-        if self.inner.closed.get() || self.inner.is_full() {
-            return Err(QueueFull(item));
+        if self.inner.closed.get() {
+            return Err(QueueFull::Closed(item));
+        }
+        if self.inner.is_full() {
+            return Err(QueueFull::ForNow(item));
         }
         self.inner.put(item);
         Ok(())
@@ -512,8 +526,8 @@ impl<S: Store> Sink<S::Item> for QueueOver<S> {
     fn start_send(mut self: Pin<&mut Self>, item: S::Item) -> Result<(), Self::Error> {
         match self.put_nowait(item) {
             Ok(()) => Ok(()),
-            Err(QueueFull(item)) if self.is_closed() => Err(QueueClosed(item)),
-            Err(QueueFull(item)) => {
+            Err(QueueFull::Closed(item)) => Err(QueueClosed(item)),
+            Err(QueueFull::ForNow(item)) => {
                 self.putting = Some(Box::new(self.putting(item, self.place)));
                 Ok(())
             }
@@ -535,13 +549,19 @@ impl<S: Store> Unpin for QueueOver<S> {}
 
 impl<T> fmt::Debug for QueueFull<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("QueueFull")
+        f.write_str(match self {
+            QueueFull::ForNow(_) => "ForNow",
+            QueueFull::Closed(_) => "Closed",
+        })
     }
 }
 
 impl<T> fmt::Display for QueueFull<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the queue has no room")
+        f.write_str(match self {
+            QueueFull::ForNow(_) => "the queue has no room",
+            QueueFull::Closed(_) => "the queue is closed",
+        })
     }
 }
 

@@ -1,0 +1,149 @@
+//! Copying both ways between two streams: what a proxy does.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures::future::FusedFuture;
+use futures::io::{AsyncRead, AsyncWrite};
+
+use crate::resumption;
+
+/// How many bytes of a direction are under way at a time.
+const CHUNK: usize = 16 * 1024;
+
+/// Copies what arrives on each of two streams to the other, until both have ended, and gives how many bytes went
+/// from `a` to `b` and from `b` to `a`. tokio: `copy_bidirectional`.
+///
+/// The end of one is passed on by closing the other for writing (`poll_close`), and what comes back is still
+/// copied. A direction that has nothing to read flushes what it has written.
+///
+/// It is not cancel safe: what was read and not yet written is lost.
+///
+/// # Errors
+///
+/// The first error of either stream, or `WriteZero` if one takes nothing more; the other direction ends with
+/// it.
+///
+/// ```
+/// use futures::{AsyncReadExt as _, AsyncWriteExt as _};
+/// use waterspout::{IoLoop, coroutine, net::copy_bidirectional, testing::duplex};
+///
+/// IoLoop::new()?.run_sync(|| async {
+///     let ((mut client, mut a), (mut b, mut server)) = (duplex(64), duplex(64));
+///     let proxy = coroutine::start(async move { copy_bidirectional(&mut a, &mut b).await });
+///     client.write_all(b"ping").await?;
+///     client.close().await?;
+///     let mut request = String::new();
+///     server.read_to_string(&mut request).await?;
+///     server.write_all(b"pong!").await?;
+///     server.close().await?;
+///     let mut answer = String::new();
+///     client.read_to_string(&mut answer).await?;
+///     assert_eq!((&*request, &*answer), ("ping", "pong!"));
+///     assert_eq!(proxy.await?, (4, 5));
+///     Ok::<(), std::io::Error>(())
+/// })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[track_caller]
+pub fn copy_bidirectional<A, B>(
+    a: &mut A,
+    b: &mut B,
+) -> impl FusedFuture<Output = io::Result<(u64, u64)>>
+where
+    A: AsyncRead + AsyncWrite + Unpin + ?Sized,
+    B: AsyncRead + AsyncWrite + Unpin + ?Sized,
+{
+    let (mut there, mut back) = (Direction::new(), Direction::new());
+    resumption::fused(resumption::here(poll_fn(move |cx| {
+        let (mut a, mut b) = (Pin::new(&mut *a), Pin::new(&mut *b));
+        let there_is_done = there.poll(cx, a.as_mut(), b.as_mut())?.is_ready();
+        let back_is_done = back.poll(cx, b, a)?.is_ready();
+        match there_is_done && back_is_done {
+            true => Poll::Ready(Ok((there.copied, back.copied))),
+            false => Poll::Pending,
+        }
+    })))
+}
+
+/// One of the two directions.
+struct Direction {
+    bytes: Box<[u8]>,
+    /// What was read and is still to be written.
+    pending: std::ops::Range<usize>,
+    copied: u64,
+    is_unflushed: bool,
+    state: State,
+}
+
+enum State {
+    Copying,
+    /// All was read.
+    Closing,
+    Done,
+}
+
+impl Direction {
+    fn new() -> Direction {
+        Direction {
+            bytes: vec![0; CHUNK].into(),
+            pending: 0..0,
+            copied: 0,
+            is_unflushed: false,
+            state: State::Copying,
+        }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut from: Pin<&mut (impl AsyncRead + ?Sized)>,
+        mut to: Pin<&mut (impl AsyncWrite + ?Sized)>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            match self.state {
+                State::Done => return Poll::Ready(Ok(())),
+                State::Closing => {
+                    ready!(to.as_mut().poll_close(cx))?;
+                    self.state = State::Done;
+                }
+                State::Copying if self.pending.is_empty() => {
+                    // Streams of others may always be ready.
+                    ready!(resumption::poll_proceed(cx));
+                    match from.as_mut().poll_read(cx, &mut self.bytes)? {
+                        Poll::Ready(0) => self.state = State::Closing,
+                        Poll::Ready(read) if read <= CHUNK => self.pending = 0..read,
+                        Poll::Ready(_) => return Poll::Ready(Err(too_many("read"))),
+                        Poll::Pending if self.is_unflushed => {
+                            ready!(to.as_mut().poll_flush(cx))?;
+                            self.is_unflushed = false;
+                            return Poll::Pending;
+                        }
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                State::Copying => {
+                    let bytes = &self.bytes[self.pending.clone()];
+                    match ready!(to.as_mut().poll_write(cx, bytes))? {
+                        0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                        written if written > bytes.len() => {
+                            return Poll::Ready(Err(too_many("written")));
+                        }
+                        written => {
+                            self.pending.start += written;
+                            self.copied += written as u64;
+                            self.is_unflushed = true;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A stream of somebody's counts wrong.
+fn too_many(what: &str) -> io::Error {
+    io::Error::other(format!("a stream claims to have {what} more bytes than there were"))
+}
