@@ -8,13 +8,14 @@ use std::future::{pending, poll_fn, ready};
 use std::pin::Pin;
 use std::process::Command;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use common::{
-    AtDrop, Bomb, Diary, one_turn, panic_of, poll, polled_again, seconds, suspend, virtual_loop,
+    AtDrop, Bomb, Diary, block_on, one_turn, panic_of, poll, polled_again, seconds, suspend,
+    virtual_loop,
 };
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -1275,20 +1276,6 @@ async fn the_attribute_takes_a_time_limit() {
 // ---------------------------------------------------------------------------------------------
 // Blocking within a coroutine
 // ---------------------------------------------------------------------------------------------
-
-/// Polls `future` to its end within this resumption, as `futures::executor::block_on` does.
-fn block_on<F: Future>(future: F) -> F::Output {
-    let mut future = std::pin::pin!(future);
-    let (wake, woken) = mpsc::channel();
-    // It may come when nobody waits any more.
-    let waker = waker_fn::waker_fn(move || _ = wake.send(()));
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => woken.recv_timeout(30 * SECOND).expect("it hangs"),
-        }
-    }
-}
 
 #[waterspout::test(virtual_time)]
 #[cfg_attr(miri, ignore = "makes sockets")]

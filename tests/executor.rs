@@ -1,12 +1,13 @@
 //! `concurrent::Executor`: a bounded pool for work that blocks.
 
+mod common;
+
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::{Arc, Barrier, mpsc};
-use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
+use common::block_on;
 use futures::FutureExt as _;
 use waterspout::IoLoop;
 use waterspout::concurrent::Executor;
@@ -232,19 +233,6 @@ fn a_loop_is_dropped_although_a_coroutine_awaits_a_job_of_it() {
     drop(io_loop);
     ends.try_recv().expect("the coroutine went with its loop");
     open.send(()).unwrap();
-}
-
-/// Awaits in no loop.
-fn block_on<F: Future>(future: F) -> F::Output {
-    let thread = thread::current();
-    let waker = waker_fn::waker_fn(move || thread.unpark());
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return output;
-        }
-        thread::park();
-    }
 }
 
 #[test]

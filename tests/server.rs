@@ -2,16 +2,15 @@
 
 mod common;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::pending;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::rc::Rc;
 use std::time::Duration;
 use std::{env, fs, process};
 
-use common::{turns, until};
+use common::{exceptions, turns, until};
 use futures::AsyncReadExt as _;
 use log::Level;
 use waterspout::coroutine::{self, sleep};
@@ -63,20 +62,6 @@ impl Listener for Local {
 async fn line<S: waterspout::iostream::Transport>(stream: &IoStream<S>) -> String {
     let line = stream.read_until(b"\n", 1024).await.unwrap();
     String::from_utf8(line).unwrap().trim_end().to_owned()
-}
-
-/// What is reported to the exception handler while `body` runs in virtual time.
-fn exceptions<F: Future>(body: impl FnOnce() -> F) -> Vec<String> {
-    let told = Rc::new(RefCell::new(Vec::new()));
-    let tells = told.clone();
-    let io_loop = IoLoop::builder()
-        .virtual_time()
-        .on_exception(move |exception| tells.borrow_mut().push(exception.to_string()))
-        .build()
-        .unwrap();
-    io_loop.run_sync(body).unwrap();
-    drop(io_loop);
-    told.take()
 }
 
 #[waterspout::test]
@@ -219,7 +204,7 @@ impl Listener for Always {
 fn a_listener_that_always_has_something_keeps_nobody_waiting() {
     for kind in [ErrorKind::NotFound, ErrorKind::ConnectionAborted, ErrorKind::WouldBlock] {
         let _log = ExpectLog::new("waterspout", "accepting on a socket pauses").optional();
-        let reports = exceptions(async || {
+        let reports = exceptions(IoLoop::builder().virtual_time(), async || {
             let server = Server::bare(async |(), ()| {});
             server.add_listener(Always(kind));
             turns(100).await;
@@ -232,7 +217,7 @@ fn a_listener_that_always_has_something_keeps_nobody_waiting() {
 
 #[test]
 fn a_listener_that_panics_is_reported_and_asked_again_after_a_pause() {
-    let reports = exceptions(async || {
+    let reports = exceptions(IoLoop::builder().virtual_time(), async || {
         let server = Server::bare(async |(), ()| {});
         server.add_listener(Always(ErrorKind::Other));
         sleep(Duration::from_millis(150)).await;
@@ -264,7 +249,7 @@ fn shaking_server() -> (Server<Memory, u32>, Local) {
 fn a_handshake_that_stalls_keeps_nobody_waiting_and_is_given_up_in_time() {
     let _log = ExpectLog::new("waterspout", "no handshake with 7: it took longer than 1s")
         .level(Level::Info);
-    let reports = exceptions(async || {
+    let reports = exceptions(IoLoop::builder().virtual_time(), async || {
         let (server, listener) = shaking_server();
         let stalls = IoStream::new(listener.connect());
         let begun = coroutine::now();
@@ -281,7 +266,7 @@ fn a_handshake_that_stalls_keeps_nobody_waiting_and_is_given_up_in_time() {
 #[test]
 fn a_handshake_that_fails_is_a_line_of_the_log_and_one_that_panics_is_reported() {
     let _log = ExpectLog::new("waterspout", "no handshake with 7: ").level(Level::Info);
-    let reports = exceptions(async || {
+    let reports = exceptions(IoLoop::builder().virtual_time(), async || {
         let (_server, listener) = shaking_server();
         for first in ["wrong\n", "panics\n", "right\n"] {
             let client = IoStream::new(listener.connect());

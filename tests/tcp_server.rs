@@ -11,14 +11,14 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{link_local, turns, until};
+use common::{exceptions, link_local, turns, until};
 use futures::future::join_all;
 use waterspout::concurrent::promise;
 use waterspout::coroutine::{self, moment, sleep, with_timeout};
 use waterspout::iostream::{IoStream, Options};
 use waterspout::net::{BindOptions, TcpServer, TcpStream, bind_sockets, pipe};
 use waterspout::testing::ExpectLog;
-use waterspout::{Exception, IoLoop, StreamError};
+use waterspout::{IoLoop, StreamError};
 
 type Stream = IoStream<TcpStream>;
 
@@ -624,23 +624,11 @@ async fn a_crowd_at_the_door_does_not_keep_the_others_waiting() {
 // ---------------------------------------------------------------------------------------------
 // What goes wrong
 
-/// Runs `body` on a loop of its own and gives what the loop was told of.
-fn exceptions<F: Future>(body: impl FnOnce() -> F) -> Vec<String> {
-    let heard = Rc::new(RefCell::new(Vec::new()));
-    let hears = heard.clone();
-    let hear = move |exception: &Exception| hears.borrow_mut().push(exception.to_string());
-    let io_loop = IoLoop::builder().on_exception(hear).build().unwrap();
-    // The limit is only a guard against hanging.
-    io_loop.run_sync_timeout(Duration::from_secs(120), body).unwrap();
-    drop(io_loop);
-    heard.take()
-}
-
 #[test]
 fn errors_and_panics_of_a_handler_are_reported_with_the_peer_and_the_server_goes_on() {
     let peers = Rc::new(RefCell::new(Vec::new()));
     let told = peers.clone();
-    let exceptions = exceptions(|| async move {
+    let exceptions = exceptions(IoLoop::builder(), || async move {
         let (sockets, address) = listener();
         let server = TcpServer::new(|stream: Stream, _| async move {
             match &*stream.read_until(b"\n", 99).await? {
@@ -674,7 +662,7 @@ fn a_client_that_hangs_up_is_reported_to_nobody() {
         F: Future<Output = Result<(), O>> + 'static,
         O: std::fmt::Debug + 'static,
     {
-        exceptions(|| async move {
+        exceptions(IoLoop::builder(), || async move {
             let (sockets, address) = listener();
             let server = TcpServer::new(move |stream, _| handle(stream));
             server.add_sockets(sockets).unwrap();
@@ -707,7 +695,7 @@ fn a_client_that_hangs_up_is_reported_to_nobody() {
 
 #[test]
 fn a_connection_that_was_reset_is_reported() {
-    let told = exceptions(|| async {
+    let told = exceptions(IoLoop::builder(), || async {
         let (sockets, address) = listener();
         let server =
             TcpServer::new(|stream: Stream, _| async move { stream.read_bytes(1).await.map(drop) });
@@ -731,7 +719,7 @@ where
     F: Future<Output = Result<(), E>> + 'static,
     E: std::fmt::Debug + 'static,
 {
-    let told = exceptions(|| async move {
+    let told = exceptions(IoLoop::builder(), || async move {
         let (sockets, address) = listener();
         let server = TcpServer::new(move |stream, _| handle(stream));
         server.add_sockets(sockets).unwrap();
@@ -744,7 +732,7 @@ where
 
 #[test]
 fn a_panic_before_the_handler_has_made_its_future_is_reported_with_the_peer_too() {
-    let exceptions = exceptions(|| async {
+    let exceptions = exceptions(IoLoop::builder(), || async {
         let (sockets, address) = listener();
         let calls = Cell::new(0);
         let server = TcpServer::new(move |stream: Stream, peer| {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::ioloop::CoroutineInfo;
 
 /// A coroutine, whatever it returns, to whoever may end it.
-pub(super) trait Control {
+pub(crate) trait Control {
     fn cancel(self: Rc<Self>);
     fn is_done(&self) -> bool;
     fn info(&self) -> CoroutineInfo;

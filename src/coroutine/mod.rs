@@ -132,6 +132,7 @@ use crate::ioloop::{
     Callback, Core, CoroutineInfo, IoLoop, PeriodicCallback, on_current, with_current,
 };
 use crate::resumption;
+use cancel_handle::Control;
 pub(crate) use names::name_of;
 use runner::{Join, Runner};
 pub(crate) use runner::{Kind, KindOf, Name};
@@ -172,7 +173,7 @@ impl<T> Coroutine<T> {
     {
         if !runner.has_slot() {
             // Its loop is closed.
-            Join::cancel(runner.clone());
+            Control::cancel(runner.clone());
         }
         Coroutine { runner }
     }

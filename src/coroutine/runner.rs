@@ -97,21 +97,18 @@ impl<T> Kind<T> {
 }
 
 /// A coroutine as its handle sees it.
-pub(crate) trait Join<T> {
+pub(crate) trait Join<T>: Control {
     fn poll_join(&self, cx: &mut Context<'_>) -> Poll<Result<T, Failure>>;
     /// [`poll_join`](Join::poll_join) that panics where there is no output.
     fn poll_output(&self, cx: &mut Context<'_>) -> Poll<T>;
-    fn is_done(&self) -> bool;
     /// Whether somebody has had its output, or the panic that is there instead of one.
     fn is_taken(&self) -> bool;
-    fn cancel(self: Rc<Self>);
     /// The same coroutine, without what it returns.
     fn control(self: Rc<Self>) -> Rc<dyn Control>;
     /// Nobody will await it. Tells whether it is to be cancelled with who awaited it.
     fn detach(&self) -> bool;
     /// Calls back when it is done, or at once if it is.
     fn when_done(&self, callback: Callback);
-    fn info(&self) -> CoroutineInfo;
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -474,15 +471,27 @@ impl<F: Future + 'static, K: KindOf<F::Output>> End for Runner<F, K> {
 
 impl<F: Future + 'static, K: KindOf<F::Output>> Control for Runner<F, K> {
     fn cancel(self: Rc<Self>) {
-        Join::cancel(self);
+        match self.state.get() {
+            State::Done | State::Taken => {}
+            State::Running => self.ask(CANCEL),
+            State::Suspended => {
+                // From here on nobody else can resume or end it, until its turn in the list comes.
+                self.state.set(State::Running);
+                ending::end(self);
+            }
+        }
     }
 
     fn is_done(&self) -> bool {
-        Join::is_done(self)
+        matches!(self.state.get(), State::Done | State::Taken)
     }
 
     fn info(&self) -> CoroutineInfo {
-        Join::info(self)
+        CoroutineInfo {
+            name: self.name(),
+            started_at: self.started_at(),
+            waiting_at: self.waiting_at.get(),
+        }
     }
 }
 
@@ -505,17 +514,17 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Resume for Runner<F, K> {
     }
 
     fn close(self: Rc<Self>) {
-        Join::cancel(self);
+        Control::cancel(self);
     }
 
     fn info(&self) -> Option<CoroutineInfo> {
-        Some(Join::info(self))
+        Some(Control::info(self))
     }
 }
 
 impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K> {
     fn poll_join(&self, cx: &mut Context<'_>) -> Poll<Result<F::Output, Failure>> {
-        if !Join::is_done(self) {
+        if !self.is_done() {
             match word_of(cx.waker()) {
                 Some(word) => self.awaiter.set(word),
                 None => self.await_by(cx.waker()),
@@ -538,24 +547,8 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K>
         }
     }
 
-    fn is_done(&self) -> bool {
-        matches!(self.state.get(), State::Done | State::Taken)
-    }
-
     fn is_taken(&self) -> bool {
         self.state.get() == State::Taken
-    }
-
-    fn cancel(self: Rc<Self>) {
-        match self.state.get() {
-            State::Done | State::Taken => {}
-            State::Running => self.ask(CANCEL),
-            State::Suspended => {
-                // From here on nobody else can resume or end it, until its turn in the list comes.
-                self.state.set(State::Running);
-                ending::end(self);
-            }
-        }
     }
 
     fn control(self: Rc<Self>) -> Rc<dyn Control> {
@@ -575,7 +568,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K>
     }
 
     fn when_done(&self, callback: Callback) {
-        if Join::is_done(self) {
+        if self.is_done() {
             // Its own loop may be closed, and would drop it.
             let own = self.io_loop().filter(|io_loop| !io_loop.core().is_closed());
             match own.or_else(IoLoop::try_current) {
@@ -589,14 +582,6 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K>
             let mut others = self.others.take().unwrap_or_default();
             others.callbacks.push(callback);
             self.others.set(Some(others));
-        }
-    }
-
-    fn info(&self) -> CoroutineInfo {
-        CoroutineInfo {
-            name: self.name(),
-            started_at: self.started_at(),
-            waiting_at: self.waiting_at.get(),
         }
     }
 }

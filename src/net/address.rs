@@ -74,7 +74,7 @@ pub(super) async fn look_up(host: String, port: u16) -> io::Result<Vec<SocketAdd
 }
 
 /// The addresses that `target` names, at least one.
-pub(super) async fn resolve(target: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
+async fn resolve(target: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
     let addresses = match target.target() {
         Target::Address(address) => vec![address],
         Target::Addresses(addresses) => addresses,
@@ -97,9 +97,10 @@ pub(crate) async fn resolve_one(target: impl ToSocketAddrs) -> io::Result<Socket
 }
 
 /// What `attempt` makes of the first of the addresses that it succeeds with, or its last error.
-pub(crate) async fn first_that_works<T>(
+pub(crate) async fn first_that_works<T, F: Future<Output = io::Result<T>>>(
     target: impl ToSocketAddrs,
-    attempt: impl AsyncFn(SocketAddr) -> io::Result<T>,
+    // Not `AsyncFn`: the compiler does not see that one which borrows is `Send`.
+    attempt: impl Fn(SocketAddr) -> F,
 ) -> io::Result<T> {
     let mut last = io::ErrorKind::InvalidInput.into();
     for address in resolve(target).await? {

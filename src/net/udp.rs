@@ -4,6 +4,7 @@
 //! socket counts as ready until the system says that it is not.
 
 use std::fmt;
+use std::future::ready;
 use std::io;
 use std::net::{self, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -12,7 +13,7 @@ use std::task::{Context, Poll};
 
 use futures::future::FusedFuture;
 
-use super::address::{ToSocketAddrs, first_that_works, resolve, resolve_one};
+use super::address::{ToSocketAddrs, first_that_works, resolve_one};
 use super::fd::Fd;
 use super::source::Registered;
 use crate::ioloop::{Direction, Interest};
@@ -58,7 +59,7 @@ impl UdpSocket {
     #[track_caller]
     pub fn bind(address: impl ToSocketAddrs) -> impl FusedFuture<Output = io::Result<UdpSocket>> {
         resumption::here(async {
-            let bind = async |address| net::UdpSocket::bind(address);
+            let bind = |address: SocketAddr| ready(net::UdpSocket::bind(address));
             UdpSocket::from_std(first_that_works(address, bind).await?)
         })
     }
@@ -99,17 +100,8 @@ impl UdpSocket {
         &self,
         address: impl ToSocketAddrs,
     ) -> impl FusedFuture<Output = io::Result<()>> {
-        // By hand, for the compiler does not see that an async closure that borrows is `Send`.
-        resumption::here(async move {
-            let mut last = io::ErrorKind::InvalidInput.into();
-            for address in resolve(address).await? {
-                match self.socket().connect(address) {
-                    Ok(()) => return Ok(()),
-                    Err(error) => last = error,
-                }
-            }
-            Err(last)
-        })
+        let connect = |address| ready(self.socket().connect(address));
+        resumption::here(async move { first_that_works(address, connect).await })
     }
 
     /// Sends a datagram to where the socket is connected, and gives its length.

@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use waker_fn::waker_fn;
 use waterspout::coroutine::moment;
 use waterspout::iostream::Pipe;
 use waterspout::net::pipe;
-use waterspout::{Builder, IoLoop};
+use waterspout::{Builder, Exception, IoLoop};
 
 /// A free port of the loopback, to bind to.
 pub const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -74,6 +74,32 @@ impl Diary {
     pub fn exceptions_of(&self, builder: Builder) -> Builder {
         let diary = self.clone();
         builder.on_exception(move |exception| diary.write(&exception.info))
+    }
+}
+
+/// Runs `body` on a loop of its own and gives what the loop was told of.
+pub fn exceptions<F: Future>(builder: Builder, body: impl FnOnce() -> F) -> Vec<String> {
+    let heard = Rc::new(RefCell::new(Vec::new()));
+    let hears = heard.clone();
+    let hear = move |exception: &Exception| hears.borrow_mut().push(exception.to_string());
+    let io_loop = builder.on_exception(hear).build().unwrap();
+    // The limit is only a guard against hanging.
+    io_loop.run_sync_timeout(Duration::from_secs(120), body).unwrap();
+    drop(io_loop);
+    heard.take()
+}
+
+/// Polls `future` to its end on this thread, as `futures::executor::block_on` does.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let (wake, woken) = mpsc::channel();
+    // It may come when nobody waits any more.
+    let waker = waker_fn(move || _ = wake.send(()));
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => woken.recv_timeout(Duration::from_secs(30)).expect("it hangs"),
+        }
     }
 }
 
