@@ -92,29 +92,35 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[doc(hidden)]
-#[path = "private.rs"]
-pub mod __private;
+// From the ground up: a folder imports only what stands above it in this list. tests/floors.rs checks that.
+mod ground;
+
 pub mod concurrent;
-pub mod coroutine;
-mod error;
-mod foreign;
-mod ioloop;
-pub mod iostream;
 pub mod locks;
-pub mod net;
-mod park;
-#[cfg(feature = "process")]
-#[cfg_attr(docsrs, doc(cfg(feature = "process")))]
-pub mod process;
 pub mod queues;
-mod report;
-mod resumption;
+
+mod ioloop;
+
+pub mod coroutine;
+
+mod sockets;
+
+pub mod iostream;
 #[cfg(feature = "signal")]
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub mod signal;
+
+#[cfg(feature = "process")]
+#[cfg_attr(docsrs, doc(cfg(feature = "process")))]
+pub mod process;
+mod service;
+
 pub mod testing;
-mod wait_queue;
+
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
+pub mod net;
 
 /// The crate of that name, whose traits ours implement, and whose macros and combinators go with them:
 /// `select!`, `join!`, `StreamExt`, `SinkExt`, `AsyncReadExt`. A program that names it `futures` in its own
@@ -122,12 +128,13 @@ mod wait_queue;
 pub use futures;
 
 pub use coroutine::Coroutine;
-pub use error::{JoinError, LoopClosed, RunError, StartError, StreamError, TimedOut};
+pub use ground::coroutine_info::CoroutineInfo;
+pub use ground::error::{JoinError, LoopClosed, RunError, StartError, StreamError, TimedOut};
+pub use ground::report::Exception;
 pub use ioloop::{
-    Builder, CoroutineInfo, Counters, Deadline, HeldTime, Interest, IoLoop, LoopHandle,
-    PeriodicCallback, Step, Timeout,
+    Builder, Counters, Deadline, HeldTime, Interest, IoLoop, LoopHandle, PeriodicCallback, Step,
+    Timeout,
 };
-pub use report::Exception;
 #[cfg(feature = "macros")]
 pub use waterspout_macros::{coroutine, coroutines, engine, main, test};
 

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::panic::Location;
 
 use crate::coroutine::{self, Coroutine, Kind, Name, Outcome};
-use crate::foreign;
+use crate::ground::foreign;
 use crate::ioloop::IoLoop;
 pub use crate::testing::{TestOptions, run_test};
 

@@ -25,10 +25,10 @@ use signal_hook::consts as signals;
 use signal_hook::low_level;
 
 use crate::coroutine::{CancelOnDrop, start};
-use crate::error::ExcInfo;
-use crate::net::UnixStream;
-use crate::report::{self, Exception};
-use crate::resumption;
+use crate::ground::error::ExcInfo;
+use crate::ground::report::{self, Exception};
+use crate::ground::resumption;
+use crate::sockets::UnixStream;
 
 /// A signal that can be listened to.
 ///

@@ -17,9 +17,9 @@ use std::task::{Context, Poll, Waker, ready};
 use futures::future::FusedFuture;
 use futures::stream::{FusedStream, Stream};
 
-use crate::park;
-use crate::wait_queue::wake;
-use crate::{foreign, resumption};
+use crate::ground::park;
+use crate::ground::wait_queue::wake;
+use crate::ground::{foreign, resumption};
 
 struct Shared<T> {
     state: Mutex<State<T>>,

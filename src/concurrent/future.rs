@@ -13,10 +13,10 @@ use std::task::{Context, Poll};
 
 use futures::future::FusedFuture;
 
-use crate::error::ExcInfo;
-use crate::foreign;
-use crate::report::{self, Exception};
-use crate::wait_queue::{Queued, WaitQueue, Waiting};
+use crate::ground::error::ExcInfo;
+use crate::ground::foreign;
+use crate::ground::report::{self, Exception};
+use crate::ground::wait_queue::{Queued, WaitQueue, Waiting};
 
 struct Shared<T> {
     outcome: OnceCell<Result<T, ExcInfo>>,

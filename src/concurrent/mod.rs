@@ -8,7 +8,7 @@ mod channel;
 mod executor;
 mod future;
 
-pub use crate::error::ExcInfo;
+pub use crate::ground::error::ExcInfo;
 pub use channel::{Receiver, SendError, Sender, TrySendError, channel};
 pub use executor::{Executor, ExecutorBuilder, ExecutorCounters};
 pub use future::{Future, Promise, promise};

@@ -1,9 +1,8 @@
 //! `CancelHandle`: ending a coroutine that somebody else awaits.
 
+use crate::ground::coroutine_info::CoroutineInfo;
 use std::fmt;
 use std::rc::Rc;
-
-use crate::ioloop::CoroutineInfo;
 
 /// A coroutine, whatever it returns, to whoever may end it.
 pub(crate) trait Control {

@@ -14,8 +14,8 @@ use std::task::Poll;
 use futures::future::FusedFuture;
 
 use super::ending;
+use crate::ground::resumption;
 use crate::locks::Event;
-use crate::resumption;
 
 /// So many children are kept without a look whether anybody has them.
 const FEW: usize = 16;

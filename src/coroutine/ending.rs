@@ -21,8 +21,9 @@ use std::task::{Context, Poll};
 use futures::future::FusedFuture;
 use pin_project_lite::pin_project;
 
-use crate::foreign;
-use crate::ioloop::{Key, LoopId, with_current};
+use crate::ground::foreign;
+use crate::ground::slots::Key;
+use crate::ioloop::{LoopId, with_current};
 
 /// So many endings may be within each other; what would be deeper is put in the list.
 const AT_ONCE: u32 = 8;

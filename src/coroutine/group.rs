@@ -14,11 +14,13 @@ use futures::FutureExt;
 use futures::future::FusedFuture;
 
 use super::{CancelHandle, Coroutine, Kind, Name, ending, name_of, start_on, with_timeout};
-use crate::error::ExcInfo;
-use crate::ioloop::{Deadline, IoLoop, Key, Slots};
+use crate::ground::error::ExcInfo;
+use crate::ground::kept::Kept;
+use crate::ground::report::{Exception, Panic};
+use crate::ground::slots::{Key, Slots};
+use crate::ground::{foreign, resumption};
+use crate::ioloop::{Deadline, IoLoop};
 use crate::locks::Event;
-use crate::report::{Exception, Kept, Panic};
-use crate::{foreign, resumption};
 
 /// Owns coroutines and cancels them when it is dropped. Each may await others, which end with it.
 ///

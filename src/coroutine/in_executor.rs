@@ -11,8 +11,8 @@ use futures::channel::oneshot;
 use super::runner::Kind;
 use super::{Coroutine, start_on};
 use crate::concurrent::Executor;
+use crate::ground::resumption;
 use crate::ioloop::{Core, HeldTime, IoLoop, with_current};
-use crate::resumption;
 
 impl IoLoop {
     /// Runs blocking work on a thread of this loop's [`Executor`], by default the process's shared

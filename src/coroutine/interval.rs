@@ -9,8 +9,8 @@ use futures::future::FusedFuture;
 use futures::stream::{FusedStream, Stream};
 
 use super::sleep::Sleep;
+use crate::ground::resumption;
 use crate::ioloop::{Deadline, nanos};
-use crate::resumption;
 
 /// A tick that comes later than this was missed; a beat that is met on a busy loop is not. (tokio's
 /// tolerance, too.)

@@ -9,8 +9,8 @@ use futures::future::FusedFuture;
 use futures::stream::{FuturesUnordered, Stream, StreamExt};
 
 use super::{CancelHandle, Coroutine, JoinHandle, spawn_at};
-use crate::error::JoinError;
-use crate::resumption;
+use crate::ground::error::JoinError;
+use crate::ground::resumption;
 
 /// A growing set of coroutines that gives what they return as they end, whichever is first. Dropping it
 /// cancels those that have not ended. tokio: `JoinSet`; Tornado's [`WaitIterator`](super::WaitIterator) is for a

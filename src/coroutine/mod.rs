@@ -110,7 +110,7 @@ use std::time::Duration;
 
 use futures::future::FusedFuture;
 
-pub use crate::error::{JoinError, TimedOut};
+pub use crate::ground::error::{JoinError, TimedOut};
 pub use cancel_handle::CancelHandle;
 pub use cancel_token::CancelToken;
 pub use ending::{Shield, shield};
@@ -127,11 +127,10 @@ pub use timeout::{Timeout, with_timeout};
 pub use wait_iterator::WaitIterator;
 
 use crate::concurrent::Future as Slot;
-use crate::foreign;
-use crate::ioloop::{
-    Callback, Core, CoroutineInfo, IoLoop, PeriodicCallback, on_current, with_current,
-};
-use crate::resumption;
+use crate::ground::coroutine_info::CoroutineInfo;
+use crate::ground::foreign;
+use crate::ground::resumption;
+use crate::ioloop::{Callback, Core, IoLoop, PeriodicCallback, on_current, with_current};
 use cancel_handle::Control;
 pub(crate) use names::name_of;
 use runner::{Join, Runner};

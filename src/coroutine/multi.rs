@@ -19,10 +19,11 @@ use futures::StreamExt;
 use futures::future::{FusedFuture, maybe_done};
 
 use super::{CancelOnDrop, Coroutine, WaitIterator};
-use crate::error::ExcInfo;
-use crate::foreign;
-use crate::report::{self, Exception, Kept};
-use crate::resumption;
+use crate::ground::error::ExcInfo;
+use crate::ground::foreign;
+use crate::ground::kept::Kept;
+use crate::ground::report::{self, Exception};
+use crate::ground::resumption;
 
 /// What [`multi_outputs`] awaits: a vector, an array, a map or a tuple of futures.
 pub trait Children {

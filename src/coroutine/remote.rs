@@ -11,11 +11,12 @@ use futures::channel::oneshot;
 use futures::future::FusedFuture;
 
 use super::{Coroutine, Kind, name_of, queue};
-use crate::error::{Failure, JoinError, LoopClosed};
+use crate::ground::error::{Failure, JoinError, LoopClosed};
+use crate::ground::kept::Kept;
+use crate::ground::park;
+use crate::ground::report::Exception;
+use crate::ground::resumption;
 use crate::ioloop::{Core, HeldTime, IoLoop, LoopHandle, LoopId, with_current};
-use crate::park;
-use crate::report::{Exception, Kept};
-use crate::resumption;
 
 impl LoopHandle {
     /// Starts a coroutine on the loop from any thread.

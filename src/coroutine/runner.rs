@@ -37,12 +37,13 @@ use super::Outcome;
 use super::cancel_handle::Control;
 use super::ending::{self, End};
 use super::names::{is_of_std, name_of};
-use crate::error::{ExcInfo, Failure, JoinError};
-use crate::ioloop::{
-    Callback, Core, CoroutineInfo, IoLoop, Key, Resume, pack, unpack, waker, word_of,
-};
-use crate::report::{self, Exception, Panic};
-use crate::{foreign, resumption};
+use crate::ground::coroutine_info::CoroutineInfo;
+use crate::ground::error::{ExcInfo, Failure, JoinError};
+use crate::ground::report::{self, Exception, Panic};
+use crate::ground::slots::Key;
+use crate::ground::word::{pack, unpack};
+use crate::ground::{foreign, resumption};
+use crate::ioloop::{Callback, Core, IoLoop, Resume, waker, word_of};
 
 /// What a coroutine is called, and whether an output of it is an error to report.
 pub(crate) struct Kind<T> {

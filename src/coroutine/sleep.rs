@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use futures::future::FusedFuture;
 
-use crate::ioloop::{Core, Deadline, IoLoop, Item, Key, LoopId, forget, on_current, with_current};
-use crate::{foreign, resumption};
+use crate::ground::slots::Key;
+use crate::ground::{foreign, resumption};
+use crate::ioloop::{Core, Deadline, IoLoop, Item, LoopId, forget, on_current, with_current};
 
 /// Waits for `duration`, counted from this call. Tornado: `gen.sleep`.
 ///

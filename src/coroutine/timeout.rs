@@ -7,7 +7,7 @@ use futures::future::FusedFuture;
 use pin_project_lite::pin_project;
 
 use super::sleep::Sleep;
-use crate::error::TimedOut;
+use crate::ground::error::TimedOut;
 use crate::ioloop::Deadline;
 
 pin_project! {

@@ -10,7 +10,7 @@ use futures::future::FusedFuture;
 use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
 use pin_project_lite::pin_project;
 
-use crate::{foreign, resumption};
+use crate::ground::{foreign, resumption};
 
 pin_project! {
     /// A future that remembers its key until it is done.

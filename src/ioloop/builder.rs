@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::{Core, IoLoop};
-use crate::report::{Exception, Handler};
+use crate::ground::report::{Exception, Handler};
 
 /// Makes an [`IoLoop`] that is not the default one. From [`IoLoop::builder`].
 ///

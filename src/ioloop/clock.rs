@@ -9,7 +9,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use super::timers::NEVER;
+use crate::ground::timers::NEVER;
 
 pub(crate) struct Clock {
     base: Instant,

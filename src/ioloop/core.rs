@@ -18,17 +18,19 @@ use super::current::forget_loop;
 use super::descriptors::Descriptors;
 use super::handlers::Handler;
 use super::inbox::{HeldTime, Inbox, LoopId};
-use super::introspect::{CoroutineInfo, Counting, Step, Trace};
+use super::introspect::{Counting, Step, Trace};
 use super::pace::Pace;
 use super::readiness::{Direction, Readiness};
 use super::ready::{Callback, Resume, Scheduler};
-use super::slots::{Full, Key, Slots};
-use super::timers::Timers;
-use super::waker::{NO_LOOP, vtable};
-use super::{Builder, Deadline, pack, unpack, waker, with_current, word_of};
+use super::waker::vtable;
+use super::{Builder, Deadline, waker, with_current, word_of};
 use crate::concurrent::Executor;
-use crate::error::LoopClosed;
-use crate::{foreign, report, resumption};
+use crate::ground::coroutine_info::CoroutineInfo;
+use crate::ground::error::LoopClosed;
+use crate::ground::slots::{Full, Key, Slots};
+use crate::ground::timers::Timers;
+use crate::ground::word::{NO_LOOP, pack, unpack};
+use crate::ground::{foreign, report, resumption};
 
 /// The token of the inbox's eventfd; no slot packs to it.
 pub(super) const INBOX: mio::Token = mio::Token(usize::MAX);

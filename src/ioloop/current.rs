@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use super::core::{Core, State};
 use super::inbox::LoopId;
 use super::{IoLoop, LoopHandle};
-use crate::report;
+use crate::ground::report;
 
 /// Ends the thread's current loop with the thread: closes it if [`IoLoop::current`] has made it.
 struct AtEnd;

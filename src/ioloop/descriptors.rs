@@ -22,8 +22,8 @@ use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use super::slots::Key;
-use crate::error::LoopClosed;
+use crate::ground::error::LoopClosed;
+use crate::ground::slots::Key;
 
 /// The descriptors of a loop; see the module's text.
 #[derive(Debug)]
@@ -187,7 +187,7 @@ impl FileId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ioloop::slots::Slots;
+    use crate::ground::slots::Slots;
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 

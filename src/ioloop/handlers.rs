@@ -17,8 +17,10 @@ use std::rc::Rc;
 
 use mio::unix::SourceFd;
 
-use super::{Core, IoLoop, Key, Resume, pack, waker};
-use crate::{foreign, report};
+use super::{Core, IoLoop, Resume, waker};
+use crate::ground::slots::Key;
+use crate::ground::word::pack;
+use crate::ground::{foreign, report};
 
 /// What to watch a file descriptor for, and what a handler is told.
 ///

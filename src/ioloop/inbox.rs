@@ -25,10 +25,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use super::descriptors::Descriptors;
 use super::ready::Posted;
-use super::slots::Key;
-use super::waker::MAX_LOOPS;
-use crate::error::LoopClosed;
-use crate::report;
+use crate::ground::error::LoopClosed;
+use crate::ground::report;
+use crate::ground::slots::Key;
+use crate::ground::word::MAX_LOOPS;
 
 /// What can be asked of a loop from another thread.
 pub(crate) enum Item {

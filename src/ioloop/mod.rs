@@ -1,6 +1,6 @@
 //! The loop: what is ready, what is due, what is readable, who calls from outside.
 //!
-//! Each of these four questions has a file of its own (`ready`, `timers`, `readiness`, `inbox`), and
+//! Each of these four questions has a file of its own (`ready`, `ground/timers`, `readiness`, `inbox`), and
 //! `turn` asks them in order. `core` is the state of a loop, `current` says which loop a thread has,
 //! `run` starts and closes loops.
 //!
@@ -21,8 +21,6 @@ mod periodic;
 mod readiness;
 mod ready;
 mod run;
-mod slots;
-mod timers;
 mod turn;
 mod waker;
 
@@ -35,18 +33,19 @@ use std::time::{Duration, Instant};
 pub use builder::Builder;
 pub use handlers::Interest;
 pub use inbox::{HeldTime, LoopHandle};
-pub use introspect::{CoroutineInfo, Counters, Step};
+pub use introspect::{Counters, Step};
 pub use periodic::PeriodicCallback;
 
 pub(crate) use self::core::{Core, LentBuffer};
+use crate::ground::coroutine_info::CoroutineInfo;
+use crate::ground::slots::Key;
 pub(crate) use clock::nanos;
 pub(crate) use current::{on_current, with_current};
 pub(crate) use inbox::{Item, LoopId, forget, forget_source, is_closed};
 use introspect::Trace;
 pub(crate) use readiness::{By, Direction, SHORT_IS_DRAINED, Ticket, Until, Wait};
 pub(crate) use ready::{Callback, Resume};
-pub(crate) use slots::{Key, Slots};
-pub(crate) use waker::{pack, unpack, waker, word_of};
+pub(crate) use waker::{waker, word_of};
 
 /// An event loop: coroutines, callbacks, timers and sockets of one thread.
 ///

@@ -10,7 +10,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::clock::nanos;
-use super::{Callback, IoLoop, Key, LoopId, with_current};
+use super::{Callback, IoLoop, LoopId, with_current};
+use crate::ground::slots::Key;
 
 /// Calls a callback every period, first one period after [`start`](PeriodicCallback::start).
 ///

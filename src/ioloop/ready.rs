@@ -19,10 +19,10 @@ use std::panic::Location;
 use std::rc::Rc;
 
 use super::IoLoop;
-use super::introspect::CoroutineInfo;
-use super::slots::{Full, Key, Slots};
-use crate::foreign;
-use crate::report::{self, Panic};
+use crate::ground::coroutine_info::CoroutineInfo;
+use crate::ground::foreign;
+use crate::ground::report::{self, Panic};
+use crate::ground::slots::{Full, Key, Slots};
 
 /// Something that a loop suspends and resumes.
 pub(crate) trait Resume {

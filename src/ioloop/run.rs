@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use super::core::{Core, Scope, State};
 use super::current::Entered;
-use super::introspect::CoroutineInfo;
 use super::readiness::Readiness;
 use super::ready::{Callback, Resume};
-use super::slots::Key;
-use super::{IoLoop, pack, waker};
-use crate::error::{ExcInfo, RunError, StartError};
-use crate::report::{self, Exception, Handling};
-use crate::{foreign, resumption};
+use super::{IoLoop, waker};
+use crate::ground::coroutine_info::CoroutineInfo;
+use crate::ground::error::{ExcInfo, RunError, StartError};
+use crate::ground::report::{self, Exception, Handling};
+use crate::ground::slots::Key;
+use crate::ground::word::pack;
+use crate::ground::{foreign, resumption};
 
 impl IoLoop {
     /// Runs the loop until [`stop`](IoLoop::stop).

@@ -37,9 +37,9 @@ use super::core::{ALARM, Core, INBOX, Outside};
 use super::inbox::Item;
 use super::introspect::Step;
 use super::ready::{Callback, Next, Resume, give_back};
-use super::slots::Key;
-use crate::report::{self, Panic};
-use crate::{foreign, resumption};
+use crate::ground::report::{self, Panic};
+use crate::ground::slots::Key;
+use crate::ground::{foreign, resumption};
 
 /// The selector sleeps at most this long at a time, like Tornado's.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);

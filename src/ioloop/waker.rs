@@ -1,23 +1,13 @@
 //! A waker is a number.
 //!
-//! The pointer inside the [`RawWaker`] is no pointer: it holds the number of a loop and the
-//! [`Key`] of a slot in that loop's table, packed into one word.
-//!
-//! ```text
-//!   63        48 47              24 23               0
-//!  +------------+------------------+------------------+
-//!  |    loop    |    generation    |       slot       |     (64-bit targets)
-//!  +------------+------------------+------------------+
-//! ```
+//! The pointer inside the [`RawWaker`] is no pointer: it is a [word](crate::ground::word) that names a loop
+//! and a slot in that loop's table.
 //!
 //! So `clone` copies a word and `drop` does nothing: there is no reference count, atomic or not,
 //! and nothing to dangle. `wake` on the thread where that loop is current marks the slot and puts
 //! it on the run queue; anywhere else it posts the key to the loop's inbox. A number kept too long
 //! finds no loop, or a newer generation in the slot, and is at worst one spurious wake-up, which
 //! the contract of [`Future`] allows.
-//!
-//! Limits: 65,535 loops at once in a process and 16,777,215 live coroutines in a loop on 64-bit
-//! targets; 63 and 262,143 on narrower ones.
 
 #![expect(unsafe_code, reason = "a RawWaker can be made in no other way")]
 
@@ -25,28 +15,12 @@ use std::ptr;
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
 use super::inbox;
-use super::slots::{GENERATION_BITS, INDEX_BITS, Key};
 use super::with_current;
-
-const KEY_BITS: u32 = INDEX_BITS + GENERATION_BITS;
-
-/// The number that no loop has.
-pub(super) const NO_LOOP: usize = 0;
-/// The largest number that a loop can have.
-pub(crate) const MAX_LOOPS: usize = (1 << (usize::BITS - KEY_BITS)) - 1;
+use crate::ground::slots::Key;
+use crate::ground::word::unpack;
 
 /// A `static`, so that `Waker::will_wake` can compare its address.
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake, |_| ());
-
-/// The word of slot `key` in loop `number`.
-pub(crate) fn pack(number: usize, key: Key) -> usize {
-    number << KEY_BITS | key.pack()
-}
-
-/// The inverse of [`pack`].
-pub(crate) fn unpack(word: usize) -> (usize, Key) {
-    (word >> KEY_BITS, Key::unpack(word))
-}
 
 /// The waker of a slot, by its word.
 pub(crate) fn waker(word: usize) -> Waker {

@@ -62,14 +62,14 @@ use std::task::{Context, Poll, Waker, ready};
 
 use futures::io::{AsyncRead, AsyncWrite};
 
-pub use crate::error::{ReadBufferFull, StreamError, UnsatisfiableRead};
+pub use crate::ground::error::{ReadBufferFull, StreamError, UnsatisfiableRead};
 use futures::future::FusedFuture;
 
-use crate::foreign;
+use crate::ground::foreign;
+use crate::ground::resumption;
+use crate::ground::wait_queue::{Left, Queued, WaitQueue, Waiting, wake};
 use crate::ioloop::{IoLoop, LoopId, on_current, with_current};
-use crate::net::Lent;
-use crate::resumption;
-use crate::wait_queue::{Left, Queued, WaitQueue, Waiting, wake};
+use crate::sockets::Lent;
 use buffer::Buffer;
 pub use pipe::{Pipe, PipeIoStream};
 use poll::poll_for_both;

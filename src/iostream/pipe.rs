@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use futures::io::{AsyncRead, AsyncWrite};
 
 use super::IoStream;
-use crate::net::pipe::{PipeReader, PipeWriter};
+use crate::sockets::pipe::{PipeReader, PipeWriter};
 
 /// A stream over one pipe or two. Tornado: `PipeIOStream`.
 ///

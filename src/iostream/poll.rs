@@ -13,8 +13,8 @@ use std::task::{Context, Poll, Waker, ready};
 use futures::io::{AsyncRead, AsyncWrite};
 
 use super::{Inner, IoStream, Transport};
-use crate::error::StreamError;
-use crate::{foreign, resumption};
+use crate::ground::error::StreamError;
+use crate::ground::{foreign, resumption};
 
 /// Asks `poll` by a waker that wakes who asks, and whoever else waits for the same.
 pub(super) fn poll_for_both<T>(

@@ -21,9 +21,9 @@ use super::buffer::Buffer;
 use super::{Inner, IoStream, Transport};
 #[cfg(feature = "regex")]
 use crate::coroutine::{Sleep, sleep};
-use crate::error::{ReadBufferFull, StreamError, UnsatisfiableRead};
-use crate::wait_queue::wake;
-use crate::{foreign, report, resumption};
+use crate::ground::error::{ReadBufferFull, StreamError, UnsatisfiableRead};
+use crate::ground::wait_queue::wake;
+use crate::ground::{foreign, report, resumption};
 
 /// What a read finds in the bytes that have arrived.
 enum Found {

@@ -5,7 +5,7 @@ use std::net;
 use std::os::unix::net as unix;
 
 use super::{IoStream, Transport};
-use crate::net::{TcpStream, UnixStream};
+use crate::sockets::{TcpStream, UnixStream};
 
 impl<S: Transport> IoStream<S> {
     /// Asks what the stream is over, if that can be asked.

@@ -13,9 +13,9 @@ use futures::future::FusedFuture;
 use super::poll::believed;
 use super::{Inner, IoStream, Transport};
 use crate::concurrent::{self, Promise, promise};
-use crate::error::{LoopClosed, StreamError};
-use crate::wait_queue::wake;
-use crate::{foreign, resumption};
+use crate::ground::error::{LoopClosed, StreamError};
+use crate::ground::wait_queue::wake;
+use crate::ground::{foreign, resumption};
 
 /// What was written and is unsent.
 #[derive(Default)]
@@ -323,7 +323,7 @@ mod tests {
     use super::*;
     use crate::coroutine::moment;
     use crate::ioloop::IoLoop;
-    use crate::net::UnixStream;
+    use crate::sockets::UnixStream;
     use futures::FutureExt;
     use futures::io::{AsyncRead, AsyncWrite};
     use std::cell::RefCell;

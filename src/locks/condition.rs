@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use futures::future::FusedFuture;
 
-use crate::resumption;
-use crate::wait_queue::{Queued, WaitQueue, Waiting};
+use crate::ground::resumption;
+use crate::ground::wait_queue::{Queued, WaitQueue, Waiting};
 
 /// Lets coroutines wait until they are notified. Tornado: `locks.Condition`.
 ///

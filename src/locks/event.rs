@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use futures::future::FusedFuture;
 
-use crate::resumption;
-use crate::wait_queue::{Queued, WaitQueue, Waiting};
+use crate::ground::resumption;
+use crate::ground::wait_queue::{Queued, WaitQueue, Waiting};
 
 /// Blocks those who wait until it is set. Tornado: `locks.Event`.
 ///

@@ -7,8 +7,8 @@ use std::task::{Poll, ready};
 
 use futures::future::FusedFuture;
 
-use crate::wait_queue::{Queued, WaitQueue, Waiting};
-use crate::{foreign, resumption};
+use crate::ground::wait_queue::{Queued, WaitQueue, Waiting};
+use crate::ground::{foreign, resumption};
 
 /// Wakes one coroutine that waits, or the next that comes to wait: a wake-up is kept until somebody has
 /// it. Tornado has none; a [`Condition`](super::Condition) forgets whom nobody waited for. tokio:

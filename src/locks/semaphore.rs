@@ -8,8 +8,8 @@ use std::task::{Poll, ready};
 
 use futures::future::FusedFuture;
 
-use crate::wait_queue::{Queued, WaitQueue, Waiting};
-use crate::{foreign, resumption};
+use crate::ground::wait_queue::{Queued, WaitQueue, Waiting};
+use crate::ground::{foreign, resumption};
 
 /// Hands out a number of permits, first come first served. Tornado: `locks.Semaphore`.
 ///

@@ -21,17 +21,17 @@ use futures::future::try_join3;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, Signal as RawSignal, WaitId, WaitIdOptions, kill_process, waitid};
 
+use crate::ground::resumption;
 use crate::ioloop::{IoLoop, LoopId, on_current, with_current};
-use crate::net::pipe::{PipeReader, PipeWriter};
-use crate::resumption;
 use crate::signal::{self, Signal, SignalStream};
+use crate::sockets::pipe::{PipeReader, PipeWriter};
 pub use workers::{Worker, Workers, WorkersError, cpu_count, worker_id};
 
 #[cfg(target_os = "linux")]
 use crate::ioloop::Interest;
 
 #[cfg(target_os = "linux")]
-type PidFd = crate::net::AsyncFd<std::os::fd::OwnedFd>;
+type PidFd = crate::sockets::AsyncFd<std::os::fd::OwnedFd>;
 
 /// A child process. Tornado: `Subprocess`.
 ///

@@ -20,9 +20,9 @@ use futures::stream::{self, Stream, StreamExt, once};
 
 use crate::concurrent::{ExcInfo, Receiver, Sender, channel};
 use crate::coroutine::{CancelToken, Outcome, sleep, start, with_timeout};
-use crate::error::RunError;
+use crate::ground::error::RunError;
+use crate::ground::report;
 use crate::ioloop::{IoLoop, LoopHandle};
-use crate::report;
 use crate::signal::{self, Signal};
 
 /// So long a loop that was told to stop has to do so: one that gets to its next turn at all takes a moment,

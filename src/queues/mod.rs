@@ -45,9 +45,9 @@ use futures::future::FusedFuture;
 use futures::sink::Sink;
 use futures::stream::{FusedStream, Stream};
 
+use crate::ground::wait_queue::{Left, Queued, WaitQueue, Waiting};
+use crate::ground::{foreign, resumption};
 use crate::locks::Event;
-use crate::wait_queue::{Left, Queued, WaitQueue, Waiting};
-use crate::{foreign, resumption};
 pub use store::{Fifo, Lifo, Priority, Store};
 
 /// First in first out. Tornado: `queues.Queue`.

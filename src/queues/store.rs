@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 
-use crate::foreign;
+use crate::ground::foreign;
 
 /// What a [`QueueOver`](super::QueueOver) keeps its items in, each with its turn: how many were put
 /// before it. It cannot be implemented outside of this crate.

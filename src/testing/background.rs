@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::rc::Rc;
 
 use super::expect_log;
-use crate::foreign;
-use crate::report::{self, Exception};
+use crate::ground::foreign;
+use crate::ground::report::{self, Exception};
 
 /// How many failures are kept: a test that fails for ever should not take the memory, too.
 const MOST: usize = 100;

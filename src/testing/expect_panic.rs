@@ -12,7 +12,7 @@ use std::sync::Once;
 use std::thread;
 
 use super::Pattern;
-use crate::error::panic_message;
+use crate::ground::error::panic_message;
 
 thread_local! {
     static EXPECTED: RefCell<Vec<Rc<Expected>>> = const { RefCell::new(Vec::new()) };

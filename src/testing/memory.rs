@@ -13,8 +13,8 @@ use std::task::{Context, Poll, Waker, ready};
 
 use futures::io::{AsyncRead, AsyncWrite};
 
-use crate::resumption;
-use crate::wait_queue::wake;
+use crate::ground::resumption;
+use crate::ground::wait_queue::wake;
 
 /// A pair of streams: what is written to one is read from the other. Each direction holds at most
 /// `capacity` bytes (at least one), then writing waits until the other side reads.

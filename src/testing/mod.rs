@@ -60,7 +60,7 @@ use background::Background;
 
 use crate::coroutine;
 use crate::ioloop::IoLoop;
-use crate::net::{self, BindOptions, Family, TcpStream, bind_sockets};
+use crate::sockets::{self, BindOptions, Family, TcpStream, bind_sockets};
 
 /// The time limit of a test, in seconds, unless its attribute or the environment says otherwise:
 /// Tornado's.
@@ -261,7 +261,7 @@ pub fn bind_unused_port_with(options: &BindOptions) -> io::Result<(TcpListener, 
 ///
 /// What the system says.
 pub async fn tcp_pair() -> io::Result<(TcpStream, TcpStream)> {
-    let listener = net::TcpListener::bind(("127.0.0.1", 0)).await?;
+    let listener = sockets::TcpListener::bind(("127.0.0.1", 0)).await?;
     let connecting = coroutine::start(TcpStream::connect(listener.local_addr()?));
     let (accepted, _) = listener.accept().await?;
     Ok((connecting.await?, accepted))

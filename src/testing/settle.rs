@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::panic::Location;
 
 use crate::coroutine::moment;
+use crate::ground::resumption;
 use crate::ioloop::{Core, with_current};
-use crate::resumption;
 
 /// In so many turns everything comes to rest that ever does.
 const MOST_TURNS: u32 = 10_000;

@@ -20,8 +20,8 @@ use super::send::send;
 use super::source::Registered;
 use super::unix::PATIENCE;
 use crate::coroutine::sleep;
+use crate::ground::resumption;
 use crate::ioloop::{Direction, Interest};
-use crate::resumption;
 
 /// A Unix domain datagram socket.
 ///

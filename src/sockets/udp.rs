@@ -16,8 +16,8 @@ use futures::future::FusedFuture;
 use super::address::{ToSocketAddrs, first_that_works, resolve_one};
 use super::fd::Fd;
 use super::source::Registered;
+use crate::ground::resumption;
 use crate::ioloop::{Direction, Interest};
-use crate::resumption;
 
 /// A UDP socket.
 ///

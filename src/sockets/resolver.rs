@@ -9,12 +9,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::address::{Target, host_and_port, look_up};
+use crate::ground::resumption;
 use crate::ioloop::IoLoop;
-use crate::resumption;
 
 /// Finds the addresses of a name. Tornado: `Resolver`.
 ///
-/// [`TcpClient`](super::TcpClient) takes one. It is asked only for names: who has a numeric address
+/// [`TcpClient`](crate::net::TcpClient) takes one. It is asked only for names: who has a numeric address
 /// need not ask.
 pub trait Resolver {
     /// The addresses of `host`, in the order in which they are to be tried.
@@ -46,7 +46,7 @@ pub fn is_valid_ip(text: &str) -> bool {
 }
 
 /// The addresses of `host` by `resolver`, which is not asked for numeric ones.
-pub(super) async fn resolve_with(
+pub(crate) async fn resolve_with(
     resolver: &impl Resolver,
     host: &str,
     port: u16,

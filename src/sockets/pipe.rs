@@ -29,8 +29,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::fd::Fd;
 use super::lent::Lent;
 use super::source::{Asker, ByteStream, ReadBytes, Registered, WriteBytes};
+use crate::ground::resumption;
 use crate::ioloop::Direction;
-use crate::resumption;
 
 /// A new pipe: what is written to the one end is read from the other. Both belong to the current
 /// loop.

@@ -23,8 +23,8 @@ use super::source::{Asker, ByteStream, ReadBytes, Registered, WriteBytes, establ
 use super::split::{
     HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split, is_closed_by,
 };
+use crate::ground::resumption;
 use crate::ioloop::{Direction, Interest, SHORT_IS_DRAINED};
-use crate::resumption;
 
 /// A TCP socket that accepts connections.
 ///
@@ -296,7 +296,7 @@ impl TcpStream {
     }
 
     /// Connects from a certain address of this machine.
-    pub(super) async fn connect_from(
+    pub(crate) async fn connect_from(
         source: Option<SocketAddr>,
         address: SocketAddr,
     ) -> io::Result<TcpStream> {

@@ -29,19 +29,19 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::FusedFuture;
 
-use super::bind::{BindOptions, bind_sockets, bind_unix_socket};
 use super::listener::Listener;
-use super::tcp::{TcpListener, TcpStream};
-use super::unix::{UnixListener, UnixStream};
 use crate::coroutine::{
     Coroutine, Name, Outcome, TaskGroup, name_of, sleep, spawn_at, with_timeout,
 };
-use crate::error::{ExcInfo, StreamError};
+use crate::ground::error::{ExcInfo, StreamError};
+use crate::ground::report::{self, Exception};
+use crate::ground::{foreign, resumption};
 use crate::ioloop::{Deadline, IoLoop};
 use crate::iostream::{IoStream, Options, Transport};
 use crate::locks::{Permit, Semaphore};
-use crate::report::{self, Exception};
-use crate::{foreign, resumption};
+use crate::sockets::{
+    BindOptions, TcpListener, TcpStream, UnixListener, UnixStream, bind_sockets, bind_unix_socket,
+};
 
 /// How long accepting pauses when there are no descriptors. (trio's is 100 ms, too.)
 const PAUSE: Duration = Duration::from_millis(100);

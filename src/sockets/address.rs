@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use futures::FutureExt;
 
 use crate::concurrent::Executor;
-use crate::error::ExcInfo;
+use crate::ground::error::ExcInfo;
 use crate::ioloop::on_current;
 
 /// Something that names one or more socket addresses.

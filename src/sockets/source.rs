@@ -20,12 +20,13 @@ use futures::future::FusedFuture;
 use mio::event::Source;
 
 use super::lent::Lent;
-use crate::error::LoopClosed;
+use crate::ground::error::LoopClosed;
+use crate::ground::slots::Key;
+use crate::ground::{foreign, resumption};
 use crate::ioloop::{
-    By, Core, Direction, Interest, IoLoop, Key, LoopId, Ticket, Until, Wait, forget_source,
-    is_closed, with_current,
+    By, Core, Direction, Interest, IoLoop, LoopId, Ticket, Until, Wait, forget_source, is_closed,
+    with_current,
 };
-use crate::{foreign, resumption};
 
 /// Names a slot in the readiness table of a loop, and ends the registration with it.
 #[derive(Debug)]

@@ -15,11 +15,10 @@ use futures::future::FusedFuture;
 use futures::future::{Either, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use super::resolver::{Resolver, ThreadedResolver, resolve_with};
-use super::tcp::TcpStream;
 use crate::coroutine::{sleep, with_timeout};
-use crate::error::TimedOut;
-use crate::resumption;
+use crate::ground::error::TimedOut;
+use crate::ground::resumption;
+use crate::sockets::{Resolver, TcpStream, ThreadedResolver, resolve_with};
 
 /// How long an attempt has before the next one starts beside it: RFC 8305's "Connection Attempt
 /// Delay". (Tornado's is 300 ms.)

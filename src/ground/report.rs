@@ -15,8 +15,7 @@ use std::rc::Rc;
 
 use log::{Level, LevelFilter};
 
-use crate::error::ExcInfo;
-use crate::foreign;
+use super::error::ExcInfo;
 
 /// A failure that nobody awaited; what [`Builder::on_exception`](crate::Builder::on_exception) gets.
 #[derive(Clone, Debug)]
@@ -131,34 +130,6 @@ pub(crate) fn handling<R>(run: impl FnOnce() -> R) -> R {
     let _before = Handling::keep();
     set_handling(true);
     run()
-}
-
-/// A result that waits for somebody to take it. If nobody does, and it is a failure, it is reported.
-#[derive(Debug)]
-pub(crate) struct Kept<T> {
-    value: Option<T>,
-    failure: fn(&T) -> Option<Exception>,
-}
-
-impl<T> Kept<T> {
-    /// `failure` tells what is to be reported of the value, if nobody takes it.
-    pub(crate) fn new(value: T, failure: fn(&T) -> Option<Exception>) -> Kept<T> {
-        Kept { value: Some(value), failure }
-    }
-
-    pub(crate) fn take(mut self) -> Option<T> {
-        self.value.take()
-    }
-}
-
-impl<T> Drop for Kept<T> {
-    fn drop(&mut self) {
-        let Some(value) = self.value.take() else { return };
-        if let Some(exception) = (self.failure)(&value) {
-            report(exception);
-        }
-        foreign::discard(value);
-    }
 }
 
 /// An error for the log.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use futures::future::FusedFuture;
 use futures::io::{AsyncRead, AsyncWrite};
 
-use crate::resumption;
+use crate::ground::resumption;
 
 /// How many bytes of a direction are under way at a time.
 const CHUNK: usize = 16 * 1024;

@@ -23,8 +23,8 @@ use super::split::{
     HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split, is_closed_by,
 };
 use crate::coroutine::sleep;
+use crate::ground::resumption;
 use crate::ioloop::{Direction, Interest};
-use crate::resumption;
 
 /// A full queue on the other side is the one thing that no selector tells about: it is tried again
 /// after so long, then after twice as long, up to the second figure.

@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::ioloop::introspect::CoroutineInfo;
+use super::coroutine_info::CoroutineInfo;
 
 /// Why something has no result: Tornado's `exc_info`, cheap to clone.
 ///

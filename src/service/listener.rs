@@ -5,8 +5,7 @@ use std::io;
 use std::net;
 use std::os::unix::net as unix;
 
-use super::tcp::{TcpListener, TcpStream};
-use super::unix::{UnixListener, UnixStream};
+use crate::sockets::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// Somewhere connections come from, for a [`Server`](super::Server): the listeners of this crate, one of
 /// another crate, or none that is a socket at all.

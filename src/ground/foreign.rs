@@ -12,8 +12,8 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::task::Waker;
 
-use crate::error::ExcInfo;
-use crate::report::{self, Exception, Panic};
+use super::error::ExcInfo;
+use super::report::{self, Exception, Panic};
 
 /// Calls `run`; gives nothing if it panicked, which is reported as `what`, added at `location`.
 #[inline]

@@ -16,8 +16,8 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use crate::ioloop::{Key, Slots};
-use crate::{foreign, resumption};
+use super::slots::{Key, Slots};
+use super::{foreign, resumption};
 
 struct Waiter<T> {
     /// `None` once it was taken.

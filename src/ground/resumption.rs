@@ -28,7 +28,7 @@ use std::time::Duration;
 use futures::future::FusedFuture;
 use pin_project_lite::pin_project;
 
-use crate::{foreign, report};
+use super::{foreign, report};
 
 /// Operations for one resumption. (tokio's is 128, too.)
 const FULL: u32 = 128;
