@@ -11,7 +11,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use common::{Diary, suspend};
-use waterspout::{Coroutine, IoLoop, coroutine};
+use waterspout::coroutine::{self, CancelOnDrop};
+use waterspout::{Coroutine, IoLoop};
 
 fn run<T: 'static>(start: impl FnOnce() -> Coroutine<T>) -> T {
     IoLoop::new().unwrap().run_sync(start).unwrap()
@@ -602,6 +603,98 @@ fn a_coroutine_that_never_returns_starts_like_any_other() {
     let diary = Diary::new();
     drop::<Coroutine<std::convert::Infallible>>(never(diary.clone()));
     assert_eq!(diary.read(), ["here"]);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Its handle
+// ---------------------------------------------------------------------------------------------
+
+#[waterspout::coroutine(cancel_on_drop, name = "tied")]
+async fn tied(argument: Noted) -> usize {
+    suspend().await;
+    argument.0.write("after");
+    argument.1.len()
+}
+
+#[waterspout::coroutine(cancel_on_drop)]
+async fn tied_and_opaque(n: u8) -> impl Display {
+    suspend().await;
+    n
+}
+
+#[waterspout::coroutine(cancel_on_drop)]
+fn tied_for_ever<T: 'static>(_kept: T) -> ! {
+    pending().await
+}
+
+trait Watch {
+    #[waterspout::coroutine(cancel_on_drop)]
+    async fn watch(self: Rc<Self>) -> usize;
+}
+
+impl Watch for Noted {
+    #[waterspout::coroutine(cancel_on_drop)]
+    async fn watch(self: Rc<Self>) -> usize {
+        suspend().await;
+        self.1.len()
+    }
+}
+
+#[waterspout::coroutines]
+impl Noted {
+    #[coroutine(cancel_on_drop)]
+    async fn kept(self) {
+        pending().await
+    }
+}
+
+#[test]
+fn a_coroutine_may_be_one_that_ends_with_its_handle() {
+    let diary = Diary::new();
+    let io_loop = IoLoop::new().unwrap();
+    let inside = diary.clone();
+    io_loop
+        .run_sync(async || {
+            let handle: CancelOnDrop<usize> = tied(noted(&inside, "ended"));
+            assert_eq!((handle.name(), handle.done()), ("tied", false));
+            assert_eq!(inside.read(), [""; 0]);
+            drop(handle);
+            assert_eq!(inside.read(), ["ended"]);
+            assert_eq!(tied(noted(&inside, "ended")).await, 5);
+            assert_eq!(inside.read(), ["after", "ended"]);
+            assert_eq!(tied_and_opaque(7).await.to_string(), "7");
+            drop(tied_for_ever(noted(&inside, "for ever")));
+            assert_eq!(Rc::new(noted(&inside, "watched")).watch().await, 7);
+            drop(Rc::new(noted(&inside, "no more")).watch());
+            drop(noted(&inside, "bare").kept());
+            assert_eq!(inside.read(), ["for ever", "watched", "no more", "bare"]);
+            // Given away, it goes on as any other does.
+            drop(tied(noted(&inside, "detached")).detach());
+            assert_eq!(inside.read(), [""; 0]);
+            suspend().await;
+        })
+        .unwrap();
+    assert_eq!(diary.read(), ["after", "detached"]);
+    assert!(io_loop.coroutines().is_empty());
+}
+
+#[waterspout::coroutine(must_use)]
+async fn to_be_used(n: u8) -> u8 {
+    suspend().await;
+    n
+}
+
+#[waterspout::coroutine(must_use, name = "reason")]
+#[must_use = "for a reason"]
+async fn to_be_used_for_a_reason(n: u8) -> u8 {
+    to_be_used(n).await
+}
+
+/// That a call which is ignored has a warning is in `ui/ignored_handle.rs`.
+#[test]
+fn a_coroutine_whose_handle_must_be_used_runs_as_any_other() {
+    assert_eq!(run(|| to_be_used(1)), 1);
+    assert_eq!(run(|| to_be_used_for_a_reason(2)), 2);
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -337,6 +337,53 @@ async fn a_coroutine_goes_on_after_its_time_out() {
     assert!(done.get());
 }
 
+/// Owns `_owned` for a minute.
+#[waterspout::coroutine]
+async fn slow(_owned: Rc<()>) {
+    sleep(seconds(60)).await;
+}
+
+/// Awaits [`slow`] and is tied to its handle.
+#[waterspout::coroutine(cancel_on_drop)]
+async fn tied(owned: Rc<()>) {
+    slow(owned).await
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_time_limit_cancels_a_coroutine_that_is_tied_to_its_handle() {
+    let owned = Rc::new(());
+    assert!(with_timeout(seconds(1), slow(owned.clone()).cancel_on_drop()).await.is_err());
+    assert_eq!(Rc::strong_count(&owned), 1);
+    assert!(with_timeout(seconds(1), tied(owned.clone())).await.is_err());
+    assert_eq!(Rc::strong_count(&owned), 1, "also what it awaited");
+    assert_eq!(with_timeout(seconds(100), tied(owned.clone())).await, Ok(()));
+    // Given up before its time.
+    assert!(with_timeout(seconds(1), tied(owned.clone())).now_or_never().is_none());
+    assert_eq!(Rc::strong_count(&owned), 1);
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_select_cancels_the_coroutines_that_lost_and_are_tied_to_their_handles() {
+    let owned = Rc::new(());
+    let first = futures::select! {
+        () = slow(owned.clone()).cancel_on_drop() => "slow",
+        () = tied(owned.clone()) => "tied",
+        () = coroutine::start(sleep(seconds(1))).cancel_on_drop() => "fast",
+    };
+    assert_eq!((first, Rc::strong_count(&owned)), ("fast", 1));
+    // What is kept outside lives on, for another `select!`.
+    let mut kept = tied(owned.clone());
+    for _ in 0..2 {
+        futures::select! {
+            () = kept => unreachable!("a minute is longer than two seconds"),
+            () = sleep(seconds(1)) => {}
+        }
+    }
+    assert_eq!((kept.done(), Rc::strong_count(&owned)), (false, 2));
+    drop(kept);
+    assert_eq!(Rc::strong_count(&owned), 1);
+}
+
 #[waterspout::test(virtual_time)]
 async fn a_time_limit_takes_its_timer_back() {
     let io_loop = IoLoop::current();

@@ -9,6 +9,7 @@ use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::{
     Expr, ExprLit, Lit, LitStr, Meta, Path, Result, Token, parse::Parser, punctuated::Punctuated,
+    spanned::Spanned,
 };
 
 /// Where the crate is that the expansion calls: what `crate = ".."` says, as serde and tokio have it,
@@ -48,26 +49,59 @@ impl ToTokens for Crate {
 pub(crate) struct WrapperArgs {
     /// The name in logs and snapshots, where the function's path will not do.
     pub(crate) name: Option<LitStr>,
+    /// Whether dropping the handle ends the coroutine.
+    pub(crate) cancel_on_drop: bool,
+    /// Where it is said that nobody may ignore the handle, if it is.
+    pub(crate) must_use: Option<Span>,
     pub(crate) krate: Crate,
 }
 
 impl WrapperArgs {
-    pub(crate) fn parse(attribute: &str, tokens: TokenStream) -> Result<WrapperArgs> {
+    /// Those of `#[coroutine]`, which gives the caller a handle.
+    pub(crate) fn of_coroutine(attribute: &str, tokens: TokenStream) -> Result<WrapperArgs> {
+        let takes = "takes `cancel_on_drop`, `must_use`, `name = \"...\"` and `crate = \"...\"`";
         let mut args = WrapperArgs::default();
-        each_argument(
-            attribute,
-            "takes `name = \"...\"` and `crate = \"...\"`",
-            tokens,
-            |word, meta| {
-                match word {
-                    "name" => args.name = Some(name(meta)?),
-                    "crate" => args.krate = krate(meta)?,
-                    _ => return Ok(false),
-                }
-                Ok(true)
-            },
-        )?;
+        each_argument(attribute, takes, tokens, |word, meta| {
+            match word {
+                "cancel_on_drop" => args.cancel_on_drop = flag(word, meta)?,
+                "must_use" => args.must_use = flag(word, meta)?.then(|| meta.span()),
+                _ => return args.accept(word, meta),
+            }
+            if args.cancel_on_drop && args.must_use.is_some() {
+                let message = "`cancel_on_drop` is enough: the compiler warns of its handle, when that is \
+                    ignored, without `must_use`";
+                return Err(syn::Error::new_spanned(meta, message));
+            }
+            Ok(true)
+        })?;
         Ok(args)
+    }
+
+    /// Those of `#[engine]`, which gives none.
+    pub(crate) fn of_engine(attribute: &str, tokens: TokenStream) -> Result<WrapperArgs> {
+        let takes = "takes `name = \"...\"` and `crate = \"...\"`";
+        let mut args = WrapperArgs::default();
+        each_argument(attribute, takes, tokens, |word, meta| match word {
+            "cancel_on_drop" | "must_use" => {
+                let message = format!(
+                    "an engine gives no handle that `{word}` could be about: it {takes}, and \
+                     `#[waterspout::coroutine({word})]` gives one"
+                );
+                Err(syn::Error::new_spanned(meta, message))
+            }
+            _ => args.accept(word, meta),
+        })?;
+        Ok(args)
+    }
+
+    /// What both take.
+    fn accept(&mut self, word: &str, meta: &Meta) -> Result<bool> {
+        match word {
+            "name" => self.name = Some(name(meta)?),
+            "crate" => self.krate = krate(meta)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 }
 
@@ -217,7 +251,7 @@ mod tests {
     use super::*;
 
     fn wrapper_error(tokens: TokenStream) -> String {
-        WrapperArgs::parse("#[coroutine]", tokens).err().expect("refused").to_string()
+        WrapperArgs::of_coroutine("#[coroutine]", tokens).err().expect("refused").to_string()
     }
 
     fn test_error(tokens: TokenStream) -> String {
@@ -226,7 +260,8 @@ mod tests {
 
     #[test]
     fn nothing_is_a_good_argument_list() {
-        assert!(WrapperArgs::parse("#[coroutine]", quote!()).unwrap().name.is_none());
+        let args = WrapperArgs::of_coroutine("#[coroutine]", quote!()).unwrap();
+        assert!(args.name.is_none() && !args.cancel_on_drop && args.must_use.is_none());
         let args = TestArgs::parse("#[test]", quote!()).unwrap();
         assert_eq!((args.timeout, args.virtual_time), (None, false));
         assert!(parse_crate("#[main]", quote!()).is_ok());
@@ -234,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_name_is_a_string_literal() {
-        let args = WrapperArgs::parse("#[coroutine]", quote!(name = "session",)).unwrap();
+        let args = WrapperArgs::of_engine("#[engine]", quote!(name = "session",)).unwrap();
         assert_eq!(args.name.unwrap().value(), "session");
 
         let wanted = "`name` is a string literal, as in `name = \"session\"`";
@@ -306,8 +341,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_the_handle_is_said_once_and_where_there_is_one() {
+        let parse = |tokens| WrapperArgs::of_coroutine("#[coroutine]", tokens).unwrap();
+        assert!(parse(quote!(name = "a", cancel_on_drop)).cancel_on_drop);
+        assert!(parse(quote!(must_use, crate = "a")).must_use.is_some());
+        assert!(wrapper_error(quote!(cancel_on_drop, must_use)).contains("without `must_use`"));
+        assert!(wrapper_error(quote!(must_use, cancel_on_drop)).contains("without `must_use`"));
+        let wanted = "`must_use` is a flag and takes no value";
+        assert_eq!(wrapper_error(quote!(must_use = "why")), wanted);
+        for tokens in [quote!(cancel_on_drop), quote!(must_use)] {
+            let error = WrapperArgs::of_engine("#[engine]", tokens).err().expect("refused");
+            assert!(error.to_string().starts_with("an engine gives no handle"), "{error}");
+        }
+    }
+
+    #[test]
     fn an_unknown_argument_is_told_what_there_is() {
-        let takes = "`#[coroutine]` takes `name = \"...\"` and `crate = \"...\"`";
+        let takes = "`#[coroutine]` takes `cancel_on_drop`, `must_use`, `name = \"...\"` and \
+            `crate = \"...\"`";
         let wanted = format!("unknown argument: {takes}");
         assert_eq!(wrapper_error(quote!(label = "x")), wanted);
         assert_eq!(wrapper_error(quote!(some::path = "x")), wanted);

@@ -42,7 +42,7 @@ enum Handle {
     Dropped,
 }
 
-/// `fn f(..) -> T` to `fn f(..) -> Coroutine<T>`, or to `fn f(..)`.
+/// `fn f(..) -> T` to `fn f(..) -> Coroutine<T>`, to `fn f(..) -> CancelOnDrop<T>`, or to `fn f(..)`.
 fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream {
     let attribute = match handle {
         Handle::Returned => "#[waterspout::coroutine]",
@@ -56,7 +56,11 @@ fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream 
 
     let mut refusals = Refusals::default();
     let tokens = args.clone();
-    let args = refusals.unless_ok(WrapperArgs::parse(attribute, args)).unwrap_or_default();
+    let args = match handle {
+        Handle::Returned => WrapperArgs::of_coroutine(attribute, args),
+        Handle::Dropped => WrapperArgs::of_engine(attribute, args),
+    };
+    let args = refusals.unless_ok(args).unwrap_or_default();
     let krate = &args.krate;
 
     let before = function.take_instruments();
@@ -92,7 +96,10 @@ fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream 
         ..sig.clone()
     };
     emitted.output = match handle {
-        Handle::Returned => output.wrapped(krate),
+        Handle::Returned if args.cancel_on_drop => {
+            output.wrapped(&quote!(#krate::coroutine::CancelOnDrop))
+        }
+        Handle::Returned => output.wrapped(&quote!(#krate::Coroutine)),
         Handle::Dropped => ReturnType::Default,
     };
 
@@ -124,6 +131,9 @@ fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream 
             };
             let started = quote_spanned!(at=> #start(#kind, #future));
             match handle {
+                Handle::Returned if args.cancel_on_drop => {
+                    braced(body, quote_spanned!(at=> #started.cancel_on_drop()))
+                }
                 Handle::Returned => braced(body, started),
                 Handle::Dropped => {
                     let ty = &output.ty;
@@ -136,16 +146,22 @@ fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream 
             }
         }
     };
+    let is_given = |word: &str| attrs.iter().any(|attr| attr.path().is_ident(word));
     // A coroutine's location is its caller's.
-    let track_caller = (!attrs.iter().any(|attr| attr.path().is_ident("track_caller")))
-        .then(|| quote!(#[track_caller]));
+    let track_caller = (!is_given("track_caller")).then(|| quote!(#[track_caller]));
+    // Where the user has written one, too, it says the same with another text, and goes first.
+    let must_use = args.must_use.filter(|_| !is_given("must_use")).map(|at| {
+        let why =
+            "the coroutine runs on without its handle: await that for the result, or `drop` it";
+        quote_spanned!(at=> #[must_use = #why])
+    });
     // Clippy takes the block for one that forgets to await what it gives. It is the caller who does.
     let lints = match (refused, &function.body) {
         (true, _) => allow_unused(),
         (false, Some(_)) => quote!(#[allow(clippy::async_yields_async)]),
         (false, None) => TokenStream::new(),
     };
-    let item = quote!(#(#attrs)* #track_caller #lints #vis #emitted #body);
+    let item = quote!(#(#attrs)* #must_use #track_caller #lints #vis #emitted #body);
     refusals.beside(item, refused && output.is_opaque)
 }
 
@@ -407,6 +423,31 @@ mod tests {
                 }
             },
         );
+    }
+
+    #[test]
+    fn a_coroutine_can_be_tied_to_its_handle_or_have_one_that_must_be_used() {
+        let item = quote!(
+            async fn f() -> u8;
+        );
+        assert_tokens(
+            coroutine(quote!(cancel_on_drop), item.clone()),
+            quote!(
+                #[track_caller]
+                fn f() -> ::waterspout::coroutine::CancelOnDrop<u8>;
+            ),
+        );
+        let expansion = coroutine(quote!(must_use), item.clone()).to_string();
+        assert!(expansion.starts_with("# [must_use = \"the coroutine runs on"), "{expansion}");
+        let own = coroutine(quote!(must_use), quote!(#[must_use = "because"] #item)).to_string();
+        assert_eq!(own.matches("must_use").count(), 1, "{own}");
+        let body = coroutine(
+            quote!(cancel_on_drop),
+            quote!(
+                async fn f() {}
+            ),
+        );
+        assert!(body.to_string().ends_with(". cancel_on_drop () }"), "{body}");
     }
 
     #[test]

@@ -155,10 +155,10 @@ impl Output {
         Output { arrow, ty, is_opaque: opaque.0, is_never, is_unit }
     }
 
-    /// `-> Coroutine<T>`.
-    pub(crate) fn wrapped(&self, krate: &Crate) -> ReturnType {
+    /// `-> Coroutine<T>`, or another handle's type.
+    pub(crate) fn wrapped(&self, handle: &TokenStream) -> ReturnType {
         let Output { arrow, ty, .. } = self;
-        parse_quote!(#arrow #krate::Coroutine<#ty>)
+        parse_quote!(#arrow #handle<#ty>)
     }
 
     /// The `fn(&T) -> Option<String>` that words an error nobody awaited.

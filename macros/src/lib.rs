@@ -107,6 +107,49 @@ mod refuse;
 /// that its bounds make `'static`, as in `fn f<'a: 'static>(name: &'a str)`. Bounds of the `impl` are out of
 /// the attribute's sight: a method in an `impl<'a: 'static>` says `where 'a: 'static` itself.
 ///
+/// # Its handle
+///
+/// A coroutine runs on when its handle is dropped. Under `cancel_on_drop` it ends with it: the function
+/// returns a `CancelOnDrop<T>`, so that a time limit, or a `select!`, cancels what it gives up, with all that
+/// this awaits. In a trait the declaration says so, too.
+///
+/// ```
+/// use std::time::Duration;
+/// use waterspout::{IoLoop, coroutine::{sleep, with_timeout}};
+///
+/// #[waterspout::coroutine(cancel_on_drop)]
+/// async fn fetch() -> String {
+///     sleep(Duration::from_secs(60)).await;
+///     "late".to_owned()
+/// }
+///
+/// let io_loop = IoLoop::builder().virtual_time().build()?;
+/// let limited = io_loop.run_sync(|| with_timeout(Duration::from_secs(1), fetch()))?;
+/// assert!(limited.is_err());
+/// assert!(io_loop.coroutines().is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Under `must_use` the compiler warns where a call ignores the handle, as for an `async fn`, whose body
+/// would not even run then. It is for a coroutine whose result nobody should forget. (That of
+/// `cancel_on_drop` has the warning anyway.) For another text of the warning, write
+/// `#[must_use = "..."]` instead. On methods of a trait it goes on the declaration, as `#[must_use]` does.
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+///
+/// #[waterspout::coroutine(must_use)]
+/// async fn save() -> std::io::Result<()> {
+///     Ok(())
+/// }
+///
+/// #[waterspout::coroutine]
+/// async fn leave() -> std::io::Result<()> {
+///     save(); // forgotten: `save().await?` was meant, or `drop(save())`
+///     Ok(())
+/// }
+/// ```
+///
 /// # Its name, and its place
 ///
 /// Logs and snapshots call the coroutine `module::path::function`, or `module::path::Type::method`;
@@ -145,7 +188,7 @@ pub fn coroutine(args: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Makes a function a coroutine that nobody awaits: calling it runs its body and returns `()`.
 ///
-/// It is `#[coroutine]` without the handle, and takes the same arguments. The function returns
+/// It is `#[coroutine]` without the handle, and takes `name` and `crate` as that does. The function returns
 /// `()`, `!` or `Result<(), E>` with an `E` that is `Debug`: nobody awaits the error, so it goes to
 /// the loop's exception handler, as a panic does.
 ///

@@ -53,23 +53,21 @@
 //! results, by [`multi_outputs`] if they cannot fail. Plain futures are awaited together by the macros of
 //! the [`futures`] crate: all of them by `join!`, the first of them by `select!`. Which futures may be
 //! dropped halfway, as `select!` does, their documentation says: *cancel safe*. The futures of this crate
-//! need no `.fuse()` there. Dropping the handle of a coroutine does not end it, unless it is asked to by
-//! [`cancel_on_drop`](Coroutine::cancel_on_drop). (Not even if it is dropped deep inside of a future that
-//! `select!` or a time limit gives up: to end all that such a future awaits, [`spawn`] it and tie it so.)
+//! need no `.fuse()` there.
 //!
 //! ```
 //! # use std::time::Duration;
-//! # use waterspout::{IoLoop, coroutine::{sleep, spawn}};
+//! # use waterspout::{IoLoop, coroutine::{multi_outputs, sleep, start}};
 //! # #[cfg(feature = "macros")]
 //! # IoLoop::builder().virtual_time().build()?.run_sync(|| async {
 //! use futures::{FutureExt, join, select};
 //!
 //! let nap = async |seconds| sleep(Duration::from_secs(seconds)).map(|()| seconds).await;
 //! assert_eq!(join!(nap(2), nap(3)), (2, 3));
+//! assert_eq!(multi_outputs([2, 3].map(|n| start(async move { n }))).await, [2, 3]);
 //!
-//! let mut slow = spawn(sleep(Duration::from_secs(60))).cancel_on_drop();
 //! select! {
-//!     () = slow => unreachable!("a minute is longer than a second"),
+//!     () = sleep(Duration::from_secs(60)) => unreachable!("a minute is longer than a second"),
 //!     () = sleep(Duration::from_secs(1)) => {}
 //! }
 //! # })?;
@@ -77,6 +75,45 @@
 //! ```
 //!
 //! For a time limit there is [`with_timeout`].
+//!
+//! # What ends a coroutine
+//!
+//! Dropping its handle does not, not even where `select!` or a time limit drops it: the coroutine is not the
+//! caller's part, as a future is, but goes on by itself. It ends with the handle if that is a
+//! [`CancelOnDrop`], which [`cancel_on_drop`](Coroutine::cancel_on_drop) makes of any, and which a
+//! [`#[coroutine(cancel_on_drop)]`](macro@crate::coroutine) gives. What it awaits then ends with it. To end
+//! all that a future awaits, however deep inside, [`spawn`] the future and tie it so.
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use waterspout::{IoLoop, coroutine::{sleep, with_timeout}};
+//! # #[cfg(feature = "macros")]
+//! # {
+//! use waterspout::futures::select;
+//!
+//! #[waterspout::coroutine]
+//! async fn fetch(seconds: u64) -> u64 {
+//!     sleep(Duration::from_secs(seconds)).await;
+//!     seconds
+//! }
+//!
+//! let io_loop = IoLoop::builder().virtual_time().build()?;
+//! io_loop.run_sync(|| async {
+//!     let limit = Duration::from_secs(10);
+//!     assert!(with_timeout(limit, fetch(60).cancel_on_drop()).await.is_err());
+//!     let first = select! {
+//!         n = fetch(60).cancel_on_drop() => n,
+//!         n = fetch(1).cancel_on_drop() => n,
+//!     };
+//!     assert_eq!(first, 1);
+//! })?;
+//! assert!(io_loop.coroutines().is_empty());
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`Coroutine::cancel`] ends one by its handle, and [`CancelHandle`] by another. Many are ended together by a
+//! [`TaskGroup`], which also waits for them, by a [`JoinSet`] or by a [`CancelToken`].
 //!
 //! # Waiting for nothing costs nothing
 //!
@@ -102,6 +139,7 @@ mod wait_iterator;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt;
+use std::ops::Deref;
 use std::panic::Location;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -345,8 +383,41 @@ impl<T> FusedFuture for JoinHandle<T> {
     }
 }
 
-/// A coroutine that is cancelled when this is dropped; from [`Coroutine::cancel_on_drop`]. Awaiting
-/// it is awaiting the coroutine.
+/// A coroutine that is cancelled when this is dropped; from [`Coroutine::cancel_on_drop`], or from a
+/// [`#[coroutine(cancel_on_drop)]`](macro@crate::coroutine). Awaiting it is awaiting the coroutine, and it
+/// can be asked what a [`Coroutine`] can.
+///
+/// So a time limit and a `select!` cancel the coroutine that they give up, and all that it awaits:
+///
+/// ```
+/// use std::{rc::Rc, time::Duration};
+/// use waterspout::{IoLoop, coroutine::{sleep, with_timeout}, futures::select};
+///
+/// # #[cfg(feature = "macros")]
+/// # {
+/// #[waterspout::coroutine(cancel_on_drop)]
+/// async fn fetch(seconds: u64, _connection: Rc<()>) -> u64 {
+///     sleep(Duration::from_secs(seconds)).await;
+///     seconds
+/// }
+///
+/// let io_loop = IoLoop::builder().virtual_time().build()?;
+/// io_loop.run_sync(|| async {
+///     let connection = Rc::new(());
+///
+///     let limit = Duration::from_secs(10);
+///     assert!(with_timeout(limit, fetch(60, connection.clone())).await.is_err());
+///     assert_eq!(Rc::strong_count(&connection), 1); // it does not wait for its answer any more
+///
+///     let first = select! {
+///         n = fetch(60, connection.clone()) => n,
+///         n = fetch(1, connection.clone()) => n,
+///     };
+///     assert_eq!((first, Rc::strong_count(&connection)), (1, 1));
+/// })?;
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping it cancels the coroutine"]
 #[derive(Debug)]
 pub struct CancelOnDrop<T> {
@@ -374,14 +445,22 @@ impl<T> CancelOnDrop<T> {
     }
 }
 
+impl<T> Deref for CancelOnDrop<T> {
+    type Target = Coroutine<T>;
+
+    fn deref(&self) -> &Coroutine<T> {
+        match &self.coroutine {
+            Some(coroutine) => coroutine,
+            None => unreachable!("who takes it takes this, too"),
+        }
+    }
+}
+
 impl<T> std::future::Future for CancelOnDrop<T> {
     type Output = T;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        match &mut self.coroutine {
-            Some(coroutine) => Pin::new(coroutine).poll(cx),
-            None => unreachable!("who takes it takes this, too"),
-        }
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        self.runner.poll_output(cx)
     }
 }
 

@@ -27,10 +27,9 @@ pin_project! {
 ///
 /// A future that is ready wins over a deadline that has passed. When the time is up, `future` is
 /// dropped: that ends an `async` block or a read, and detaches the [`Coroutine`](crate::Coroutine)s
-/// that it awaits, which go on as Tornado's do. To end those, too, give it a coroutine tied by
-/// [`cancel_on_drop`](crate::Coroutine::cancel_on_drop): `with_timeout(limit,
-/// spawn(work).cancel_on_drop())` cancels `work` and all that it awaits. Dropping it before takes the
-/// timer back and drops `future`: as cancel safe as that.
+/// that it awaits, which go on as Tornado's do. What is too slow is cancelled, with all that it awaits, if
+/// `future` is a [`CancelOnDrop`](super::CancelOnDrop), as in the second example. Dropping it before takes
+/// the timer back and drops `future`: as cancel safe as that.
 ///
 /// # Errors
 ///
@@ -51,6 +50,36 @@ pin_project! {
 ///     with_timeout(limit, sleep(Duration::from_secs(2))).await
 /// })?;
 /// assert!(result.is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A coroutine goes on after its time is up, unless it is cancelled then: `work` is tied to its handle by
+/// the caller, and each `lookup` by its attribute.
+///
+/// ```
+/// use std::time::Duration;
+/// use waterspout::{IoLoop, coroutine::{sleep, with_timeout}};
+///
+/// # #[cfg(feature = "macros")]
+/// # {
+/// #[waterspout::coroutine]
+/// async fn work() {
+///     sleep(Duration::from_secs(60)).await;
+/// }
+///
+/// #[waterspout::coroutine(cancel_on_drop)]
+/// async fn lookup() {
+///     sleep(Duration::from_secs(60)).await;
+/// }
+///
+/// let io_loop = IoLoop::builder().virtual_time().build()?;
+/// io_loop.run_sync(|| async {
+///     let limit = Duration::from_secs(1);
+///     assert!(with_timeout(limit, work().cancel_on_drop()).await.is_err());
+///     assert!(with_timeout(limit, lookup()).await.is_err());
+/// })?;
+/// assert!(io_loop.coroutines().is_empty());
+/// # }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[track_caller]
