@@ -186,15 +186,67 @@ async fn try_multi_stops_at_the_first_error_and_cancels_the_rest() {
     assert_eq!(IoLoop::current().time() - begun, seconds(2));
     let names: Vec<_> = IoLoop::current().coroutines().iter().map(|info| info.name).collect();
     assert!(names.iter().all(|name| !name.ends_with("after")), "{names:?}");
-    assert_eq!(try_multi([ok(2), ok(1)]).await, Ok(vec![2, 1]));
+    let children =
+        (ok(1), after::<&str, _>(3, Err("late".into())), after::<(), _>(2, Err("early".into())));
+    assert_eq!(try_multi(children).await, Err("early".to_owned()));
+    assert_eq!(IoLoop::current().time() - begun, seconds(4));
+    let names: Vec<_> = IoLoop::current().coroutines().iter().map(|info| info.name).collect();
+    assert!(names.iter().all(|name| !name.ends_with("after")), "{names:?}");
+}
+
+#[waterspout::test(virtual_time)]
+async fn try_multi_keeps_the_shape_of_vectors_arrays_maps_and_tuples() {
+    assert_eq!(try_multi(vec![ok(2), ok(1)]).await, Ok(vec![2, 1]));
+    let [two, one] = try_multi([ok(2), ok(1)]).await.unwrap();
+    assert_eq!((two, one), (2, 1));
+    let map = HashMap::from([("a", ok(2)), ("b", ok(1))]);
+    assert_eq!(try_multi(map).await, Ok(HashMap::from([("a", 2), ("b", 1)])));
+    let tree = BTreeMap::from([(1, ok(2)), (2, ok(1))]);
+    assert_eq!(try_multi(tree).await, Ok(BTreeMap::from([(1, 2), (2, 1)])));
+    let three = after(3, Ok(3.0)).cancel_on_drop();
+    assert_eq!(try_multi((ok(1), after(2, Ok("two")), three)).await, Ok((1, "two", 3.0)));
+    let (one, six) = (|| after(1, Ok::<_, ()>(1)), after(1, Ok(6)));
+    assert_eq!(try_multi((one(), one(), one(), one(), one(), six)).await, Ok((1, 1, 1, 1, 1, 6)));
+}
+
+#[test]
+fn try_multi_of_nothing_is_done_at_once() {
+    assert_eq!(try_multi(Vec::<Coroutine<Result<(), ()>>>::new()).now_or_never(), Some(Ok(vec![])));
+    assert_eq!(try_multi([] as [Coroutine<Result<u8, ()>>; 0]).now_or_never(), Some(Ok([])));
 }
 
 #[waterspout::test(virtual_time)]
 async fn try_multi_borrows_nothing_of_what_gave_the_coroutines() {
     let delays = vec![2, 1];
-    let all = try_multi(delays.iter().map(|&delay| ok(delay)));
+    let all = try_multi(delays.iter().map(|&delay| ok(delay)).collect::<Vec<_>>());
     drop(delays);
     assert_eq!(spawn(all).await, Ok(vec![2, 1]));
+}
+
+/// Fails after a second, or owns `owned` for a minute.
+#[waterspout::coroutine]
+async fn fails_or_owns(fails: bool, owned: Rc<()>) -> Result<(), &'static str> {
+    if fails {
+        sleep(seconds(1)).await;
+        return Err("no");
+    }
+    slow(owned).await;
+    Ok(())
+}
+
+#[waterspout::test(virtual_time)]
+async fn what_try_multi_cancels_has_ended_before_the_error_is_given() {
+    let owned = Rc::new(());
+    let owns = || fails_or_owns(false, owned.clone());
+    let fails = || fails_or_owns(true, owned.clone());
+    assert_eq!(try_multi([owns(), fails(), owns()]).await, Err("no"));
+    assert_eq!(Rc::strong_count(&owned), 1, "also what they awaited");
+    assert_eq!(try_multi((owns(), fails(), owns().cancel_on_drop())).await, Err("no"));
+    assert_eq!(Rc::strong_count(&owned), 1);
+    let map = HashMap::from([(1, owns()), (2, fails())]);
+    let mut all = std::pin::pin!(try_multi(map));
+    assert_eq!(all.as_mut().await, Err("no"));
+    assert_eq!(Rc::strong_count(&owned), 1, "although the future is still there");
 }
 
 #[waterspout::test(virtual_time)]
@@ -209,6 +261,10 @@ async fn dropping_try_multi_cancels_its_coroutines() {
     moment().await;
     assert_eq!(Rc::strong_count(&weak), 2);
     assert!(try_multi([pending, holding]).now_or_never().is_none());
+    assert_eq!(Rc::strong_count(&weak), 1);
+    // Also those that it has not awaited yet.
+    drop(try_multi(vec![fails_or_owns(false, weak.clone())]));
+    drop(try_multi((fails_or_owns(false, weak.clone()), fails_or_owns(true, weak.clone()))));
     assert_eq!(Rc::strong_count(&weak), 1);
 }
 

@@ -132,6 +132,7 @@ mod multi;
 mod names;
 mod remote;
 mod runner;
+mod shape;
 mod sleep;
 mod timeout;
 mod wait_iterator;
@@ -157,7 +158,8 @@ pub use in_executor::Blocking;
 pub use interval::{Interval, MissedTickBehavior, interval, interval_at};
 pub use join_set::JoinSet;
 pub use multi::{
-    Children, Fallible, FallibleChildren, TryMulti, multi, multi_outputs, multi_quiet, try_multi,
+    Cancellable, CancellableChildren, Children, Fallible, FallibleChildren, multi, multi_outputs,
+    multi_quiet, try_multi,
 };
 pub use remote::Answer;
 pub use sleep::{Moment, Sleep, moment, now, sleep, sleep_until};

@@ -1,23 +1,23 @@
 //! `multi`: awaiting many at once.
 //!
-//! There are two forms, for the compiler cannot choose between them by what a future gives. [`multi`]
-//! awaits results: one error makes an error of the whole, as an exception does in Tornado.
-//! [`multi_outputs`] awaits anything, and gives the outputs as they are.
+//! There are three forms. [`multi`] awaits results: one error makes an error of the whole, as an exception
+//! does in Tornado, but only when all are done. [`try_multi`] awaits coroutines that give results, and
+//! cancels the rest at the first error. [`multi_outputs`] awaits anything, and gives the outputs as they are.
+//! (The compiler could not choose between them by what a future gives.) All keep the [`Shape`] of what they
+//! are given.
 //!
 //! Children wake their own place in a [`WaitIterator`], so the cost is linear in their number
 //! however many they are.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::future::poll_fn;
-use std::hash::{BuildHasher, Hash};
 use std::panic::Location;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::pin::pin;
+use std::task::Poll;
 
-use futures::StreamExt;
 use futures::future::{FusedFuture, maybe_done};
 
+use super::shape::Shape;
 use super::{CancelOnDrop, Coroutine, WaitIterator};
 use crate::ground::error::ExcInfo;
 use crate::ground::foreign;
@@ -26,7 +26,11 @@ use crate::ground::report::{self, Exception};
 use crate::ground::resumption;
 
 /// What [`multi_outputs`] awaits: a vector, an array, a map or a tuple of futures.
-pub trait Children {
+#[diagnostic::on_unimplemented(
+    message = "`multi_outputs` cannot await all of `{Self}`",
+    label = "not a vector, an array, a map or a tuple of two to six futures"
+)]
+pub trait Children: Sealed {
     /// The same shape of outputs.
     type Outputs;
 
@@ -36,7 +40,12 @@ pub trait Children {
 }
 
 /// What [`multi`] awaits: a vector, an array, a map or a tuple of futures that give results.
-pub trait FallibleChildren {
+#[diagnostic::on_unimplemented(
+    message = "`multi` cannot await all of `{Self}`",
+    label = "not a vector, an array, a map or a tuple of two to six futures that give results with one \
+             type of error"
+)]
+pub trait FallibleChildren: Sealed {
     /// The same shape of values, or the first error.
     type Output;
 
@@ -45,25 +54,39 @@ pub trait FallibleChildren {
     fn settle(self, others: Others) -> impl Future<Output = Self::Output>;
 }
 
-/// What each future gives that [`multi`] awaits: a [`Result`] whose error is `Debug`, so that it can be
-/// logged.
+/// What [`try_multi`] awaits: a vector, an array, a map or a tuple of coroutines that give results.
 #[diagnostic::on_unimplemented(
-    message = "`multi` awaits futures that give results, and this one gives `{Self}`",
+    message = "`try_multi` cannot await all of `{Self}`",
+    label = "not a vector, an array, a map or a tuple of two to six coroutines that give results with one \
+             type of error"
+)]
+pub trait CancellableChildren: Sealed {
+    /// The same shape of values, or the first error.
+    type Output;
+
+    /// Awaits all, or the first error. Dropping what this gives cancels them, even if it was never polled.
+    #[doc(hidden)]
+    fn until_error(self) -> impl Future<Output = Self::Output>;
+}
+
+/// What each future gives that [`multi`] or [`try_multi`] awaits: a [`Result`].
+#[diagnostic::on_unimplemented(
+    message = "`multi` and `try_multi` await futures that give results, and this one gives `{Self}`",
     label = "gives `{Self}`, which is no `Result`",
     note = "`coroutine::multi_outputs` awaits futures that cannot fail, and gives their outputs as they are"
 )]
-pub trait Fallible {
+pub trait Fallible: Sealed {
     /// What is in an `Ok`.
     type Value;
     /// What is in an `Err`.
-    type Error: Debug;
+    type Error;
 
     /// The result that it is.
     #[doc(hidden)]
     fn into_result(self) -> Result<Self::Value, Self::Error>;
 }
 
-impl<T, E: Debug> Fallible for Result<T, E> {
+impl<T, E> Fallible for Result<T, E> {
     type Value = T;
     type Error = E;
 
@@ -71,6 +94,38 @@ impl<T, E: Debug> Fallible for Result<T, E> {
         self
     }
 }
+
+/// What [`try_multi`] can cancel: a [`Coroutine`], tied to its handle or not.
+#[diagnostic::on_unimplemented(
+    message = "`try_multi` awaits coroutines, which it can cancel, and `{Self}` is none",
+    label = "not a coroutine",
+    note = "`coroutine::start` makes a coroutine of a future"
+)]
+pub trait Cancellable: Future + Sealed {
+    /// The same coroutine, which ends when this is dropped.
+    #[doc(hidden)]
+    fn tied(self) -> CancelOnDrop<Self::Output>;
+}
+
+impl<T> Cancellable for Coroutine<T> {
+    fn tied(self) -> CancelOnDrop<T> {
+        self.cancel_on_drop()
+    }
+}
+
+impl<T> Cancellable for CancelOnDrop<T> {
+    fn tied(self) -> CancelOnDrop<T> {
+        self
+    }
+}
+
+/// Keeps the traits above to what stands here.
+pub trait Sealed {}
+
+impl<S: Shape> Sealed for S {}
+impl<T, E> Sealed for Result<T, E> {}
+impl<T> Sealed for Coroutine<T> {}
+impl<T> Sealed for CancelOnDrop<T> {}
 
 /// What happens to the errors after the first.
 #[doc(hidden)]
@@ -183,72 +238,37 @@ pub fn multi_quiet<C: FallibleChildren>(children: C) -> impl FusedFuture<Output 
 
 /// Awaits coroutines until one gives an error; the rest is cancelled then, and when this is dropped.
 ///
-/// Gives their values in order, or the error that came first in time.
+/// Gives their values in the same shape and order, or the error that came first in time. The coroutines that
+/// are left then, and what they await, have ended before the error is given. It takes [`Coroutine`]s and
+/// [`CancelOnDrop`]s; [`start`](super::start()) makes one of a future. It borrows nothing of what gave them.
 ///
 /// ```
 /// use std::time::Duration;
-/// use waterspout::{IoLoop, coroutine::{sleep, start, try_multi}};
+/// use waterspout::{Coroutine, IoLoop, coroutine::{sleep, start, try_multi}};
+///
+/// fn half(n: u64) -> Coroutine<Result<u64, String>> {
+///     start(async move {
+///         sleep(Duration::from_secs(n)).await;
+///         if n % 2 == 0 { Ok(n / 2) } else { Err(format!("{n} is odd")) }
+///     })
+/// }
 ///
 /// let io_loop = IoLoop::builder().virtual_time().build()?;
-/// let result = io_loop.run_sync(|| {
-///     try_multi((1..4u64).map(|n| {
-///         start(async move {
-///             sleep(Duration::from_secs(n)).await;
-///             if n == 2 { Err(n) } else { Ok(n) }
-///         })
-///     }))
+/// let begun = io_loop.time();
+/// io_loop.run_sync(|| async {
+///     assert_eq!(try_multi([half(4), half(2)]).await, Ok([2, 1]));
+///     assert_eq!(try_multi((half(4), start(async { Ok("x") }))).await, Ok((2, "x")));
+///     let many: Vec<_> = (1..60).map(half).collect();
+///     assert_eq!(try_multi(many).await, Err("1 is odd".to_owned()));
 /// })?;
-/// assert_eq!(result, Err(2));
+/// assert_eq!(io_loop.time() - begun, Duration::from_secs(4 + 4 + 1));
 /// assert!(io_loop.coroutines().is_empty());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[track_caller]
-pub fn try_multi<T, E>(
-    children: impl IntoIterator<Item = Coroutine<Result<T, E>>>,
-) -> TryMulti<T, E> {
-    let running = WaitIterator::new(children.into_iter().map(Coroutine::cancel_on_drop));
-    let values = running.places().collect();
-    TryMulti { running: Some(running), values }
+pub fn try_multi<C: CancellableChildren>(children: C) -> impl FusedFuture<Output = C::Output> {
+    resumption::or_here(children.until_error())
 }
-
-/// Awaits coroutines until one gives an error; from [`try_multi`]. It borrows nothing of what gave the
-/// coroutines.
-#[must_use = "dropping it cancels the coroutines"]
-#[derive(Debug)]
-pub struct TryMulti<T, E> {
-    /// Until it is done.
-    running: Option<WaitIterator<CancelOnDrop<Result<T, E>>>>,
-    values: Vec<Option<T>>,
-}
-
-impl<T, E> Future for TryMulti<T, E> {
-    type Output = Result<Vec<T>, E>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let Some(running) = &mut this.running else { return Poll::Pending };
-        let error = loop {
-            match ready!(running.poll_next_unpin(cx)) {
-                Some(Ok(value)) => put(&mut this.values, running, value),
-                Some(Err(error)) => break Some(error),
-                None => break None,
-            }
-        };
-        // What is left is cancelled, which runs destructors, before the error is given.
-        this.running = None;
-        let values = std::mem::take(&mut this.values);
-        Poll::Ready(error.map_or_else(|| Ok(values.into_iter().flatten().collect()), Err))
-    }
-}
-
-impl<T, E> FusedFuture for TryMulti<T, E> {
-    fn is_terminated(&self) -> bool {
-        self.running.is_none()
-    }
-}
-
-// Nothing in it is pinned in place.
-impl<T, E> Unpin for TryMulti<T, E> {}
 
 /// Keeps what a child has given in its place.
 fn put<T, F: Future>(values: &mut [Option<T>], children: &WaitIterator<F>, value: T) {
@@ -270,133 +290,68 @@ async fn wait_for_all<F: Future, T>(
     outputs.into_iter().flatten().collect()
 }
 
-async fn all_outputs<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    wait_for_all(futures, |output| output).await
+impl<S> Children for S
+where
+    S: Shape<Child: Future>,
+{
+    type Outputs = S::Of<<S::Child as Future>::Output>;
+
+    async fn outputs(self) -> Self::Outputs {
+        let (frame, futures) = self.take_apart();
+        S::put_together(frame, wait_for_all(futures, |output| output).await)
+    }
 }
 
-/// Awaits all and keeps the values, or the first error in order.
-async fn settle_all<F, T, E>(futures: impl Iterator<Item = F>, others: Others) -> Result<Vec<T>, E>
+impl<S, F, T, E> FallibleChildren for S
 where
+    S: Shape<Child = F>,
     F: Future<Output: Fallible<Value = T, Error = E>>,
     E: Debug,
 {
-    let results = wait_for_all(futures, |output| others.keep(output.into_result())).await;
-    let mut values = Vec::with_capacity(results.len());
-    let mut first = None;
-    for held in results.into_iter().filter_map(Kept::take) {
-        match held.result {
-            Ok(value) => values.push(value),
-            Err(error) if first.is_none() => first = Some(error),
-            Err(error) => others.tell(&error),
+    type Output = Result<S::Of<T>, E>;
+
+    async fn settle(self, others: Others) -> Self::Output {
+        let (frame, futures) = self.take_apart();
+        let results = wait_for_all(futures, |output| others.keep(output.into_result())).await;
+        let mut values = Vec::with_capacity(results.len());
+        let mut first = None;
+        for held in results.into_iter().filter_map(Kept::take) {
+            match held.result {
+                Ok(value) => values.push(value),
+                Err(error) if first.is_none() => first = Some(error),
+                Err(error) => others.tell(&error),
+            }
         }
-    }
-    first.map_or(Ok(values), Err)
-}
-
-fn into_array<T, const N: usize>(values: Vec<T>) -> [T; N] {
-    match values.try_into() {
-        Ok(values) => values,
-        Err(_) => unreachable!("all have given a value"),
+        first.map_or_else(|| Ok(S::put_together(frame, values)), Err)
     }
 }
 
-impl<F: Future> Children for Vec<F> {
-    type Outputs = Vec<F::Output>;
-
-    fn outputs(self) -> impl Future<Output = Self::Outputs> {
-        all_outputs(self.into_iter())
-    }
-}
-
-impl<F, T, E> FallibleChildren for Vec<F>
+impl<S, F, T, E> CancellableChildren for S
 where
-    F: Future<Output: Fallible<Value = T, Error = E>>,
-    E: Debug,
+    S: Shape<Child = F>,
+    F: Cancellable<Output: Fallible<Value = T, Error = E>>,
 {
-    type Output = Result<Vec<T>, E>;
+    type Output = Result<S::Of<T>, E>;
 
-    fn settle(self, others: Others) -> impl Future<Output = Self::Output> {
-        settle_all(self.into_iter(), others)
-    }
-}
-
-impl<F: Future, const N: usize> Children for [F; N] {
-    type Outputs = [F::Output; N];
-
-    async fn outputs(self) -> Self::Outputs {
-        into_array(all_outputs(self.into_iter()).await)
-    }
-}
-
-impl<F, T, E, const N: usize> FallibleChildren for [F; N]
-where
-    F: Future<Output: Fallible<Value = T, Error = E>>,
-    E: Debug,
-{
-    type Output = Result<[T; N], E>;
-
-    async fn settle(self, others: Others) -> Self::Output {
-        settle_all(self.into_iter(), others).await.map(into_array)
-    }
-}
-
-impl<K, F, S> Children for HashMap<K, F, S>
-where
-    K: Eq + Hash,
-    F: Future,
-    S: BuildHasher + Default,
-{
-    type Outputs = HashMap<K, F::Output, S>;
-
-    async fn outputs(self) -> Self::Outputs {
-        let (keys, futures): (Vec<K>, Vec<F>) = self.into_iter().unzip();
-        keys.into_iter().zip(all_outputs(futures.into_iter()).await).collect()
-    }
-}
-
-impl<K, F, T, E, S> FallibleChildren for HashMap<K, F, S>
-where
-    K: Eq + Hash,
-    F: Future<Output: Fallible<Value = T, Error = E>>,
-    E: Debug,
-    S: BuildHasher + Default,
-{
-    type Output = Result<HashMap<K, T, S>, E>;
-
-    async fn settle(self, others: Others) -> Self::Output {
-        let (keys, futures): (Vec<K>, Vec<F>) = self.into_iter().unzip();
-        let values = settle_all(futures.into_iter(), others).await?;
-        Ok(keys.into_iter().zip(values).collect())
-    }
-}
-
-impl<K: Ord, F: Future> Children for BTreeMap<K, F> {
-    type Outputs = BTreeMap<K, F::Output>;
-
-    async fn outputs(self) -> Self::Outputs {
-        let (keys, futures): (Vec<K>, Vec<F>) = self.into_iter().unzip();
-        keys.into_iter().zip(all_outputs(futures.into_iter()).await).collect()
-    }
-}
-
-impl<K, F, T, E> FallibleChildren for BTreeMap<K, F>
-where
-    K: Ord,
-    F: Future<Output: Fallible<Value = T, Error = E>>,
-    E: Debug,
-{
-    type Output = Result<BTreeMap<K, T>, E>;
-
-    async fn settle(self, others: Others) -> Self::Output {
-        let (keys, futures): (Vec<K>, Vec<F>) = self.into_iter().unzip();
-        let values = settle_all(futures.into_iter(), others).await?;
-        Ok(keys.into_iter().zip(values).collect())
+    fn until_error(self) -> impl Future<Output = Self::Output> {
+        let (frame, coroutines) = self.take_apart();
+        // Tied at once: what is never polled would detach them.
+        let mut running = WaitIterator::new(coroutines.map(Cancellable::tied));
+        async move {
+            let mut values: Vec<Option<T>> = running.places().collect();
+            while let Some(output) = running.advance().await {
+                put(&mut values, &running, output.into_result()?);
+            }
+            Ok(S::put_together(frame, values.into_iter().flatten().collect()))
+        }
     }
 }
 
 /// Tuples of futures of different kinds; where they give results, with one type of error.
 macro_rules! tuple {
     ($($F:ident $T:ident $f:ident),*) => {
+        impl<$($F),*> Sealed for ($($F,)*) {}
+
         impl<$($F: Future),*> Children for ($($F,)*) {
             type Outputs = ($($F::Output,)*);
 
@@ -445,6 +400,38 @@ macro_rules! tuple {
                     (None, $(Some($f)),*) => Ok(($($f,)*)),
                     (Some(error), ..) => Err(error),
                     _ => unreachable!("without an error, all have given a value"),
+                }
+            }
+        }
+
+        impl<$($F, $T,)* E> CancellableChildren for ($($F,)*)
+        where
+            $($F: Cancellable<Output: Fallible<Value = $T, Error = E>>,)*
+        {
+            type Output = Result<($($T,)*), E>;
+
+            fn until_error(self) -> impl Future<Output = Self::Output> {
+                let ($($f,)*) = self;
+                // Tied at once: what is never polled would detach them.
+                $(let $f = $f.tied();)*
+                async move {
+                    $(let mut $f = pin!(maybe_done(async move { $f.await.into_result() }));)*
+                    poll_fn(|cx| {
+                        let mut is_pending = false;
+                        $(
+                            is_pending |= $f.as_mut().poll(cx).is_pending();
+                            if let Some(Err(_)) = $f.as_mut().output_mut() {
+                                return Poll::Ready($f.as_mut().take_output().and_then(Result::err));
+                            }
+                        )*
+                        if is_pending { Poll::Pending } else { Poll::Ready(None) }
+                    })
+                    .await
+                    .map_or(Ok(()), Err)?;
+                    match ($($f.as_mut().take_output(),)*) {
+                        ($(Some(Ok($f)),)*) => Ok(($($f,)*)),
+                        _ => unreachable!("without an error, all have given a value"),
+                    }
                 }
             }
         }
