@@ -6,7 +6,7 @@ use std::panic::Location;
 
 use crate::coroutine::{self, Coroutine, Kind, Name, Outcome};
 use crate::ground::foreign;
-use crate::ioloop::IoLoop;
+use crate::ioloop::Builder;
 pub use crate::testing::{TestOptions, run_test};
 
 /// Finds, at compile time, how to report a coroutine's result when nobody awaited it.
@@ -88,8 +88,9 @@ pub fn start<F: Future + 'static>(
 
 /// What `#[main]` makes of `main`: a loop runs it, and is closed after.
 #[track_caller]
-pub fn run_main<F: Future>(future: F) -> F::Output {
-    let io_loop = IoLoop::new().unwrap_or_else(|error| panic!("cannot make main's loop: {error}"));
+pub fn run_main<F: Future>(builder: Builder, future: F) -> F::Output {
+    let built = builder.build();
+    let io_loop = built.unwrap_or_else(|error| panic!("cannot make main's loop: {error}"));
     let output = io_loop.run_named("main", None, || future, Location::caller());
     io_loop.close();
     output.unwrap_or_else(|error| panic!("main has no result: {error}"))

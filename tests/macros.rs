@@ -9,9 +9,11 @@ use std::fmt::Display;
 use std::future::pending;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use common::{Diary, suspend};
-use waterspout::coroutine::{self, CancelOnDrop};
+use waterspout::coroutine::{self, CancelOnDrop, sleep};
+use waterspout::testing::ExpectLog;
 use waterspout::{Coroutine, IoLoop};
 
 fn run<T: 'static>(start: impl FnOnce() -> Coroutine<T>) -> T {
@@ -1170,6 +1172,26 @@ mod a_main {
 fn a_main_blocks_and_returns_what_it_returns() {
     assert_eq!(main_of_another_name(), Ok(5));
     a_main::main();
+}
+
+#[waterspout::main(virtual_time)]
+async fn main_that_sleeps_for_a_year() -> Instant {
+    sleep(Duration::from_secs(365 * 24 * 3600)).await;
+    coroutine::now()
+}
+
+#[waterspout::main(slow_callback = 0.000_001)]
+async fn main_that_is_slow() {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1) {}
+}
+
+#[test]
+fn a_main_has_a_loop_as_its_options_say() {
+    assert!(main_that_sleeps_for_a_year() > Instant::now() + Duration::from_secs(300 * 24 * 3600));
+    let told = ExpectLog::new("waterspout::ioloop", "`main` started");
+    main_that_is_slow();
+    assert!(told.count() >= 1);
 }
 
 #[test]

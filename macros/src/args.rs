@@ -105,6 +105,33 @@ impl WrapperArgs {
     }
 }
 
+/// The arguments of `#[main]`: what its loop is built with.
+#[derive(Default)]
+pub(crate) struct MainArgs {
+    /// Whether the loop's clock jumps from timer to timer.
+    pub(crate) virtual_time: bool,
+    /// Seconds after which a callback is told of.
+    pub(crate) slow_callback: Option<f64>,
+    pub(crate) krate: Crate,
+}
+
+impl MainArgs {
+    pub(crate) fn parse(attribute: &str, tokens: TokenStream) -> Result<MainArgs> {
+        let mut args = MainArgs::default();
+        let takes = "takes `slow_callback = SECONDS`, `virtual_time` and `crate = \"...\"`";
+        each_argument(attribute, takes, tokens, |word, meta| {
+            match word {
+                "virtual_time" => args.virtual_time = flag(word, meta)?,
+                "slow_callback" => args.slow_callback = Some(seconds(word, meta)?),
+                "crate" => args.krate = krate(meta)?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(args)
+    }
+}
+
 /// The arguments of `#[test]`.
 #[derive(Default)]
 pub(crate) struct TestArgs {
@@ -124,7 +151,7 @@ impl TestArgs {
             "takes `timeout = SECONDS`, `virtual_time`, `allow_exceptions` and `crate = \"...\"`";
         each_argument(attribute, takes, tokens, |word, meta| {
             match word {
-                "timeout" => args.timeout = Some(seconds(meta)?),
+                "timeout" => args.timeout = Some(seconds(word, meta)?),
                 "virtual_time" => args.virtual_time = flag(word, meta)?,
                 "allow_exceptions" => args.allow_exceptions = flag(word, meta)?,
                 "crate" => args.krate = krate(meta)?,
@@ -136,7 +163,7 @@ impl TestArgs {
     }
 }
 
-/// `#[main]` and `#[coroutines]` take no others.
+/// `#[coroutines]` takes no others.
 pub(crate) fn parse_crate(attribute: &str, tokens: TokenStream) -> Result<Crate> {
     let mut found = Crate::default();
     each_argument(attribute, "takes nothing but `crate = \"...\"`", tokens, |word, meta| {
@@ -221,7 +248,7 @@ fn krate(meta: &Meta) -> Result<Crate> {
     }
 }
 
-fn seconds(meta: &Meta) -> Result<f64> {
+fn seconds(word: &str, meta: &Meta) -> Result<f64> {
     let seconds = match literal(meta) {
         Some(Lit::Int(number)) if number.suffix().is_empty() => number.base10_parse().ok(),
         Some(Lit::Float(number)) if number.suffix().is_empty() => number.base10_parse().ok(),
@@ -233,7 +260,11 @@ fn seconds(meta: &Meta) -> Result<f64> {
     };
     match seconds.filter(fits) {
         Some(seconds) => Ok(seconds),
-        None => refuse(meta, "`timeout` is a number of seconds above zero, as in `timeout = 10.0`"),
+        None => {
+            let message =
+                format!("`{word}` is a number of seconds above zero, as in `{word} = 0.5`");
+            refuse(meta, &message)
+        }
     }
 }
 
@@ -264,7 +295,9 @@ mod tests {
         assert!(args.name.is_none() && !args.cancel_on_drop && args.must_use.is_none());
         let args = TestArgs::parse("#[test]", quote!()).unwrap();
         assert_eq!((args.timeout, args.virtual_time), (None, false));
-        assert!(parse_crate("#[main]", quote!()).is_ok());
+        let args = MainArgs::parse("#[main]", quote!()).unwrap();
+        assert_eq!((args.slow_callback, args.virtual_time), (None, false));
+        assert!(parse_crate("#[coroutines]", quote!()).is_ok());
     }
 
     #[test]
@@ -281,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_crate_is_a_path() {
-        let path = |tokens| parse_crate("#[main]", tokens).unwrap().to_token_stream().to_string();
+        let path = |tokens| parse_crate("#[c]", tokens).unwrap().to_token_stream().to_string();
         assert_eq!(path(quote!()), ":: waterspout");
         assert_eq!(path(quote!(crate = "spout")), "spout");
         assert_eq!(path(quote!(crate = "::a::b")), ":: a :: b");
@@ -311,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_timeout_that_no_clock_can_wait_for_is_refused() {
-        let wanted = "`timeout` is a number of seconds above zero, as in `timeout = 10.0`";
+        let wanted = "`timeout` is a number of seconds above zero, as in `timeout = 0.5`";
         for tokens in [
             quote!(timeout = 0),
             quote!(timeout = 0.0),
@@ -335,6 +368,8 @@ mod tests {
         assert!(!args.allow_exceptions);
         let wanted = "`virtual_time` is a flag and takes no value";
         assert_eq!(test_error(quote!(virtual_time = true)), wanted);
+        let args = MainArgs::parse("#[main]", quote!(virtual_time, slow_callback = 0.1)).unwrap();
+        assert_eq!((args.slow_callback, args.virtual_time), (Some(0.1), true));
         assert!(TestArgs::parse("#[test]", quote!(allow_exceptions)).unwrap().allow_exceptions);
         let wanted = "`allow_exceptions` is a flag and takes no value";
         assert_eq!(test_error(quote!(allow_exceptions("any"))), wanted);
@@ -364,8 +399,8 @@ mod tests {
         assert_eq!(wrapper_error(quote!(some::path = "x")), wanted);
         assert_eq!(wrapper_error(quote!("x")), takes);
         assert_eq!(
-            parse_crate("#[main]", quote!(workers = 4)).err().expect("refused").to_string(),
-            "unknown argument: `#[main]` takes nothing but `crate = \"...\"`",
+            parse_crate("#[coroutines]", quote!(name = "a")).err().expect("refused").to_string(),
+            "unknown argument: `#[coroutines]` takes nothing but `crate = \"...\"`",
         );
     }
 

@@ -19,7 +19,7 @@ use quote::{quote, quote_spanned};
 use syn::{ReturnType, Safety, Signature, Token, ext::IdentExt, spanned::Spanned};
 
 use crate::{
-    args::{TestArgs, WrapperArgs, parse_crate},
+    args::{MainArgs, TestArgs, WrapperArgs},
     capture::Arguments,
     function::{Function, Output},
     refuse::{Refusals, refuse_borrows, refuse_qualifiers},
@@ -172,13 +172,19 @@ pub(crate) fn main(args: TokenStream, item: TokenStream) -> TokenStream {
         Err(tokens) => return tokens,
     };
     let mut refusals = Refusals::default();
-    let krate = refusals.unless_ok(parse_crate(attribute, args)).unwrap_or_default();
+    let args = refusals.unless_ok(MainArgs::parse(attribute, args)).unwrap_or_default();
+    let MainArgs { virtual_time, slow_callback, krate } = args;
+    let virtual_time = virtual_time.then(|| quote!(.virtual_time()));
+    let slow_callback = slow_callback
+        .map(Literal::f64_unsuffixed)
+        .map(|seconds| quote!(.slow_callback(::core::time::Duration::from_secs_f64(#seconds))));
+    let builder = quote!(#krate::IoLoop::builder() #virtual_time #slow_callback);
     blocking(
         attribute,
         &function,
         refusals,
         TokenStream::new(),
-        |future| quote!(#krate::__private::run_main(#future)),
+        |future| quote!(#krate::__private::run_main(#builder, #future)),
     )
 }
 
@@ -464,6 +470,24 @@ mod tests {
             :: core :: mem :: drop (:: waterspout :: __private :: start (";
         assert!(expansion.starts_with(start), "{expansion}");
         assert!(expansion.contains("Some (\"beat\")"), "{expansion}");
+    }
+
+    #[test]
+    fn a_main_has_a_loop_of_the_builder_that_it_was_told() {
+        let expansion = |args| {
+            let item = quote!(
+                async fn main() {}
+            );
+            main(args, item).to_string()
+        };
+        let start = "fn main () { :: waterspout :: __private :: run_main (\
+            :: waterspout :: IoLoop :: builder ()";
+        let plain = expansion(quote!());
+        assert!(plain.starts_with(&format!("{start} , async move")), "{plain}");
+        let told = expansion(quote!(slow_callback = 0.1, virtual_time));
+        let options = ". virtual_time () . slow_callback (\
+            :: core :: time :: Duration :: from_secs_f64 (0.1)) , async move";
+        assert!(told.starts_with(&format!("{start} {options}")), "{told}");
     }
 
     #[test]

@@ -223,7 +223,22 @@ pub fn engine(args: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// It stands for this, which a program writes itself that wants something of the `Builder`: to hear of
+/// * `slow_callback = 0.1`: what takes more seconds than that before it waits, and so keeps all others
+///   waiting, is told of in the log; see `Builder::slow_callback`.
+/// * `virtual_time`: the loop's clock jumps to the next timer when nothing else is to be done, for
+///   simulations; see `Builder::virtual_time`.
+/// * `crate = "path::to::waterspout"`: where the crate is, see `#[coroutine]`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// #[waterspout::main(virtual_time)]
+/// async fn main() {
+///     waterspout::coroutine::sleep(Duration::from_secs(3600)).await; // takes no time
+/// }
+/// ```
+///
+/// It stands for this, which a program writes itself that wants something else of the `Builder`: to hear of
 /// what fails in the background (which is logged otherwise, or written to standard error where there is
 /// no logger), another executor, or to run several loops.
 ///
