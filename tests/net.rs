@@ -2278,6 +2278,26 @@ async fn a_socket_that_was_set_up_is_connected_as_it_is() {
 }
 
 #[waterspout::test]
+async fn a_socket_that_is_connected_after_it_was_taken_over_waits_like_any_other() {
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stream = TcpStream::from_std(set_up().into()).unwrap();
+    edges_come().await; // The selector takes what is not connected for something that has hung up.
+    let _ = socket2::SockRef::from(&stream).connect(&address.into());
+    let (server, _) = listener.accept().await.unwrap();
+    for byte in [b"a", b"b"] {
+        let mut buf = [0];
+        {
+            let mut reading = pin!(stream.read(&mut buf));
+            assert!(poll_once(reading.as_mut()).await.is_pending());
+            server.write_all(byte).await.unwrap();
+            with_timeout(SOON, reading).await.unwrap().unwrap();
+        }
+        assert_eq!(&buf, byte);
+    }
+}
+
+#[waterspout::test]
 async fn a_socket_that_was_set_up_is_closed_when_it_is_refused_or_given_up() {
     let (_bound, closed) = refusing(LOOPBACK);
     let before = counters().sources;

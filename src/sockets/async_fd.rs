@@ -11,8 +11,7 @@ use std::task::{Context, Poll};
 
 use futures::future::FusedFuture;
 
-use super::fd::Fd;
-use super::source::Registered;
+use super::source::{Own, Registered};
 use crate::ioloop::{Direction, Interest};
 
 /// A file descriptor of any kind, with operations of your own: a raw socket, a timerfd, inotify, a
@@ -46,7 +45,7 @@ use crate::ioloop::{Direction, Interest};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct AsyncFd<T: AsRawFd> {
-    registered: Registered<Fd<T>>,
+    registered: Registered<Own<T>>,
 }
 
 impl<T: AsRawFd> AsyncFd<T> {
@@ -77,9 +76,7 @@ impl<T: AsRawFd> AsyncFd<T> {
                 (false, true) => &[Direction::Write],
                 (false, false) => &[],
             };
-        Ok(AsyncFd {
-            registered: Registered::with_interest(Fd::new(object), interest.mio(), ready)?,
-        })
+        Ok(AsyncFd { registered: Registered::with_interest(Own(object), interest.mio(), ready)? })
     }
 
     /// Does `read` when the fd is readable, again each time it answers `WouldBlock`.
@@ -95,7 +92,7 @@ impl<T: AsRawFd> AsyncFd<T> {
         &self,
         mut read: impl FnMut(&T) -> io::Result<R>,
     ) -> impl FusedFuture<Output = io::Result<R>> {
-        self.registered.io(Direction::Read, Location::caller(), move |fd| read(fd.get_ref()))
+        self.registered.io(Direction::Read, Location::caller(), move |own| read(&own.0))
     }
 
     /// Does `write` when the fd is writable, again each time it answers `WouldBlock`.
@@ -111,7 +108,7 @@ impl<T: AsRawFd> AsyncFd<T> {
         &self,
         mut write: impl FnMut(&T) -> io::Result<R>,
     ) -> impl FusedFuture<Output = io::Result<R>> {
-        self.registered.io(Direction::Write, Location::caller(), move |fd| write(fd.get_ref()))
+        self.registered.io(Direction::Write, Location::caller(), move |own| write(&own.0))
     }
 
     /// [`read_with`](AsyncFd::read_with) as a poll function.
@@ -120,7 +117,7 @@ impl<T: AsRawFd> AsyncFd<T> {
         cx: &mut Context<'_>,
         mut read: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        self.registered.poll_io(cx, Direction::Read, |fd| read(fd.get_ref()))
+        self.registered.poll_io(cx, Direction::Read, |own| read(&own.0))
     }
 
     /// [`write_with`](AsyncFd::write_with) as a poll function.
@@ -129,7 +126,7 @@ impl<T: AsRawFd> AsyncFd<T> {
         cx: &mut Context<'_>,
         mut write: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        self.registered.poll_io(cx, Direction::Write, |fd| write(fd.get_ref()))
+        self.registered.poll_io(cx, Direction::Write, |own| write(&own.0))
     }
 
     /// Does `read` once. If it answers `WouldBlock`, [`readable`](AsyncFd::readable) waits from now
@@ -139,7 +136,7 @@ impl<T: AsRawFd> AsyncFd<T> {
     ///
     /// Those of `read`; that the fd belongs to another loop.
     pub fn try_read_with<R>(&self, read: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
-        self.registered.try_io(Direction::Read, |fd| read(fd.get_ref()))
+        self.registered.try_io(Direction::Read, |own| read(&own.0))
     }
 
     /// Does `write` once. If it answers `WouldBlock`, [`writable`](AsyncFd::writable) waits from
@@ -149,7 +146,7 @@ impl<T: AsRawFd> AsyncFd<T> {
     ///
     /// Those of `write`; that the fd belongs to another loop.
     pub fn try_write_with<R>(&self, write: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
-        self.registered.try_io(Direction::Write, |fd| write(fd.get_ref()))
+        self.registered.try_io(Direction::Write, |own| write(&own.0))
     }
 
     /// Waits until there may be something to read; then use
@@ -204,12 +201,12 @@ impl<T: AsRawFd> AsyncFd<T> {
     /// The object. What is done with it directly is not seen by the loop: an operation that answers
     /// `WouldBlock` has to go through one of the methods here.
     pub fn get_ref(&self) -> &T {
-        self.registered.source().get_ref()
+        self.registered.get_ref()
     }
 
     /// The object, to be changed. It has to keep its fd.
     pub fn get_mut(&mut self) -> &mut T {
-        self.registered.source_mut().get_mut()
+        self.registered.get_mut()
     }
 
     /// Takes the fd from the loop and gives the object back.
@@ -218,7 +215,7 @@ impl<T: AsRawFd> AsyncFd<T> {
     ///
     /// If it does not belong to the current loop; the object is dropped then.
     pub fn into_inner(self) -> io::Result<T> {
-        Ok(self.registered.into_source()?.into_inner())
+        Ok(self.registered.into_source()?.0)
     }
 }
 

@@ -1,13 +1,12 @@
 //! Sockets, pipes and whatever else has a file descriptor.
 //!
-//! Under all of them is `source`: a socket is a number beside its mio source. Users find them in
+//! Under all of them is `source`: a socket is a number beside what owns its fd. Users find them in
 //! [`net`](crate::net), whose text says what they have in common.
 
 mod address;
 mod async_fd;
 mod bind;
 mod copy;
-mod fd;
 mod lent;
 pub mod pipe;
 mod resolver;

@@ -26,7 +26,6 @@ use mio::Interest;
 use mio::unix::pipe::{Receiver, Sender};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::fd::Fd;
 use super::lent::Lent;
 use super::source::{Asker, ByteStream, ReadBytes, Registered, WriteBytes};
 use crate::ground::resumption;
@@ -58,20 +57,19 @@ pub fn pair() -> io::Result<(PipeWriter, PipeReader)> {
     Ok((PipeWriter::new(sender)?, PipeReader::new(receiver, false)?))
 }
 
-impl ByteStream for Fd<Sender> {}
+impl ByteStream for Sender {}
 
-impl WriteBytes for Fd<Sender> {
+impl WriteBytes for Sender {
     fn write(&self, buf: &[u8]) -> io::Result<usize> {
-        Ok(rustix::io::write(self.get_ref(), buf)?)
+        Ok(rustix::io::write(self, buf)?)
     }
 
     fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        Ok(rustix::io::writev(self.get_ref(), bufs)?)
+        Ok(rustix::io::writev(self, bufs)?)
     }
 }
 
 /// What a reader reads from.
-#[derive(Debug)]
 struct Source {
     receiver: Receiver,
     /// It has a name in the file system, so that it may be open for reading before it is for writing.
@@ -100,24 +98,34 @@ impl AsRawFd for Source {
     }
 }
 
-impl ByteStream for Fd<Source> {}
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.receiver.as_fd()
+    }
+}
 
-impl ReadBytes for Fd<Source> {
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.receiver.fmt(f)
+    }
+}
+
+impl ByteStream for Source {}
+
+impl ReadBytes for Source {
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         // To read into nothing is no end.
         if buf.is_empty() {
             return Ok(0);
         }
-        let source = self.get_ref();
-        source.end_or_wait(rustix::io::read(&source.receiver, buf))
+        self.end_or_wait(rustix::io::read(&self.receiver, buf))
     }
 
     fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         if bufs.iter().all(|buf| buf.is_empty()) {
             return Ok(0);
         }
-        let source = self.get_ref();
-        source.end_or_wait(rustix::io::readv(&source.receiver, bufs))
+        self.end_or_wait(rustix::io::readv(&self.receiver, bufs))
     }
 }
 
@@ -141,13 +149,13 @@ impl ReadBytes for Fd<Source> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct PipeReader {
-    registered: Registered<Fd<Source>>,
+    registered: Registered<Source>,
 }
 
 impl PipeReader {
     /// It is in non-blocking mode already.
     fn new(receiver: Receiver, is_fifo: bool) -> io::Result<PipeReader> {
-        let source = Fd::new(Source { receiver, is_fifo });
+        let source = Source { receiver, is_fifo };
         let ready = [Direction::Read];
         let registered = Registered::with_interest(source, Interest::READABLE, &ready)?;
         Ok(PipeReader { registered })
@@ -199,7 +207,7 @@ impl PipeReader {
     ///
     /// If it does not belong to the current loop; it is closed then.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
-        let Source { receiver, .. } = self.registered.into_source()?.into_inner();
+        let Source { receiver, .. } = self.registered.into_source()?;
         receiver.set_nonblocking(false)?;
         Ok(receiver.into())
     }
@@ -382,19 +390,19 @@ impl AsyncRead for PipeReader {
 
 impl fmt::Debug for PipeReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.registered.source().get_ref().receiver.fmt(f)
+        self.registered.fmt(f)
     }
 }
 
 impl AsFd for PipeReader {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.registered.source().get_ref().receiver.as_fd()
+        self.registered.as_fd()
     }
 }
 
 impl AsRawFd for PipeReader {
     fn as_raw_fd(&self) -> RawFd {
-        self.registered.source().as_raw_fd()
+        self.registered.as_raw_fd()
     }
 }
 
@@ -426,14 +434,14 @@ impl AsRawFd for PipeReader {
 /// ```
 pub struct PipeWriter {
     /// `None` once it was closed: a pipe is closed by closing its fd, there is no other way.
-    registered: Option<Registered<Fd<Sender>>>,
+    registered: Option<Registered<Sender>>,
 }
 
 impl PipeWriter {
     /// It is in non-blocking mode already.
     fn new(sender: Sender) -> io::Result<PipeWriter> {
         let ready = [Direction::Write];
-        let registered = Registered::with_interest(Fd::new(sender), Interest::WRITABLE, &ready)?;
+        let registered = Registered::with_interest(sender, Interest::WRITABLE, &ready)?;
         Ok(PipeWriter { registered: Some(registered) })
     }
 
@@ -456,7 +464,7 @@ impl PipeWriter {
         PipeWriter::new(open_fifo(path.as_ref(), OpenOptions::new().write(true))?.into())
     }
 
-    fn registered(&self) -> io::Result<&Registered<Fd<Sender>>> {
+    fn registered(&self) -> io::Result<&Registered<Sender>> {
         self.registered.as_ref().ok_or_else(closed)
     }
 
@@ -467,7 +475,7 @@ impl PipeWriter {
     /// `BrokenPipe` if it was closed; if it does not belong to the current loop: it is closed then.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         let registered = self.registered.ok_or_else(closed)?;
-        let sender = registered.into_source()?.into_inner();
+        let sender = registered.into_source()?;
         sender.set_nonblocking(false)?;
         Ok(sender.into())
     }
@@ -658,7 +666,7 @@ impl AsyncWrite for PipeWriter {
 impl AsFd for PipeWriter {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.registered {
-            Some(registered) => registered.source().get_ref().as_fd(),
+            Some(registered) => registered.as_fd(),
             None => panic!("a pipe that was closed has no fd any more"),
         }
     }
@@ -676,7 +684,7 @@ impl AsRawFd for PipeWriter {
 impl fmt::Debug for PipeWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.registered {
-            Some(registered) => registered.source().fmt(f),
+            Some(registered) => registered.fmt(f),
             None => f.write_str("PipeWriter (closed)"),
         }
     }

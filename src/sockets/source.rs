@@ -1,23 +1,32 @@
-//! A socket is a number beside its mio source.
+//! A socket is a number beside what owns its fd.
 //!
-//! [`Registered`] is under every socket of this module: the mio source, which owns the fd, and the
+//! [`Registered`] is under every socket of this module: the source, which owns the fd, and the
 //! [`Token`] that names the loop and the slot in its readiness table. It holds no pointer to the
 //! loop and looks the current one up when it is polled, so it is `Send` by itself. Polled on a loop
 //! that it does not belong to, it answers with an error that says so; dropped on another thread, it
 //! posts its slot to the owner's inbox.
 //!
+//! What may have to wait is done through [`Registered`], which learns from its `WouldBlock` that the
+//! socket is not ready any more. Somebody who read past it would wait for ever: the table would still
+//! say that there is something to read, and poll(2) would not have been told to look again. So the
+//! source itself is shown to nobody but the operation that is tried, and to plain functions that ask it
+//! something. The selector knows it by the number of its fd alone: of what mio's own types do to be
+//! told of a `WouldBlock`, nothing is used here, and whose system calls an operation makes is all the
+//! same.
+//!
 //! The registration ends before the fd is closed, since somebody may hold a duplicate of it.
 
 use std::cell::Cell;
+use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::Location;
 use std::task::{Context, Poll, Waker};
 
 use futures::future::FusedFuture;
 
-use mio::event::Source;
+use mio::unix::SourceFd;
 
 use super::lent::Lent;
 use crate::ground::error::LoopClosed;
@@ -184,8 +193,7 @@ impl Drop for Token {
     }
 }
 
-/// A mio source registered with a loop.
-#[derive(Debug)]
+/// Something with an fd, registered with a loop.
 pub(crate) struct Registered<S> {
     /// Before the source, so that the registration ends before the fd is closed.
     token: Token,
@@ -193,17 +201,20 @@ pub(crate) struct Registered<S> {
 }
 
 impl<S> Registered<S> {
-    pub(crate) fn source(&self) -> &S {
-        &self.source
+    /// Asks the source for what it need not wait for: an address, an option. It takes a plain function,
+    /// which brings no buffer along: reading and writing are operations, and not done here.
+    pub(super) fn ask<R>(&self, question: fn(&S) -> io::Result<R>) -> io::Result<R> {
+        question(&self.source)
+    }
+
+    /// Tells the source something, by a plain function as well.
+    pub(super) fn tell<V>(&self, order: fn(&S, V) -> io::Result<()>, value: V) -> io::Result<()> {
+        order(&self.source, value)
     }
 
     /// Its other end is outside, and works in real time.
     pub(crate) fn is_outside(&self) {
         with_current(|core| core.is_outside(self.token.key));
-    }
-
-    pub(crate) fn source_mut(&mut self) -> &mut S {
-        &mut self.source
     }
 
     /// Waits until the direction has ended: an error, or nobody is at the other end.
@@ -292,8 +303,7 @@ impl<S> Registered<S> {
         result
     }
 
-    /// Waits until a connection attempt has succeeded or failed. `peer` finds out without waiting;
-    /// it goes through mio, for poll(2) to be armed again if it is too early to tell.
+    /// Waits until a connection attempt has succeeded or failed. `peer` finds out without waiting.
     pub(crate) fn connected(
         &self,
         peer: impl Fn(&S) -> io::Result<()>,
@@ -437,7 +447,47 @@ pub(crate) fn established<P>(
     }
 }
 
-impl<S: Source + AsRawFd> Registered<S> {
+/// An object of the user's own. Unlike any other source it can be had from its registration: it is the
+/// user's to use beside the loop.
+pub(super) struct Own<T>(pub(super) T);
+
+impl<T: AsRawFd> AsRawFd for Own<T> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl<T> Registered<Own<T>> {
+    pub(super) fn get_ref(&self) -> &T {
+        &self.source.0
+    }
+
+    pub(super) fn get_mut(&mut self) -> &mut T {
+        &mut self.source.0
+    }
+}
+
+impl<S: AsFd> AsFd for Registered<S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
+    }
+}
+
+/// The number that it had from the start: what the source says may change.
+impl<S> AsRawFd for Registered<S> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.token.fd
+    }
+}
+
+/// As the source: that it is registered need not be said.
+impl<S: fmt::Debug> fmt::Debug for Registered<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl<S: AsRawFd> Registered<S> {
     /// Registers a source with the current loop, for both directions. What is in `ready` is tried
     /// first rather than waited for.
     #[track_caller]
@@ -448,16 +498,16 @@ impl<S: Source + AsRawFd> Registered<S> {
     /// For sources that have one direction only.
     #[track_caller]
     pub(crate) fn with_interest(
-        mut source: S,
+        source: S,
         interest: mio::Interest,
         ready: &[Direction],
     ) -> io::Result<Registered<S>> {
         let fd = source.as_raw_fd();
-        let mut register = |core: &Core| {
-            let key = core.add_source(&mut source, fd, interest, ready)?;
+        let register = |core: &Core| {
+            let key = core.add_source(&mut SourceFd(&fd), fd, interest, ready)?;
             Ok(Token { id: core.id(), key, fd, interest })
         };
-        let token = match with_current(&mut register) {
+        let token = match with_current(register) {
             Some(token) => token,
             None => register(IoLoop::current().core()),
         };
@@ -470,10 +520,11 @@ impl<S: Source + AsRawFd> Registered<S> {
     ///
     /// If the socket's loop, which has to be told, is not the current one.
     pub(crate) fn into_source(self) -> io::Result<S> {
-        let Registered { token, mut source } = self;
+        let Registered { token, source } = self;
         let taken = with_current(|core| {
-            (core.id() == token.id)
-                .then(|| core.descriptors().take_back(token.fd, token.key, &mut source))
+            (core.id() == token.id).then(|| {
+                core.descriptors().take_back(token.fd, token.key, &mut SourceFd(&token.fd))
+            })
         });
         match taken.flatten() {
             Some(taken) => taken.map(|()| source),

@@ -187,7 +187,7 @@ impl TcpListener {
     ///
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.registered.source().local_addr()
+        self.registered.ask(mio::net::TcpListener::local_addr)
     }
 
     /// Whether what it accepts sends small writes at once (`TCP_NODELAY`).
@@ -229,19 +229,19 @@ impl TcpListener {
 
 impl fmt::Debug for TcpListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.registered.source().fmt(f)
+        self.registered.fmt(f)
     }
 }
 
 impl AsFd for TcpListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.registered.source().as_fd()
+        self.registered.as_fd()
     }
 }
 
 impl AsRawFd for TcpListener {
     fn as_raw_fd(&self) -> RawFd {
-        self.registered.source().as_raw_fd()
+        self.registered.as_raw_fd()
     }
 }
 
@@ -365,9 +365,8 @@ impl TcpStream {
 
     async fn connecting(stream: mio::net::TcpStream, is_tcp: bool) -> io::Result<TcpStream> {
         let stream = TcpStream::registered(stream, is_tcp, &[])?;
-        let established = |stream: &mio::net::TcpStream| {
-            stream.try_io(|| established(stream.take_error(), || stream.peer_addr()))
-        };
+        let established =
+            |stream: &mio::net::TcpStream| established(stream.take_error(), || stream.peer_addr());
         stream.registered.connected(established).await?;
         Ok(stream)
     }
@@ -687,7 +686,7 @@ impl TcpStream {
     ///
     /// What the system says: `NotConnected` if the other side has gone.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.registered.source().shutdown(how)
+        self.registered.tell(mio::net::TcpStream::shutdown, how)
     }
 
     /// This side's address.
@@ -696,7 +695,7 @@ impl TcpStream {
     ///
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.registered.source().local_addr()
+        self.registered.ask(mio::net::TcpStream::local_addr)
     }
 
     /// The other side's address.
@@ -705,7 +704,7 @@ impl TcpStream {
     ///
     /// What the system says: `NotConnected` if the other side has gone.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.registered.source().peer_addr()
+        self.registered.ask(mio::net::TcpStream::peer_addr)
     }
 
     /// Whether small writes are sent at once (`TCP_NODELAY`).
@@ -714,7 +713,7 @@ impl TcpStream {
     ///
     /// What the system says.
     pub fn nodelay(&self) -> io::Result<bool> {
-        self.registered.source().nodelay()
+        self.registered.ask(mio::net::TcpStream::nodelay)
     }
 
     /// Sends small writes at once, or gathers them (Nagle's algorithm). What was connected or accepted
@@ -724,7 +723,7 @@ impl TcpStream {
     ///
     /// What the system says.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.registered.source().set_nodelay(nodelay)
+        self.registered.tell(mio::net::TcpStream::set_nodelay, nodelay)
     }
 
     /// How many hops a packet may take (`IP_TTL`).
@@ -733,7 +732,7 @@ impl TcpStream {
     ///
     /// What the system says.
     pub fn ttl(&self) -> io::Result<u32> {
-        self.registered.source().ttl()
+        self.registered.ask(mio::net::TcpStream::ttl)
     }
 
     /// Sets how many hops a packet may take.
@@ -742,7 +741,7 @@ impl TcpStream {
     ///
     /// What the system says.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
-        self.registered.source().set_ttl(ttl)
+        self.registered.tell(mio::net::TcpStream::set_ttl, ttl)
     }
 
     /// How long closing waits for what was written (`SO_LINGER`); `None` is not at all.
@@ -771,7 +770,7 @@ impl TcpStream {
     ///
     /// What the system says.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.registered.source().take_error()
+        self.registered.ask(mio::net::TcpStream::take_error)
     }
 
     /// The two directions, for two parts of one coroutine.
@@ -908,18 +907,18 @@ impl AsyncWrite for TcpStream {
 
 impl fmt::Debug for TcpStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.registered.source().fmt(f)
+        self.registered.fmt(f)
     }
 }
 
 impl AsFd for TcpStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.registered.source().as_fd()
+        self.registered.as_fd()
     }
 }
 
 impl AsRawFd for TcpStream {
     fn as_raw_fd(&self) -> RawFd {
-        self.registered.source().as_raw_fd()
+        self.registered.as_raw_fd()
     }
 }

@@ -12,9 +12,9 @@ use std::panic::Location;
 use std::task::{Context, Poll};
 
 use futures::future::FusedFuture;
+use socket2::SockRef;
 
 use super::address::{ToSocketAddrs, first_that_works, resolve_one};
-use super::fd::Fd;
 use super::source::Registered;
 use crate::ground::resumption;
 use crate::ioloop::{Direction, Interest};
@@ -44,7 +44,7 @@ use crate::ioloop::{Direction, Interest};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct UdpSocket {
-    registered: Registered<Fd<net::UdpSocket>>,
+    registered: Registered<net::UdpSocket>,
 }
 
 impl UdpSocket {
@@ -72,7 +72,7 @@ impl UdpSocket {
     pub fn from_std(socket: net::UdpSocket) -> io::Result<UdpSocket> {
         socket.set_nonblocking(true)?;
         let ready = [Direction::Read, Direction::Write];
-        Ok(UdpSocket { registered: Registered::new(Fd::new(socket), &ready)? })
+        Ok(UdpSocket { registered: Registered::new(socket, &ready)? })
     }
 
     /// Gives the socket up, in blocking mode as std's are.
@@ -81,7 +81,7 @@ impl UdpSocket {
     ///
     /// If it does not belong to the current loop; it is closed then.
     pub fn into_std(self) -> io::Result<net::UdpSocket> {
-        let socket = self.registered.into_source()?.into_inner();
+        let socket = self.registered.into_source()?;
         socket.set_nonblocking(false)?;
         Ok(socket)
     }
@@ -100,7 +100,7 @@ impl UdpSocket {
         &self,
         address: impl ToSocketAddrs,
     ) -> impl FusedFuture<Output = io::Result<()>> {
-        let connect = |address| ready(self.socket().connect(address));
+        let connect = |address| ready(self.registered.tell(net::UdpSocket::connect, address));
         resumption::here(async move { first_that_works(address, connect).await })
     }
 
@@ -114,7 +114,7 @@ impl UdpSocket {
     /// datagram sent before, a datagram that is too long (`EMSGSIZE`).
     #[track_caller]
     pub fn send(&self, buf: &[u8]) -> impl FusedFuture<Output = io::Result<usize>> {
-        self.registered.io(Direction::Write, Location::caller(), move |fd| fd.get_ref().send(buf))
+        self.registered.io(Direction::Write, Location::caller(), move |socket| socket.send(buf))
     }
 
     /// Receives a datagram, and gives its length.
@@ -126,7 +126,7 @@ impl UdpSocket {
     /// What the system says: `ConnectionRefused` of a datagram sent before, if connected.
     #[track_caller]
     pub fn recv(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<usize>> {
-        self.registered.io(Direction::Read, Location::caller(), move |fd| fd.get_ref().recv(buf))
+        self.registered.io(Direction::Read, Location::caller(), move |socket| socket.recv(buf))
     }
 
     /// Sends a datagram to the first of the addresses, and gives its length.
@@ -148,7 +148,7 @@ impl UdpSocket {
         resumption::fused(async move {
             let address = resolve_one(address).await?;
             self.registered
-                .io(Direction::Write, place, move |fd| fd.get_ref().send_to(buf, address))
+                .io(Direction::Write, place, move |socket| socket.send_to(buf, address))
                 .await
         })
     }
@@ -165,8 +165,7 @@ impl UdpSocket {
         &self,
         buf: &mut [u8],
     ) -> impl FusedFuture<Output = io::Result<(usize, SocketAddr)>> {
-        self.registered
-            .io(Direction::Read, Location::caller(), move |fd| fd.get_ref().recv_from(buf))
+        self.registered.io(Direction::Read, Location::caller(), move |socket| socket.recv_from(buf))
     }
 
     /// Receives a datagram, which stays there to be received again.
@@ -178,7 +177,7 @@ impl UdpSocket {
     /// As [`recv`](UdpSocket::recv).
     #[track_caller]
     pub fn peek(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<usize>> {
-        self.registered.io(Direction::Read, Location::caller(), move |fd| fd.get_ref().peek(buf))
+        self.registered.io(Direction::Read, Location::caller(), move |socket| socket.peek(buf))
     }
 
     /// [`peek`](UdpSocket::peek) that also tells where the datagram came from.
@@ -193,8 +192,7 @@ impl UdpSocket {
         &self,
         buf: &mut [u8],
     ) -> impl FusedFuture<Output = io::Result<(usize, SocketAddr)>> {
-        self.registered
-            .io(Direction::Read, Location::caller(), move |fd| fd.get_ref().peek_from(buf))
+        self.registered.io(Direction::Read, Location::caller(), move |socket| socket.peek_from(buf))
     }
 
     /// [`recv_from`](UdpSocket::recv_from) as a poll function.
@@ -203,7 +201,7 @@ impl UdpSocket {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<(usize, SocketAddr)>> {
-        self.registered.poll_io(cx, Direction::Read, |fd| fd.get_ref().recv_from(buf))
+        self.registered.poll_io(cx, Direction::Read, |socket| socket.recv_from(buf))
     }
 
     /// [`send_to`](UdpSocket::send_to) as a poll function.
@@ -213,7 +211,7 @@ impl UdpSocket {
         buf: &[u8],
         address: SocketAddr,
     ) -> Poll<io::Result<usize>> {
-        self.registered.poll_io(cx, Direction::Write, |fd| fd.get_ref().send_to(buf, address))
+        self.registered.poll_io(cx, Direction::Write, |socket| socket.send_to(buf, address))
     }
 
     /// Sends a datagram to where the socket is connected, if there is room.
@@ -222,7 +220,7 @@ impl UdpSocket {
     ///
     /// `WouldBlock` if there is none; as [`send`](UdpSocket::send).
     pub fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
-        self.registered.try_io(Direction::Write, |fd| fd.get_ref().send(buf))
+        self.registered.try_io(Direction::Write, |socket| socket.send(buf))
     }
 
     /// Receives a datagram if one is there.
@@ -231,7 +229,7 @@ impl UdpSocket {
     ///
     /// `WouldBlock` if there is none; as [`recv`](UdpSocket::recv).
     pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.registered.try_io(Direction::Read, |fd| fd.get_ref().recv(buf))
+        self.registered.try_io(Direction::Read, |socket| socket.recv(buf))
     }
 
     /// Sends a datagram to `address`, if there is room.
@@ -240,7 +238,7 @@ impl UdpSocket {
     ///
     /// `WouldBlock` if there is none; as [`send`](UdpSocket::send).
     pub fn try_send_to(&self, buf: &[u8], address: SocketAddr) -> io::Result<usize> {
-        self.registered.try_io(Direction::Write, |fd| fd.get_ref().send_to(buf, address))
+        self.registered.try_io(Direction::Write, |socket| socket.send_to(buf, address))
     }
 
     /// Receives a datagram if one is there, and tells where it came from.
@@ -249,7 +247,7 @@ impl UdpSocket {
     ///
     /// `WouldBlock` if there is none; as [`recv`](UdpSocket::recv).
     pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.registered.try_io(Direction::Read, |fd| fd.get_ref().recv_from(buf))
+        self.registered.try_io(Direction::Read, |socket| socket.recv_from(buf))
     }
 
     /// Waits until there may be a datagram; then use [`try_recv`](UdpSocket::try_recv).
@@ -342,7 +340,7 @@ impl UdpSocket {
     ///
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket().local_addr()
+        self.registered.ask(net::UdpSocket::local_addr)
     }
 
     /// The address that it is connected to.
@@ -351,7 +349,7 @@ impl UdpSocket {
     ///
     /// `NotConnected` if it is not.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket().peer_addr()
+        self.registered.ask(net::UdpSocket::peer_addr)
     }
 
     /// Whether it may send to a broadcast address (`SO_BROADCAST`).
@@ -360,7 +358,7 @@ impl UdpSocket {
     ///
     /// What the system says.
     pub fn broadcast(&self) -> io::Result<bool> {
-        self.socket().broadcast()
+        self.registered.ask(net::UdpSocket::broadcast)
     }
 
     /// Allows sending to a broadcast address, or not.
@@ -369,7 +367,7 @@ impl UdpSocket {
     ///
     /// What the system says.
     pub fn set_broadcast(&self, on: bool) -> io::Result<()> {
-        self.socket().set_broadcast(on)
+        self.registered.tell(net::UdpSocket::set_broadcast, on)
     }
 
     /// How many hops a datagram may take (`IP_TTL`).
@@ -378,7 +376,7 @@ impl UdpSocket {
     ///
     /// What the system says.
     pub fn ttl(&self) -> io::Result<u32> {
-        self.socket().ttl()
+        self.registered.ask(net::UdpSocket::ttl)
     }
 
     /// Sets how many hops a datagram may take.
@@ -387,7 +385,7 @@ impl UdpSocket {
     ///
     /// What the system says.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
-        self.socket().set_ttl(ttl)
+        self.registered.tell(net::UdpSocket::set_ttl, ttl)
     }
 
     /// How many hops an IPv4 multicast datagram may take (`IP_MULTICAST_TTL`).
@@ -396,7 +394,7 @@ impl UdpSocket {
     ///
     /// What the system says.
     pub fn multicast_ttl_v4(&self) -> io::Result<u32> {
-        self.socket().multicast_ttl_v4()
+        self.registered.ask(net::UdpSocket::multicast_ttl_v4)
     }
 
     /// Sets how many hops an IPv4 multicast datagram may take; 1 unless set.
@@ -405,7 +403,7 @@ impl UdpSocket {
     ///
     /// What the system says.
     pub fn set_multicast_ttl_v4(&self, ttl: u32) -> io::Result<()> {
-        self.socket().set_multicast_ttl_v4(ttl)
+        self.registered.tell(net::UdpSocket::set_multicast_ttl_v4, ttl)
     }
 
     /// Whether IPv4 multicast datagrams come back to this machine (`IP_MULTICAST_LOOP`).
@@ -414,7 +412,7 @@ impl UdpSocket {
     ///
     /// What the system says.
     pub fn multicast_loop_v4(&self) -> io::Result<bool> {
-        self.socket().multicast_loop_v4()
+        self.registered.ask(net::UdpSocket::multicast_loop_v4)
     }
 
     /// Lets IPv4 multicast datagrams come back to this machine, or not.
@@ -423,7 +421,7 @@ impl UdpSocket {
     ///
     /// What the system says.
     pub fn set_multicast_loop_v4(&self, on: bool) -> io::Result<()> {
-        self.socket().set_multicast_loop_v4(on)
+        self.registered.tell(net::UdpSocket::set_multicast_loop_v4, on)
     }
 
     /// Whether IPv6 multicast datagrams come back to this machine (`IPV6_MULTICAST_LOOP`).
@@ -432,7 +430,7 @@ impl UdpSocket {
     ///
     /// What the system says.
     pub fn multicast_loop_v6(&self) -> io::Result<bool> {
-        self.socket().multicast_loop_v6()
+        self.registered.ask(net::UdpSocket::multicast_loop_v6)
     }
 
     /// Lets IPv6 multicast datagrams come back to this machine, or not.
@@ -441,7 +439,7 @@ impl UdpSocket {
     ///
     /// What the system says.
     pub fn set_multicast_loop_v6(&self, on: bool) -> io::Result<()> {
-        self.socket().set_multicast_loop_v6(on)
+        self.registered.tell(net::UdpSocket::set_multicast_loop_v6, on)
     }
 
     /// Joins the multicast group `group`, on the interface with that address; the system chooses
@@ -451,7 +449,7 @@ impl UdpSocket {
     ///
     /// What the system says.
     pub fn join_multicast_v4(&self, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
-        self.socket().join_multicast_v4(&group, &interface)
+        SockRef::from(self).join_multicast_v4(&group, &interface)
     }
 
     /// Leaves a group that was joined.
@@ -460,7 +458,7 @@ impl UdpSocket {
     ///
     /// What the system says.
     pub fn leave_multicast_v4(&self, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
-        self.socket().leave_multicast_v4(&group, &interface)
+        SockRef::from(self).leave_multicast_v4(&group, &interface)
     }
 
     /// Joins the multicast group `group`, on the interface with that index; 0 is any.
@@ -469,7 +467,7 @@ impl UdpSocket {
     ///
     /// What the system says.
     pub fn join_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
-        self.socket().join_multicast_v6(group, interface)
+        SockRef::from(self).join_multicast_v6(group, interface)
     }
 
     /// Leaves a group that was joined.
@@ -478,7 +476,7 @@ impl UdpSocket {
     ///
     /// What the system says.
     pub fn leave_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
-        self.socket().leave_multicast_v6(group, interface)
+        SockRef::from(self).leave_multicast_v6(group, interface)
     }
 
     /// The error that the socket has kept, if any (`SO_ERROR`).
@@ -487,28 +485,24 @@ impl UdpSocket {
     ///
     /// What the system says.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.socket().take_error()
-    }
-
-    fn socket(&self) -> &net::UdpSocket {
-        self.registered.source().get_ref()
+        self.registered.ask(net::UdpSocket::take_error)
     }
 }
 
 impl fmt::Debug for UdpSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.socket().fmt(f)
+        self.registered.fmt(f)
     }
 }
 
 impl AsFd for UdpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket().as_fd()
+        self.registered.as_fd()
     }
 }
 
 impl AsRawFd for UdpSocket {
     fn as_raw_fd(&self) -> RawFd {
-        self.socket().as_raw_fd()
+        self.registered.as_raw_fd()
     }
 }

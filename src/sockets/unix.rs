@@ -154,25 +154,25 @@ impl UnixListener {
     ///
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.registered.source().local_addr()
+        self.registered.ask(mio::net::UnixListener::local_addr)
     }
 }
 
 impl fmt::Debug for UnixListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.registered.source().fmt(f)
+        self.registered.fmt(f)
     }
 }
 
 impl AsFd for UnixListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.registered.source().as_fd()
+        self.registered.as_fd()
     }
 }
 
 impl AsRawFd for UnixListener {
     fn as_raw_fd(&self) -> RawFd {
-        self.registered.source().as_raw_fd()
+        self.registered.as_raw_fd()
     }
 }
 
@@ -231,9 +231,8 @@ impl UnixStream {
                 result => break UnixStream::ready(result?)?,
             }
         };
-        let established = |stream: &mio::net::UnixStream| {
-            stream.try_io(|| established(stream.take_error(), || stream.peer_addr()))
-        };
+        let established =
+            |stream: &mio::net::UnixStream| established(stream.take_error(), || stream.peer_addr());
         stream.registered.connected(established).await?;
         Ok(stream)
     }
@@ -504,7 +503,7 @@ impl UnixStream {
     ///
     /// What the system says.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.registered.source().shutdown(how)
+        self.registered.tell(mio::net::UnixStream::shutdown, how)
     }
 
     /// This side's path, if it has one.
@@ -513,7 +512,7 @@ impl UnixStream {
     ///
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.registered.source().local_addr()
+        self.registered.ask(mio::net::UnixStream::local_addr)
     }
 
     /// The other side's path, if it has one.
@@ -522,7 +521,7 @@ impl UnixStream {
     ///
     /// What the system says: `NotConnected` if the other side has gone.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.registered.source().peer_addr()
+        self.registered.ask(mio::net::UnixStream::peer_addr)
     }
 
     /// The error that the socket has kept, if any (`SO_ERROR`).
@@ -531,7 +530,7 @@ impl UnixStream {
     ///
     /// What the system says.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.registered.source().take_error()
+        self.registered.ask(mio::net::UnixStream::take_error)
     }
 
     /// The two directions, for two parts of one coroutine.
@@ -665,18 +664,18 @@ impl AsyncWrite for UnixStream {
 
 impl fmt::Debug for UnixStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.registered.source().fmt(f)
+        self.registered.fmt(f)
     }
 }
 
 impl AsFd for UnixStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.registered.source().as_fd()
+        self.registered.as_fd()
     }
 }
 
 impl AsRawFd for UnixStream {
     fn as_raw_fd(&self) -> RawFd {
-        self.registered.source().as_raw_fd()
+        self.registered.as_raw_fd()
     }
 }

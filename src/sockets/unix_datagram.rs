@@ -10,12 +10,9 @@ use std::path::Path;
 use std::pin::pin;
 use std::task::{Context, Poll};
 
-use futures::future::{Either, select};
-
-use futures::future::FusedFuture;
+use futures::future::{Either, FusedFuture, select};
 
 use super::address::unix_address;
-use super::fd::Fd;
 use super::send::send;
 use super::source::Registered;
 use super::unix::PATIENCE;
@@ -45,7 +42,7 @@ use crate::ioloop::{Direction, Interest};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct UnixDatagram {
-    registered: Registered<Fd<net::UnixDatagram>>,
+    registered: Registered<net::UnixDatagram>,
 }
 
 impl UnixDatagram {
@@ -89,7 +86,7 @@ impl UnixDatagram {
     pub fn from_std(socket: net::UnixDatagram) -> io::Result<UnixDatagram> {
         socket.set_nonblocking(true)?;
         let ready = [Direction::Read, Direction::Write];
-        Ok(UnixDatagram { registered: Registered::new(Fd::new(socket), &ready)? })
+        Ok(UnixDatagram { registered: Registered::new(socket, &ready)? })
     }
 
     /// Gives the socket up, in blocking mode as std's are.
@@ -98,7 +95,7 @@ impl UnixDatagram {
     ///
     /// If it does not belong to the current loop; it is closed then.
     pub fn into_std(self) -> io::Result<net::UnixDatagram> {
-        let socket = self.registered.into_source()?.into_inner();
+        let socket = self.registered.into_source()?;
         socket.set_nonblocking(false)?;
         Ok(socket)
     }
@@ -111,7 +108,7 @@ impl UnixDatagram {
     /// `NotFound` if there is no such path, `ConnectionRefused` if nobody is there any more; what
     /// the system says.
     pub fn connect(&self, path: impl AsRef<Path>) -> io::Result<()> {
-        self.socket().connect_addr(&unix_address(path.as_ref())?)
+        self.registered.tell(net::UnixDatagram::connect_addr, &unix_address(path.as_ref())?)
     }
 
     /// Sends a datagram to where the socket is connected, and gives its length.
@@ -123,7 +120,7 @@ impl UnixDatagram {
     /// What the system says: `NotConnected`, `ConnectionRefused` if the other side has gone.
     #[track_caller]
     pub fn send(&self, buf: &[u8]) -> impl FusedFuture<Output = io::Result<usize>> {
-        self.registered.io(Direction::Write, Location::caller(), move |fd| send(fd.get_ref(), buf))
+        self.registered.io(Direction::Write, Location::caller(), move |socket| send(socket, buf))
     }
 
     /// Receives a datagram, and gives its length.
@@ -135,7 +132,7 @@ impl UnixDatagram {
     /// What the system says.
     #[track_caller]
     pub fn recv(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<usize>> {
-        self.registered.io(Direction::Read, Location::caller(), move |fd| fd.get_ref().recv(buf))
+        self.registered.io(Direction::Read, Location::caller(), move |socket| socket.recv(buf))
     }
 
     /// Sends a datagram to the socket on a path, and gives its length.
@@ -163,7 +160,7 @@ impl UnixDatagram {
                 // This socket may be full, too, and of that the selector does tell.
                 let send = self
                     .registered
-                    .io(Direction::Write, place, |fd| fd.get_ref().send_to_addr(buf, &address));
+                    .io(Direction::Write, place, |socket| socket.send_to_addr(buf, &address));
                 if let Either::Left((sent, _)) = select(pin!(send), sleep(patience)).await {
                     return sent;
                 }
@@ -189,8 +186,7 @@ impl UnixDatagram {
         &self,
         buf: &mut [u8],
     ) -> impl FusedFuture<Output = io::Result<(usize, SocketAddr)>> {
-        self.registered
-            .io(Direction::Read, Location::caller(), move |fd| fd.get_ref().recv_from(buf))
+        self.registered.io(Direction::Read, Location::caller(), move |socket| socket.recv_from(buf))
     }
 
     /// Sends a datagram to where the socket is connected, if there is room.
@@ -199,7 +195,7 @@ impl UnixDatagram {
     ///
     /// `WouldBlock` if there is none; as [`send`](UnixDatagram::send).
     pub fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
-        self.registered.try_io(Direction::Write, |fd| send(fd.get_ref(), buf))
+        self.registered.try_io(Direction::Write, |socket| send(socket, buf))
     }
 
     /// Receives a datagram if one is there.
@@ -208,7 +204,7 @@ impl UnixDatagram {
     ///
     /// `WouldBlock` if there is none; as [`recv`](UnixDatagram::recv).
     pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.registered.try_io(Direction::Read, |fd| fd.get_ref().recv(buf))
+        self.registered.try_io(Direction::Read, |socket| socket.recv(buf))
     }
 
     /// Sends a datagram to the socket on a path, if there is room.
@@ -221,7 +217,7 @@ impl UnixDatagram {
     }
 
     fn try_send_to_address(&self, buf: &[u8], address: &SocketAddr) -> io::Result<usize> {
-        self.registered.try_io(Direction::Write, |fd| fd.get_ref().send_to_addr(buf, address))
+        self.registered.try_io(Direction::Write, |socket| socket.send_to_addr(buf, address))
     }
 
     /// Receives a datagram if one is there, and tells where it came from.
@@ -230,7 +226,7 @@ impl UnixDatagram {
     ///
     /// `WouldBlock` if there is none; as [`recv`](UnixDatagram::recv).
     pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.registered.try_io(Direction::Read, |fd| fd.get_ref().recv_from(buf))
+        self.registered.try_io(Direction::Read, |socket| socket.recv_from(buf))
     }
 
     /// Waits until there may be a datagram; then use [`try_recv`](UnixDatagram::try_recv).
@@ -324,7 +320,7 @@ impl UnixDatagram {
     ///
     /// What the system says: `NotConnected` if it is not connected.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.socket().shutdown(how)
+        self.registered.tell(net::UnixDatagram::shutdown, how)
     }
 
     /// The path that it is bound to, if it is.
@@ -333,7 +329,7 @@ impl UnixDatagram {
     ///
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket().local_addr()
+        self.registered.ask(net::UnixDatagram::local_addr)
     }
 
     /// The path of the socket that it is connected to, if that has one.
@@ -342,7 +338,7 @@ impl UnixDatagram {
     ///
     /// `NotConnected` if it is not connected.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket().peer_addr()
+        self.registered.ask(net::UnixDatagram::peer_addr)
     }
 
     /// The error that the socket has kept, if any (`SO_ERROR`).
@@ -351,28 +347,24 @@ impl UnixDatagram {
     ///
     /// What the system says.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.socket().take_error()
-    }
-
-    fn socket(&self) -> &net::UnixDatagram {
-        self.registered.source().get_ref()
+        self.registered.ask(net::UnixDatagram::take_error)
     }
 }
 
 impl fmt::Debug for UnixDatagram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.socket().fmt(f)
+        self.registered.fmt(f)
     }
 }
 
 impl AsFd for UnixDatagram {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket().as_fd()
+        self.registered.as_fd()
     }
 }
 
 impl AsRawFd for UnixDatagram {
     fn as_raw_fd(&self) -> RawFd {
-        self.socket().as_raw_fd()
+        self.registered.as_raw_fd()
     }
 }
