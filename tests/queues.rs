@@ -14,7 +14,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::Duration;
 
-use common::{Bomb, Diary, panicking_waker, poll, poll_for, polled_again, run_elsewhere, seconds};
+use common::{
+    Bomb, Diary, panicking_waker, poll, poll_acting_when_cloned, poll_for, polled_again,
+    run_elsewhere, seconds,
+};
 use futures::future::LocalBoxFuture;
 use futures::stream::{self, FusedStream};
 use futures::{FutureExt, SinkExt, StreamExt};
@@ -898,6 +901,35 @@ fn a_waker_may_use_the_queue_that_wakes_it() {
     queue.close();
     assert_eq!(poll(&mut waiting), Poll::Ready(Err(QueueClosed(()))));
     SHARED.set(None);
+}
+
+#[test]
+fn a_waker_that_uses_the_queue_when_it_is_cloned_leaves_nobody_waiting() {
+    let queue = Queue::new(1);
+    let act = |act: fn(&Queue<u8>)| {
+        let queue = queue.clone();
+        move || act(&queue)
+    };
+    let mut getting = queue.get();
+    let put = act(|queue| queue.put_nowait(1).unwrap());
+    assert!(poll_acting_when_cloned(&mut getting, put).is_pending());
+    assert_eq!(poll(&mut getting), Poll::Ready(Ok(1)));
+
+    queue.put_nowait(2).unwrap();
+    let mut putting = queue.put(3);
+    let get = act(|queue| assert_eq!(queue.get_nowait(), Ok(2)));
+    assert!(poll_acting_when_cloned(&mut putting, get).is_pending());
+    assert_eq!((poll(&mut putting), queue.get_nowait()), (Poll::Ready(Ok(())), Ok(3)));
+
+    let mut getting = queue.get();
+    assert!(poll_acting_when_cloned(&mut getting, act(Queue::close)).is_pending());
+    assert_eq!(poll(&mut getting), Poll::Ready(Err(QueueClosed(()))));
+    let full = Queue::new(1);
+    full.put_nowait(4).unwrap();
+    let mut putting = full.put(5);
+    let closes = full.clone();
+    assert!(poll_acting_when_cloned(&mut putting, move || closes.close()).is_pending());
+    assert_eq!(poll(&mut putting), Poll::Ready(Err(QueueClosed(5))));
 }
 
 /// Puts one with one less into the queue that it was meant for, when it is dropped.

@@ -39,13 +39,13 @@ use std::fmt;
 use std::panic::Location;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use futures::future::FusedFuture;
 use futures::sink::Sink;
 use futures::stream::{FusedStream, Stream};
 
-use crate::ground::wait_queue::{Left, Queued, WaitQueue, Waiting};
+use crate::ground::wait_queue::{Left, Queued, WaitQueue, Waiting, wake};
 use crate::ground::{foreign, resumption};
 use crate::locks::Event;
 pub use store::{Fifo, Lifo, Priority, Store};
@@ -312,10 +312,8 @@ impl<S: Store> QueueOver<S> {
     /// Closes it: nothing can be put any more, and what is in it can still be got. Waiting putters
     /// get their items back, waiting getters an error. Tornado has no such call.
     pub fn close(&self) {
-        let inner = &*self.inner;
-        inner.closed.set(true);
-        inner.getters.wake_all();
-        inner.putters.wake_all();
+        self.inner.closed.set(true);
+        self.inner.wake_all();
     }
 
     /// Whether it was closed.
@@ -372,24 +370,42 @@ impl<S: Store> Inner<S> {
     /// Gets the next item, and puts that of the first putter who waits. The latter comes first, so that
     /// in a queue that has an order the new item may be the next: as in Tornado.
     fn get(&self) -> Option<S::Item> {
-        let mut next = None;
         // There may be more items than there is room for: getters that were dropped gave theirs back when
         // the places were taken. Then this makes no room.
-        let size = self.store.size();
-        let putter = if size <= self.maxsize {
-            self.putters.take_first(|item| next = item.take())
-        } else {
-            None
-        };
+        let has_room = self.store.size() <= self.maxsize;
+        let putter = if has_room { self.let_in() } else { None };
+        let item = self.store.pop();
+        wake(putter);
+        self.serve_more();
+        item.map(|(_, item)| item)
+    }
+
+    /// Puts the item of the first putter who waits, whom the caller wakes.
+    fn let_in(&self) -> Option<Waker> {
+        let mut next = None;
+        let putter = self.putters.take_first(|item| next = item.take());
         if let Some(Brought(next)) = next {
             self.put(next);
         }
-        let item = self.store.pop();
-        if let Some(putter) = putter {
-            foreign::wake(putter);
+        putter
+    }
+
+    fn wake_all(&self) {
+        self.getters.wake_all();
+        self.putters.wake_all();
+    }
+
+    /// Somebody has begun to wait. That clones his waker, which is foreign code and may have used the queue:
+    /// if he need not wait any more, nobody else would tell him.
+    fn look_again(&self) {
+        if self.closed.get() {
+            self.wake_all();
+        } else if self.store.size() > 0 {
+            self.serve();
         }
-        self.serve_more();
-        item.map(|(_, item)| item)
+        if !self.is_full() {
+            wake(self.let_in());
+        }
     }
 }
 
@@ -417,6 +433,7 @@ impl<S: Store> Putting<S> {
         let inner = self.waiting.queued();
         if !inner.closed.get() && inner.is_full() {
             self.waiting.join(cx, &mut self.item);
+            self.waiting.queued().look_again();
             return Poll::Pending;
         }
         match self.item.take() {
@@ -465,6 +482,7 @@ impl<S: Store> Getting<S> {
             return Poll::Ready(Err(QueueClosed(())));
         }
         self.waiting.join(cx, &mut None);
+        self.waiting.queued().look_again();
         Poll::Pending
     }
 }

@@ -16,7 +16,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
@@ -124,6 +124,30 @@ pub fn virtual_loop() -> IoLoop {
 /// A waker that panics.
 pub fn panicking_waker() -> Waker {
     waker_fn(|| panic!("a waker"))
+}
+
+thread_local! {
+    static WHEN_CLONED: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+/// Polls once, by a waker that runs `act` when it is first cloned.
+#[expect(unsafe_code, reason = "no other waker is told that it is cloned")]
+pub fn poll_acting_when_cloned<F: Future + Unpin>(
+    future: &mut F,
+    act: impl FnOnce() + 'static,
+) -> Poll<F::Output> {
+    fn clone(_: *const ()) -> RawWaker {
+        if let Some(act) = WHEN_CLONED.take() {
+            act();
+        }
+        RAW
+    }
+    const RAW: RawWaker = RawWaker::new(std::ptr::null(), &VTABLE);
+    static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| (), |_| (), |_| ());
+    WHEN_CLONED.set(Some(Box::new(act)));
+    // SAFETY: none of the functions uses the pointer.
+    let waker = unsafe { Waker::from_raw(RAW) };
+    poll_for(future, &waker)
 }
 
 /// Counts that it is dropped, and panics.
