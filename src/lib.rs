@@ -39,6 +39,7 @@
 //! | time | [`coroutine::sleep()`], [`coroutine::with_timeout()`], [`coroutine::interval()`], [`IoLoop::call_later`], [`PeriodicCallback`] |
 //! | several at once | [`coroutine::multi`], [`coroutine::multi_outputs`], [`coroutine::WaitIterator`], [`coroutine::TaskGroup`] |
 //! | taking turns | [`locks`], [`queues`] |
+//! | from one coroutine to another, until either has gone | [`channels`] |
 //! | sockets and fds | [`net`], [`IoLoop::add_handler`] |
 //! | reading up to a delimiter, buffered writes | [`iostream`] |
 //! | servers, clients, names | [`net::TcpServer`], [`net::UnixServer`], [`net::Server`], [`net::TcpClient`], [`net::Resolver`] |
@@ -98,6 +99,8 @@ mod ground;
 pub mod concurrent;
 pub mod locks;
 pub mod queues;
+
+pub mod channels;
 
 mod ioloop;
 

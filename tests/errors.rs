@@ -4,6 +4,7 @@ use std::error::Error;
 use std::future::pending;
 use std::io::{self, ErrorKind};
 
+use waterspout::channels::{RecvError, SendError, broadcast, mpsc, oneshot};
 use waterspout::concurrent::{ExcInfo, promise};
 use waterspout::coroutine::{spawn, with_timeout};
 use waterspout::iostream::IoStream;
@@ -45,6 +46,32 @@ async fn a_closed_queue_is_a_broken_pipe_whatever_its_items_are() {
         assert_eq!(error.kind(), ErrorKind::BrokenPipe);
         assert!(*inner::<QueueClosed>(&error) == QueueClosed(()));
     }
+}
+
+#[waterspout::test]
+async fn a_channel_whose_other_end_has_gone_is_a_broken_pipe() {
+    let send = async {
+        let (sender, _) = mpsc::channel(1);
+        Ok::<(), io::Error>(sender.send(std::rc::Rc::new(1)).await?)
+    };
+    let receive = async {
+        let (_, receiver) = oneshot::channel();
+        Ok::<u8, io::Error>(receiver.await?)
+    };
+    let hear = async |values: usize| {
+        let (sender, mut receiver) = broadcast::channel(1);
+        (0..values).for_each(|n| _ = sender.send(n));
+        drop(sender);
+        Ok::<usize, io::Error>(receiver.recv().await?)
+    };
+    let (send, receive) = (send.await.unwrap_err(), receive.await.unwrap_err());
+    let (ended, lagged) = (hear(0).await.unwrap_err(), hear(2).await.unwrap_err());
+    let kinds = [&send, &receive, &ended, &lagged].map(io::Error::kind);
+    let broken = ErrorKind::BrokenPipe;
+    assert_eq!(kinds, [broken, broken, broken, ErrorKind::Other]);
+    inner::<SendError<()>>(&send);
+    inner::<RecvError>(&receive);
+    assert_eq!(inner::<broadcast::RecvError>(&lagged), &broadcast::RecvError::Lagged(1));
 }
 
 #[waterspout::test]

@@ -13,6 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["ground", "waterspout_macros"],
     &["concurrent", "locks"],
     &["queues"],
+    &["channels"],
     &["ioloop"],
     &["coroutine"],
     &["sockets"],

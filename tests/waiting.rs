@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
+use waterspout::channels::{broadcast, mpsc, oneshot, watch};
 use waterspout::concurrent::{Executor, channel, promise};
 use waterspout::coroutine::{
     CancelToken, JoinSet, TaskGroup, WaitIterator, moment, multi, multi_quiet, sleep, spawn, start,
@@ -85,6 +86,41 @@ fn whoever_waits_for_a_queue_says_where() {
             queue.feed(1).await.unwrap();
             queue.send(2).await
         });
+    });
+}
+
+#[test]
+fn whoever_waits_in_a_channel_says_where() {
+    run(async || {
+        let (sender, _receiver) = mpsc::channel(1);
+        sender.try_send(1).unwrap();
+        let full = sender.clone();
+        waits!("mpsc::Sender::send", full.send(2));
+        waits!("mpsc::Sender::closed", sender.closed());
+        let (_sender, mut receiver) = mpsc::channel::<u8>(1);
+        waits!("mpsc::Receiver::recv", receiver.recv());
+        waits!("an mpsc::Receiver as a stream", {
+            let (sender, receiver) = mpsc::channel::<u8>(1);
+            std::mem::forget(sender);
+            receiver.into_future()
+        });
+        waits!("a oneshot::Receiver", {
+            let (sender, receiver) = oneshot::channel::<u8>();
+            std::mem::forget(sender);
+            receiver
+        });
+        let (sender, _receiver) = oneshot::channel::<u8>();
+        waits!("oneshot::Sender::closed", sender.closed());
+        let (sender, mut receiver) = watch::channel(1);
+        let mut changes = receiver.clone();
+        waits!("watch::Receiver::changed", changes.changed());
+        waits!("watch::Receiver::wait_for", receiver.wait_for(|n| *n == 2));
+        let _receiver = sender.subscribe();
+        waits!("watch::Sender::closed", sender.closed());
+        let (sender, mut receiver) = broadcast::channel::<u8>(1);
+        waits!("broadcast::Receiver::recv", receiver.recv());
+        let _receiver = sender.subscribe();
+        waits!("broadcast::Sender::closed", sender.closed());
     });
 }
 

@@ -45,7 +45,8 @@ impl<T> Shared<T> {
     }
 }
 
-/// A channel with room for `capacity` items, at least one.
+/// A channel with room for `capacity` items, at least one. What is not `Send` goes through
+/// [`channels`](crate::channels), between coroutines of one thread.
 ///
 /// ```
 /// use waterspout::{IoLoop, concurrent::channel};
@@ -111,6 +112,15 @@ pub enum TrySendError<T> {
     Full(T),
     /// The receiver has gone.
     Closed(T),
+}
+
+impl<T> TrySendError<T> {
+    /// The item.
+    pub fn into_inner(self) -> T {
+        match self {
+            TrySendError::Full(item) | TrySendError::Closed(item) => item,
+        }
+    }
 }
 
 impl<T: Send> Sender<T> {
@@ -385,6 +395,15 @@ impl<T> fmt::Display for SendError<T> {
 }
 
 impl<T> Error for SendError<T> {}
+
+/// The item is dropped: what `?` passes on says only that the receiver has gone. The kind is
+/// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe).
+impl<T> From<SendError<T>> for std::io::Error {
+    fn from(SendError(item): SendError<T>) -> std::io::Error {
+        drop(item);
+        std::io::Error::new(std::io::ErrorKind::BrokenPipe, SendError(()))
+    }
+}
 
 impl<T> fmt::Debug for TrySendError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

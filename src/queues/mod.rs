@@ -10,7 +10,8 @@
 //! dropped is given to the next, or goes back to where it was.
 //!
 //! They belong to no loop, are not `Send`, and have as many waiters at most as [locks](crate::locks)
-//! have.
+//! have. Where those who put and those who get are to learn that the others have gone, there are
+//! [`channels`](crate::channels).
 //!
 //! A handle is also a [`Stream`] of the items, which ends when the queue is closed and empty, and a
 //! [`Sink`] for them, for the combinators of the `futures` crate. (Tornado's `async for` over a queue
