@@ -87,9 +87,9 @@
 //! | feature | default | what |
 //! | --- | --- | --- |
 //! | `macros` | yes | `#[coroutine]`, `#[engine]`, `#[coroutines]`, `#[main]`, `#[test]` |
-//! | `process` | yes | [`process`]: child processes, workers |
-//! | `regex` | yes | [`IoStream::read_until_regex`](iostream::IoStream::read_until_regex) |
+//! | `process` | yes | [`process`]: child processes, workers; and `signal` |
 //! | `signal` | yes | [`signal`]: Unix signals |
+//! | `regex` | no | [`IoStream::read_until_regex`](iostream::IoStream::read_until_regex), patterns in [`ExpectLog`](testing::ExpectLog) |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

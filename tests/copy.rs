@@ -94,8 +94,8 @@ async fn streams_that_take_nothing_or_lie_are_errors() {
     type Count = fn(usize) -> usize;
     let cases: [(Count, Count, ErrorKind); 3] = [
         (|n| n, |_| 0, ErrorKind::WriteZero),
-        (|n| n, |n| n + 1, ErrorKind::Other),
-        (|n| n + 1, |n| n, ErrorKind::Other),
+        (|n| n, |n| n + 1, ErrorKind::InvalidData),
+        (|n| n + 1, |n| n, ErrorKind::InvalidData),
     ];
     for (reads, takes, kind) in cases {
         let (mut a, mut b) = (Odd { reads, takes }, Odd { reads: |_| 0, takes });

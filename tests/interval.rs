@@ -17,7 +17,9 @@ use waterspout::coroutine::{
 };
 use waterspout::iostream::IoStream;
 use waterspout::locks::{BoundedSemaphore, Condition, Event, Lock, RwLock, Semaphore};
-use waterspout::net::{TcpListener, TcpStream};
+use waterspout::net::{
+    CachingResolver, Listener, OverrideResolver, Resolver, TcpListener, TcpStream, ThreadedResolver,
+};
 use waterspout::queues::Queue;
 use waterspout::{Deadline, IoLoop};
 
@@ -251,6 +253,18 @@ async fn every_future_tells_when_it_is_done() {
     let address = listener.local_addr().unwrap();
     let client = tells_when_it_is_done(TcpStream::connect(address)).await.unwrap();
     let (server, _) = tells_when_it_is_done(listener.accept()).await.unwrap();
+    let _again = TcpStream::connect(address).await.unwrap();
+    tells_when_it_is_done(Listener::accept(&listener)).await.unwrap();
+    let resolver = Rc::new(CachingResolver::new(
+        OverrideResolver::new(ThreadedResolver).with_host("here", "127.0.0.1"),
+        seconds(1),
+    ));
+    let expected = [([127, 0, 0, 1], 80).into()];
+    assert_eq!(tells_when_it_is_done(resolver.resolve("here", 80)).await.unwrap(), expected);
+    assert_eq!(
+        tells_when_it_is_done(Rc::new(ThreadedResolver).resolve("127.0.0.1", 80)).await.unwrap(),
+        expected
+    );
     tells_when_it_is_done(client.write_all(b"ping")).await.unwrap();
     let mut request = [0; 4];
     tells_when_it_is_done(server.read_exact(&mut request)).await.unwrap();

@@ -1237,6 +1237,7 @@ async fn a_wake_up_that_nobody_waits_for_is_kept_once() {
     assert!(notify.notified().now_or_never().is_none());
     notify.notify_one();
     notify.notify_one();
+    assert_eq!(format!("{notify:?}"), "Notify { is_kept: true, waiters: 0 }");
     notify.notified().await;
     assert!(notify.notified().now_or_never().is_none());
 }
@@ -1245,7 +1246,9 @@ async fn a_wake_up_that_nobody_waits_for_is_kept_once() {
 async fn notify_one_wakes_in_order_and_notify_waiters_all_who_wait() {
     let notify = Notify::new();
     let mut waiting = line(4, || Box::pin(notify.notified()));
+    assert_eq!(format!("{notify:?}"), "Notify { is_kept: false, waiters: 4 }");
     notify.notify_one();
+    assert_eq!(format!("{notify:?}"), "Notify { is_kept: false, waiters: 3 }");
     assert_eq!(
         waiting.iter_mut().map(|it| poll(it).is_ready()).collect::<Vec<_>>(),
         [true, false, false, false]

@@ -5,10 +5,13 @@
 //! drops what it was given does so through this module, so that one rule holds everywhere: a panic
 //! ends here, is reported once, and those who come after it are still called, woken and dropped.
 //!
+//! What somebody else's stream says that it has done is checked here, too, before anybody counts on it.
+//!
 //! Foreign code may also come back into the crate. So the other half of the rule is the caller's:
 //! it holds no borrow of anything when it calls one of these functions.
 
 use std::fmt;
+use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::task::Waker;
 
@@ -76,6 +79,17 @@ pub(crate) fn debug(value: &dyn fmt::Debug) -> String {
         report::discard_panic(panic);
         text
     })
+}
+
+/// How many bytes somebody else's stream has read or written, of so many: it may claim to have moved more than
+/// there were, and who believed that would read or send what is not there.
+#[inline]
+pub(crate) fn believed(moved: usize, of: usize) -> io::Result<usize> {
+    if moved > of {
+        let message = format!("the stream claims to have moved {moved} bytes of {of}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    Ok(moved)
 }
 
 #[cfg(test)]
@@ -158,6 +172,12 @@ mod tests {
             });
         });
         assert!(done.get() && told.len() == 2, "{told:?}");
+    }
+
+    #[test]
+    fn no_stream_has_moved_more_than_there_was() {
+        assert_eq!((believed(0, 0).unwrap(), believed(5, 5).unwrap()), (0, 5));
+        assert_eq!(believed(6, 5).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

@@ -45,15 +45,6 @@ fn write_error(error: StreamError) -> io::Error {
     }
 }
 
-/// A transport may claim to have moved more bytes than there were.
-pub(super) fn believed(moved: usize, asked: usize) -> io::Result<usize> {
-    if moved > asked {
-        let message = format!("the transport claims to have moved {moved} bytes of {asked}");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-    }
-    Ok(moved)
-}
-
 impl<S: Transport> Inner<S> {
     /// Reads what has arrived; if nothing has, from what the stream is over.
     fn poll_read_into(
@@ -81,7 +72,7 @@ impl<S: Transport> Inner<S> {
         foreign::discard(self.reader.replace(Some(cx.waker().clone())));
         let polled =
             poll_for_both(cx, &self.watcher, |cx| self.poll_io(cx, |io, cx| io.poll_read(cx, buf)));
-        let read = ready!(polled).and_then(|read| believed(read, buf.len()));
+        let read = ready!(polled).and_then(|read| foreign::believed(read, buf.len()));
         foreign::discard(self.reader.take());
         match read {
             Ok(n) => {
@@ -191,7 +182,7 @@ impl<S: Transport> AsyncWrite for IoStream<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let write = |io: Pin<&mut S>, cx: &mut Context<'_>| {
-            io.poll_write(cx, buf).map(|written| believed(written?, buf.len()))
+            io.poll_write(cx, buf).map(|written| foreign::believed(written?, buf.len()))
         };
         self.inner.poll_write_side(cx, write).map_err(write_error)
     }
@@ -203,7 +194,7 @@ impl<S: Transport> AsyncWrite for IoStream<S> {
     ) -> Poll<io::Result<usize>> {
         let asked = bufs.iter().map(|buf| buf.len()).sum();
         let write = |io: Pin<&mut S>, cx: &mut Context<'_>| {
-            io.poll_write_vectored(cx, bufs).map(|written| believed(written?, asked))
+            io.poll_write_vectored(cx, bufs).map(|written| foreign::believed(written?, asked))
         };
         self.inner.poll_write_side(cx, write).map_err(write_error)
     }

@@ -10,7 +10,6 @@ use std::task::{Context, Poll, Waker, ready};
 
 use futures::future::FusedFuture;
 
-use super::poll::believed;
 use super::{Inner, IoStream, Transport};
 use crate::concurrent::{self, Promise, promise};
 use crate::ground::error::{LoopClosed, StreamError};
@@ -242,7 +241,7 @@ impl<S: Transport> Inner<S> {
             [] => io.poll_write(cx, front),
             back => io.poll_write_vectored(cx, &[IoSlice::new(front), IoSlice::new(back)]),
         }))?;
-        if believed(sent, front.len() + back.len())? == 0 {
+        if foreign::believed(sent, front.len() + back.len())? == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         self.unsent.borrow_mut().sent += sent as u64;

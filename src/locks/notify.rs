@@ -117,7 +117,7 @@ impl fmt::Debug for Notify {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Notify")
             .field("is_kept", &self.inner.is_kept.get())
-            .field("is_awaited", &!self.inner.waiters.is_empty())
+            .field("waiters", &self.inner.waiters.len())
             .finish()
     }
 }

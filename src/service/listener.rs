@@ -5,6 +5,8 @@ use std::io;
 use std::net;
 use std::os::unix::net as unix;
 
+use futures::future::FusedFuture;
+
 use crate::sockets::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// Somewhere connections come from, for a [`Server`](super::Server): the listeners of this crate, one of
@@ -52,6 +54,8 @@ pub trait Listener: 'static {
 
     /// Waits for a connection, and takes it.
     ///
+    /// An implementation may be an `async fn`. Those of this crate give a [`FusedFuture`].
+    ///
     /// Where the server has a limit of connections, this is polled only while there is room for one.
     ///
     /// # Errors
@@ -73,7 +77,9 @@ impl Listener for TcpListener {
     type Stream = TcpStream;
     type Address = net::SocketAddr;
 
-    fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, net::SocketAddr)>> {
+    #[expect(refining_impl_trait, reason = "`select!` takes it as it is")]
+    #[track_caller]
+    fn accept(&self) -> impl FusedFuture<Output = io::Result<(TcpStream, net::SocketAddr)>> {
         self.accept()
     }
 
@@ -86,7 +92,9 @@ impl Listener for UnixListener {
     type Stream = UnixStream;
     type Address = unix::SocketAddr;
 
-    fn accept(&self) -> impl Future<Output = io::Result<(UnixStream, unix::SocketAddr)>> {
+    #[expect(refining_impl_trait, reason = "`select!` takes it as it is")]
+    #[track_caller]
+    fn accept(&self) -> impl FusedFuture<Output = io::Result<(UnixStream, unix::SocketAddr)>> {
         self.accept()
     }
 

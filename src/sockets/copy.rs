@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use futures::future::FusedFuture;
 use futures::io::{AsyncRead, AsyncWrite};
 
-use crate::ground::resumption;
+use crate::ground::{foreign, resumption};
 
 /// How many bytes of a direction are under way at a time.
 const CHUNK: usize = 16 * 1024;
@@ -114,8 +114,7 @@ impl Direction {
                     ready!(resumption::poll_proceed(cx));
                     match from.as_mut().poll_read(cx, &mut self.bytes)? {
                         Poll::Ready(0) => self.state = State::Closing,
-                        Poll::Ready(read) if read <= CHUNK => self.pending = 0..read,
-                        Poll::Ready(_) => return Poll::Ready(Err(too_many("read"))),
+                        Poll::Ready(read) => self.pending = 0..foreign::believed(read, CHUNK)?,
                         Poll::Pending if self.is_unflushed => {
                             ready!(to.as_mut().poll_flush(cx))?;
                             self.is_unflushed = false;
@@ -128,11 +127,8 @@ impl Direction {
                     let bytes = &self.bytes[self.pending.clone()];
                     match ready!(to.as_mut().poll_write(cx, bytes))? {
                         0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                        written if written > bytes.len() => {
-                            return Poll::Ready(Err(too_many("written")));
-                        }
                         written => {
-                            self.pending.start += written;
+                            self.pending.start += foreign::believed(written, bytes.len())?;
                             self.copied += written as u64;
                             self.is_unflushed = true;
                         }
@@ -141,9 +137,4 @@ impl Direction {
             }
         }
     }
-}
-
-/// A stream of somebody's counts wrong.
-fn too_many(what: &str) -> io::Error {
-    io::Error::other(format!("a stream claims to have {what} more bytes than there were"))
 }

@@ -13,6 +13,7 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::task::Poll;
 
+use crate::ground::foreign;
 use crate::ioloop::{LentBuffer, with_current};
 
 /// How many buffers a loop keeps for later; more are in use at once only while writes are blocked.
@@ -69,11 +70,8 @@ impl Lent {
         *used = most;
         let polled = read(&mut bytes[..most]);
         match &polled {
-            Poll::Ready(Ok(len)) if *len > most => {
-                let message = format!("the transport has read {len} bytes into a buffer of {most}");
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, message)));
-            }
             Poll::Ready(Ok(len)) => {
+                foreign::believed(*len, most)?;
                 *used = 0;
                 self.set_len(*len);
             }

@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use futures::future::FusedFuture;
+
 use super::address::{Target, host_and_port, look_up};
 use crate::ground::resumption;
 use crate::ioloop::IoLoop;
@@ -19,6 +21,8 @@ use crate::ioloop::IoLoop;
 pub trait Resolver {
     /// The addresses of `host`, in the order in which they are to be tried.
     ///
+    /// An implementation may be an `async fn`. Those of this crate give a [`FusedFuture`].
+    ///
     /// # Errors
     ///
     /// If it has none, or they could not be found out.
@@ -27,9 +31,14 @@ pub trait Resolver {
 
 /// For one that several clients share.
 impl<R: Resolver> Resolver for Rc<R> {
+    #[expect(refining_impl_trait, reason = "`select!` takes it as it is")]
     #[track_caller]
-    fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> {
-        (**self).resolve(host, port)
+    fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> impl FusedFuture<Output = io::Result<Vec<SocketAddr>>> {
+        resumption::or_here((**self).resolve(host, port))
     }
 }
 
@@ -76,8 +85,13 @@ pub(crate) async fn resolve_with(
 pub struct ThreadedResolver;
 
 impl Resolver for ThreadedResolver {
+    #[expect(refining_impl_trait, reason = "`select!` takes it as it is")]
     #[track_caller]
-    fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> {
+    fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> impl FusedFuture<Output = io::Result<Vec<SocketAddr>>> {
         resumption::here(look_up(host.to_owned(), port))
     }
 }
@@ -121,8 +135,13 @@ impl<R: Resolver> OverrideResolver<R> {
 }
 
 impl<R: Resolver> Resolver for OverrideResolver<R> {
+    #[expect(refining_impl_trait, reason = "`select!` takes it as it is")]
     #[track_caller]
-    fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> {
+    fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> impl FusedFuture<Output = io::Result<Vec<SocketAddr>>> {
         resumption::here(async move {
             let (host, port) = match self.ports.get(&(host.to_owned(), port)) {
                 Some((host, port)) => (host.as_str(), *port),
@@ -173,8 +192,13 @@ impl<R: Resolver> CachingResolver<R> {
 const REMEMBERED: usize = 1024;
 
 impl<R: Resolver> Resolver for CachingResolver<R> {
+    #[expect(refining_impl_trait, reason = "`select!` takes it as it is")]
     #[track_caller]
-    fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> {
+    fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> impl FusedFuture<Output = io::Result<Vec<SocketAddr>>> {
         resumption::here(async move {
             let key = (host.to_owned(), port);
             let is_over = |since: Instant| IoLoop::current().time() - since >= self.keep;
