@@ -382,6 +382,7 @@ impl<S: Store> Inner<S> {
     }
 
     /// Puts the item of the first putter who waits, whom the caller wakes.
+    #[inline]
     fn let_in(&self) -> Option<Waker> {
         let mut next = None;
         let putter = self.putters.take_first(|item| next = item.take());
@@ -396,8 +397,9 @@ impl<S: Store> Inner<S> {
         self.putters.wake_all();
     }
 
-    /// Somebody has begun to wait. That clones his waker, which is foreign code and may have used the queue:
-    /// if he need not wait any more, nobody else would tell him.
+    /// Somebody has begun to wait who need not, as it turns out: that clones his waker, which is foreign code
+    /// and has used the queue. Nobody else would tell him.
+    #[cold]
     fn look_again(&self) {
         if self.closed.get() {
             self.wake_all();
@@ -434,7 +436,10 @@ impl<S: Store> Putting<S> {
         let inner = self.waiting.queued();
         if !inner.closed.get() && inner.is_full() {
             self.waiting.join(cx, &mut self.item);
-            self.waiting.queued().look_again();
+            let inner = self.waiting.queued();
+            if inner.closed.get() || !inner.is_full() {
+                inner.look_again();
+            }
             return Poll::Pending;
         }
         match self.item.take() {
@@ -483,7 +488,10 @@ impl<S: Store> Getting<S> {
             return Poll::Ready(Err(QueueClosed(())));
         }
         self.waiting.join(cx, &mut None);
-        self.waiting.queued().look_again();
+        let inner = self.waiting.queued();
+        if inner.closed.get() || inner.store.size() > 0 {
+            inner.look_again();
+        }
         Poll::Pending
     }
 }
