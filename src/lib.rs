@@ -89,6 +89,7 @@
 //! | `macros` | yes | `#[coroutine]`, `#[engine]`, `#[coroutines]`, `#[main]`, `#[test]` |
 //! | `process` | yes | [`process`]: child processes, workers; and `signal` |
 //! | `signal` | yes | [`signal`]: Unix signals |
+//! | `affinity` | no | [`Workers::pinned`](process::Workers::pinned) |
 //! | `regex` | no | [`IoStream::read_until_regex`](iostream::IoStream::read_until_regex), patterns in [`ExpectLog`](testing::ExpectLog) |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

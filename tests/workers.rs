@@ -111,7 +111,7 @@ fn there_is_at_least_one_worker() {
     assert_eq!(ran.load(Ordering::SeqCst), 1);
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "affinity"))]
 #[test]
 fn pinned_workers_stay_on_one_cpu_each() {
     use std::collections::BTreeMap;

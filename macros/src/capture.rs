@@ -70,6 +70,10 @@ impl Hidden {
                 }
                 syn::visit::visit_pat_ident(self, pattern);
             }
+
+            // What a constant in a pattern names is bound within that constant.
+            fn visit_expr(&mut self, _: &'ast syn::Expr) {}
+            fn visit_expr_const(&mut self, _: &'ast syn::ExprConst) {}
         }
         let mut names = Names(Vec::new());
         names.visit_pat(pattern);

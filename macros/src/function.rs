@@ -192,4 +192,7 @@ impl<'ast> Visit<'ast> for FindOpaque {
     fn visit_type_impl_trait(&mut self, _: &'ast syn::TypeImplTrait) {
         self.0 = true;
     }
+
+    // An array's length is an expression, which no such type is a part of.
+    fn visit_expr(&mut self, _: &'ast syn::Expr) {}
 }

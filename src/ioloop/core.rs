@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::alarm::Alarm;
 use super::clock::Clock;
 use super::current::forget_loop;
 use super::descriptors::Descriptors;
@@ -34,8 +33,6 @@ use crate::ground::{foreign, report, resumption};
 
 /// The token of the inbox's eventfd; no slot packs to it.
 pub(super) const INBOX: mio::Token = mio::Token(usize::MAX);
-/// The token of the timerfd.
-pub(super) const ALARM: mio::Token = mio::Token(usize::MAX - 1);
 
 /// What a loop is doing.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,7 +61,6 @@ pub(crate) struct Core {
     pub(super) readiness: RefCell<Readiness>,
     pub(super) handlers: RefCell<HashMap<RawFd, Rc<dyn Handler>>>,
     pub(super) poll: RefCell<mio::Poll>,
-    pub(super) alarm: RefCell<Alarm>,
     pub(super) state: Cell<State>,
     pub(super) stop: Cell<bool>,
     /// It has run, or runs.
@@ -118,7 +114,6 @@ impl Core {
             readiness: RefCell::new(Readiness::new()),
             handlers: RefCell::new(HashMap::new()),
             poll: RefCell::new(poll),
-            alarm: RefCell::new(Alarm::new()),
             state: Cell::new(State::Open),
             stop: Cell::new(false),
             has_run: Cell::new(false),

@@ -50,7 +50,8 @@ thread_local! {
 /// Asks this thread's current loop, if there is one. `ask` runs no foreign code and does not change
 /// which loop is current.
 pub(crate) fn with_current<R>(ask: impl FnOnce(&Core) -> R) -> Option<R> {
-    CURRENT.with(|current| current.borrow().as_ref().map(|io_loop| ask(&io_loop.core)))
+    // Compiled for each question anew, so it is short.
+    CURRENT.with(|current| Some(ask(&current.borrow().as_ref()?.core)))
 }
 
 /// [`with_current`] that makes a loop if the thread has none.

@@ -7,12 +7,12 @@
 //! **The rule under all of it**: no borrow of the loop's state is held while foreign code runs: not
 //! a callback, not a poll, not a wake, not a destructor.
 
-mod alarm;
 mod builder;
 mod clock;
 mod core;
 mod current;
 mod descriptors;
+mod fine_sleep;
 mod handlers;
 mod inbox;
 pub(crate) mod introspect;

@@ -33,7 +33,8 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::IoLoop;
-use super::core::{ALARM, Core, INBOX, Outside};
+use super::core::{Core, INBOX, Outside};
+use super::fine_sleep;
 use super::inbox::Item;
 use super::introspect::Step;
 use super::ready::{Callback, Next, Resume, give_back};
@@ -387,7 +388,7 @@ impl IoLoop {
         let asleep = sleep != AT_ONCE && core.inbox.fall_asleep();
         let timeout = if asleep { sleep } else { AT_ONCE };
         let Some(mut events) = core.events.take() else { return };
-        let polled = core.poll.borrow_mut().poll(&mut events, timeout);
+        let polled = fine_sleep::poll(&mut core.poll.borrow_mut(), &mut events, timeout);
         if asleep {
             core.inbox.wake_up();
         }
@@ -417,7 +418,7 @@ impl IoLoop {
         // Most who wait are slots of this loop: no detour for them.
         let mut wake = |word| core.schedule_word(word);
         let mut count = 0;
-        for event in events.iter().filter(|event| ![INBOX, ALARM].contains(&event.token())) {
+        for event in events.iter().filter(|event| event.token() != INBOX) {
             readiness.on_event(event, &mut wake, &mut later);
             count += 1;
         }
@@ -469,10 +470,7 @@ impl Core {
         let now = self.clock.read();
         let deadline = self.pace.wake_up_at(deadline, now);
         let left = Duration::from_nanos(deadline.saturating_sub(now));
-        let poll = self.poll.borrow();
-        let armed = self.alarm.borrow_mut().arm(poll.registry(), ALARM, deadline, left);
-        // Without a timerfd (too many open files), deadlines are kept to the next millisecond.
-        Some(armed.unwrap_or(Duration::from_millis(1)).min(LONGEST_SLEEP))
+        Some(left.min(LONGEST_SLEEP))
     }
 
     /// [`sleep`](Core::sleep) in virtual time: looks once, and if there is nothing, `after_poll` moves the

@@ -172,7 +172,18 @@ impl Workers {
         self
     }
 
-    /// Keeps each worker on a CPU of its own (Linux only, without effect elsewhere).
+    /// Keeps each worker on a CPU of its own (Linux only, without effect elsewhere). It takes the feature
+    /// `affinity`.
+    ///
+    /// ```
+    /// use waterspout::process::{Worker, Workers};
+    ///
+    /// let workers = Workers::new().count(2).pinned(true);
+    /// workers.run(async |worker: Worker| println!("worker {} has a CPU of its own", worker.id()))?;
+    /// # Ok::<(), waterspout::process::WorkersError>(())
+    /// ```
+    #[cfg(feature = "affinity")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "affinity")))]
     #[must_use]
     pub fn pinned(mut self, pinned: bool) -> Workers {
         self.pinned = pinned;
@@ -477,7 +488,7 @@ where
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "affinity"))]
 fn pin_to_cpu(id: usize) {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     // Of those that the process may use at all.
@@ -494,7 +505,7 @@ fn pin_to_cpu(id: usize) {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", feature = "affinity")))]
 fn pin_to_cpu(_: usize) {}
 
 #[cfg(test)]

@@ -1,0 +1,96 @@
+//! Sleeps at the selector more finely than its millisecond.
+//!
+//! epoll and poll(2) take their time-out in whole milliseconds, and mio rounds up. So a loop sleeps as many
+//! whole milliseconds as there are, and for what is left it waits with ppoll(2), which counts nanoseconds:
+//! for epoll's own fd, which is readable when epoll has something to tell. Only such a short sleep takes a
+//! second system call. kqueue counts nanoseconds itself; mio's poll(2) has no fd that could be waited for,
+//! and keeps deadlines to the next millisecond.
+
+use std::io;
+use std::time::Duration;
+
+/// Asks the selector, and sleeps there until something is ready, or for `timeout` at most. It may be over
+/// sooner; whoever waits for a deadline asks again.
+pub(super) fn poll(
+    selector: &mut mio::Poll,
+    events: &mut mio::Events,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    let timeout = timeout.map(|timeout| shorten(selector, timeout));
+    selector.poll(events, timeout)
+}
+
+/// Waits for the part of a millisecond, if `timeout` is no more than that, and tells how long mio is to sleep.
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(mio_unsupported_force_poll_poll)))]
+fn shorten(selector: &mio::Poll, timeout: Duration) -> Duration {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::io::Errno;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    if timeout >= MILLISECOND {
+        return timeout - Duration::from_nanos(u64::from(timeout.subsec_nanos()) % 1_000_000);
+    }
+    if timeout.is_zero() {
+        return timeout;
+    }
+    let left = Timespec { tv_sec: 0, tv_nsec: timeout.subsec_nanos().into() };
+    match poll(&mut [PollFd::new(selector.registry(), PollFlags::IN)], Some(&left)) {
+        Ok(_) | Err(Errno::INTR) => Duration::ZERO,
+        // A system that lacks the memory, or does not let the process do this.
+        Err(_) => timeout,
+    }
+}
+
+#[cfg(not(all(
+    any(target_os = "linux", target_os = "android"),
+    not(mio_unsupported_force_poll_poll)
+)))]
+fn shorten(_: &mio::Poll, timeout: Duration) -> Duration {
+    timeout
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn slept(timeout: Duration) -> Duration {
+        let mut selector = mio::Poll::new().unwrap();
+        let mut events = mio::Events::with_capacity(4);
+        let begun = Instant::now();
+        poll(&mut selector, &mut events, Some(timeout)).unwrap();
+        assert!(events.is_empty());
+        begun.elapsed()
+    }
+
+    #[test]
+    fn a_part_of_a_millisecond_ends_the_sleep() {
+        let short = Duration::from_micros(100);
+        let finest =
+            (0..1000).map(|_| slept(short)).find(|slept| *slept < Duration::from_millis(1));
+        if !cfg!(mio_unsupported_force_poll_poll) {
+            assert!(finest.expect("one of a thousand is shorter than a millisecond") >= short);
+        }
+    }
+
+    #[test]
+    fn whole_milliseconds_come_first_and_no_time_at_all_is_no_sleep() {
+        let selector = mio::Poll::new().unwrap();
+        for (micros, most) in [(0, 0), (1_000, 1_000), (5_900, 5_900), (3_000_400, 3_000_400)] {
+            let sleeps = shorten(&selector, Duration::from_micros(micros));
+            assert!(sleeps <= Duration::from_micros(most), "{sleeps:?}");
+            assert_eq!(sleeps.is_zero(), micros == 0);
+        }
+    }
+
+    #[test]
+    fn what_is_ready_ends_a_short_sleep() {
+        let mut selector = mio::Poll::new().unwrap();
+        let mut events = mio::Events::with_capacity(4);
+        let waker = mio::Waker::new(selector.registry(), mio::Token(7)).unwrap();
+        waker.wake().unwrap();
+        poll(&mut selector, &mut events, Some(Duration::from_micros(999))).unwrap();
+        assert_eq!(events.iter().map(|event| event.token()).collect::<Vec<_>>(), [mio::Token(7)]);
+    }
+}
