@@ -90,6 +90,7 @@
 //! | `process` | yes | [`process`]: child processes, workers; and `signal` |
 //! | `signal` | yes | [`signal`]: Unix signals |
 //! | `affinity` | no | [`Workers::pinned`](process::Workers::pinned) |
+//! | `peer_cred` | no | [`UnixStream::peer_cred`](net::UnixStream::peer_cred) |
 //! | `regex` | no | [`IoStream::read_until_regex`](iostream::IoStream::read_until_regex), patterns in [`ExpectLog`](testing::ExpectLog) |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -14,6 +14,9 @@
 //! `async_io` of a socket ([`TcpStream::async_io`], say).
 
 pub use crate::service::{Listener, Server, TcpClient, TcpServer, UnixServer};
+#[cfg(feature = "peer_cred")]
+#[cfg_attr(docsrs, doc(cfg(feature = "peer_cred")))]
+pub use crate::sockets::UCred;
 pub use crate::sockets::{
     AsyncFd, BindOptions, CachingResolver, Family, Lent, OverrideResolver, OwnedReadHalf,
     OwnedWriteHalf, ReadHalf, Resolver, ReuniteError, Stdin, TcpListener, TcpStream,

@@ -8,6 +8,8 @@ mod async_fd;
 mod bind;
 mod copy;
 mod lent;
+#[cfg(feature = "peer_cred")]
+mod peer_cred;
 pub mod pipe;
 mod resolver;
 mod send;
@@ -24,6 +26,8 @@ pub use async_fd::AsyncFd;
 pub use bind::{BindOptions, Family, bind_sockets, bind_unix_socket};
 pub use copy::copy_bidirectional;
 pub use lent::Lent;
+#[cfg(feature = "peer_cred")]
+pub use peer_cred::UCred;
 pub(crate) use resolver::resolve_with;
 pub use resolver::{CachingResolver, OverrideResolver, Resolver, ThreadedResolver, is_valid_ip};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
