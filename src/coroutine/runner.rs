@@ -41,9 +41,10 @@ use crate::ground::coroutine_info::CoroutineInfo;
 use crate::ground::error::{ExcInfo, Failure, JoinError};
 use crate::ground::report::{self, Exception, Panic};
 use crate::ground::slots::Key;
+use crate::ground::waker::{waker, word_of};
 use crate::ground::word::{pack, unpack};
 use crate::ground::{foreign, resumption};
-use crate::ioloop::{Callback, Core, IoLoop, Resume, waker, word_of};
+use crate::ioloop::{Callback, Core, IoLoop, Resume};
 
 /// What a coroutine is called, and whether an output of it is an error to report.
 pub(crate) struct Kind<T> {
@@ -505,12 +506,12 @@ impl Others {
 }
 
 impl<F: Future + 'static, K: KindOf<F::Output>> Resume for Runner<F, K> {
-    fn resume(self: Rc<Self>, io_loop: &IoLoop) {
-        self.go_on(io_loop.core());
+    fn resume(self: Rc<Self>, core: &Core) {
+        self.go_on(core);
     }
 
-    fn panicked(&self, panic: Panic, io_loop: &IoLoop) -> Option<Panic> {
-        self.fail(panic, io_loop.core());
+    fn panicked(&self, panic: Panic, core: &Core) -> Option<Panic> {
+        self.fail(panic, core);
         None
     }
 

@@ -276,3 +276,31 @@ impl FusedFuture for Moment {
         self.is_over
     }
 }
+
+impl Deadline {
+    /// The same deadline at an instant: counted from this call, however often it is used then. By itself
+    /// a duration counts from each use.
+    ///
+    /// It goes by the current loop's clock, as [`coroutine::now`](crate::coroutine::now). What is further
+    /// than an instant can be stays what it is, which is never.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use waterspout::{Deadline, IoLoop, coroutine::{now, sleep, with_timeout}};
+    ///
+    /// IoLoop::builder().virtual_time().build()?.run_sync(|| async {
+    ///     let begun = now();
+    ///     let in_all = Deadline::from(Duration::from_secs(5)).fixed();
+    ///     assert!(with_timeout(in_all, sleep(Duration::from_secs(3))).await.is_ok());
+    ///     assert!(with_timeout(in_all, sleep(Duration::from_secs(3))).await.is_err());
+    ///     assert_eq!(now() - begun, Duration::from_secs(5));
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn fixed(self) -> Deadline {
+        let Deadline::After(delay) = self else { return self };
+        let now = with_current(Core::time);
+        let when = now.unwrap_or_else(Instant::now).checked_add(delay);
+        when.map_or(self, Deadline::At)
+    }
+}

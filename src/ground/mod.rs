@@ -1,6 +1,6 @@
 //! The ground floor: what everything else stands on, and what knows no loop.
 //!
-//! Plain data first ([`slots`], [`word`], [`timers`]); then what happens to failures ([`error`],
+//! Plain data first ([`slots`], [`timers`], the [`word`] of a [`waker`]); then what happens to failures ([`error`],
 //! [`report`]) and to code that is not ours ([`foreign`]); then what a coroutine has while it is resumed
 //! ([`resumption`]) and while it waits ([`wait_queue`]). None of it imports anything from another folder.
 
@@ -14,4 +14,5 @@ pub(crate) mod resumption;
 pub(crate) mod slots;
 pub(crate) mod timers;
 pub(crate) mod wait_queue;
+pub(crate) mod waker;
 pub(crate) mod word;

@@ -20,14 +20,15 @@
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, RawWakerVTable, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
 use futures::future::FusedFuture;
 use pin_project_lite::pin_project;
 
+use super::waker::word_of;
 use super::{foreign, report};
 
 /// Operations for one resumption. (tokio's is 128, too.)
@@ -42,9 +43,6 @@ const BLOCKS: Duration = Duration::from_millis(1);
 /// A coroutine that polls by its own waker and goes on after so many refusals within a turn would do
 /// so for ever if nothing were granted. (A combinator of thousands of futures comes to an end.)
 const OWN_PATIENCE: u32 = 10_000;
-
-/// The vtable of coroutines' wakers.
-static COROUTINES: OnceLock<&'static RawWakerVTable> = OnceLock::new();
 
 type Place = Option<&'static Location<'static>>;
 
@@ -93,11 +91,6 @@ pub(crate) fn end() {
         now.refused.set(0);
     });
     report::set_handling(false);
-}
-
-/// Tells which wakers are coroutines' own.
-pub(crate) fn wakers_of_coroutines(vtable: &'static RawWakerVTable) {
-    COROUTINES.get_or_init(|| vtable);
 }
 
 /// A resumption within another, or within none; that goes on when this is dropped.
@@ -298,7 +291,7 @@ pub(crate) fn refuse(waker: &Waker) {
 }
 
 fn is_own(waker: &Waker) -> bool {
-    COROUTINES.get().is_some_and(|vtable| std::ptr::eq(*vtable, waker.vtable()))
+    word_of(waker).is_some()
 }
 
 /// Wakes when the resumptions of this turn have ended. (A thread that is ending has no more turns.)
@@ -390,8 +383,7 @@ mod tests {
 
     /// Spends by a coroutine's waker (of no loop).
     fn spend(n: u32) -> bool {
-        let own = crate::ioloop::waker(0);
-        wakers_of_coroutines(own.vtable());
+        let own = crate::ground::waker::waker(0);
         spend_by(&own, n)
     }
 

@@ -4,9 +4,9 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::clock::Clock;
-use super::{Core, IoLoop};
-use crate::ground::report::{Exception, Handler};
+use super::core::{Core, Options};
+use super::io_loop::IoLoop;
+use crate::ground::report::Exception;
 
 /// Makes an [`IoLoop`] that is not the default one. From [`IoLoop::builder`].
 ///
@@ -24,31 +24,41 @@ use crate::ground::report::{Exception, Handler};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Builder {
-    pub(super) event_capacity: usize,
-    pub(super) virtual_time: bool,
-    pub(super) on_exception: Option<Handler>,
-    pub(super) slow_callback: Option<Duration>,
-    pub(super) shuffle: Option<u64>,
-    pub(super) trace: Option<usize>,
+    options: Options,
+}
+
+impl IoLoop {
+    /// A loop with defaults. It is the thread's current one if that has none; otherwise it is not
+    /// current until it starts or is made so.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::build`].
+    pub fn new() -> io::Result<IoLoop> {
+        IoLoop::builder().build()
+    }
+
+    /// A loop with options.
+    pub fn builder() -> Builder {
+        Builder {
+            options: Options {
+                event_capacity: 1024,
+                virtual_time: false,
+                on_exception: None,
+                slow_callback: None,
+                shuffle: None,
+                trace: None,
+            },
+        }
+    }
 }
 
 impl Builder {
-    pub(super) fn new() -> Builder {
-        Builder {
-            event_capacity: 1024,
-            virtual_time: false,
-            on_exception: None,
-            slow_callback: None,
-            shuffle: None,
-            trace: None,
-        }
-    }
-
     /// How many events one call to the selector may report: 1,024 unless told, at least 1.
     ///
     /// More wait for the next turn, none is lost.
     pub fn event_capacity(mut self, events: usize) -> Builder {
-        self.event_capacity = events.max(1);
+        self.options.event_capacity = events.max(1);
         self
     }
 
@@ -65,7 +75,7 @@ impl Builder {
     /// It cannot know whether a channel's sender lives on another thread, or what a socket is connected
     /// to: there, [`IoLoop::hold_time`] holds the clock by hand.
     pub fn virtual_time(mut self) -> Builder {
-        self.virtual_time = true;
+        self.options.virtual_time = true;
         self
     }
 
@@ -78,7 +88,7 @@ impl Builder {
     /// An error that is found out when its last handle is dropped goes to the loop that is current
     /// then, and to the log if none is: after `run_sync` has returned, say.
     pub fn on_exception(mut self, handler: impl Fn(&Exception) + 'static) -> Builder {
-        self.on_exception = Some(Rc::new(handler));
+        self.options.on_exception = Some(Rc::new(handler));
         self
     }
 
@@ -87,7 +97,7 @@ impl Builder {
     /// It costs two clock readings for each, so it is off unless asked for. Tornado:
     /// `set_blocking_log_threshold`; asyncio: `slow_callback_duration`.
     pub fn slow_callback(mut self, threshold: Duration) -> Builder {
-        self.slow_callback = Some(threshold);
+        self.options.slow_callback = Some(threshold);
         self
     }
 
@@ -98,13 +108,13 @@ impl Builder {
     /// draw, `futures::select!` for one, are no part of it. See
     /// [`testing::explore`](crate::testing::explore).
     pub fn shuffle(mut self, seed: u64) -> Builder {
-        self.shuffle = Some(seed);
+        self.options.shuffle = Some(seed);
         self
     }
 
     /// Records what the loop does, the last `steps` of it, for [`IoLoop::trace`].
     pub fn trace(mut self, steps: usize) -> Builder {
-        self.trace = Some(steps);
+        self.options.trace = Some(steps);
         self
     }
 
@@ -116,23 +126,19 @@ impl Builder {
     /// If the system refuses a selector or an eventfd (too many open files), or as many loops are
     /// open as the process can have (65,535).
     pub fn build(self) -> io::Result<IoLoop> {
-        Ok(IoLoop::of_core(Core::new(self)?))
-    }
-
-    pub(super) fn clock(&self) -> Clock {
-        if self.virtual_time { Clock::virtual_time() } else { Clock::real() }
+        Ok(IoLoop::of_core(Core::new(self.options)?))
     }
 }
 
 impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Builder")
-            .field("event_capacity", &self.event_capacity)
-            .field("virtual_time", &self.virtual_time)
-            .field("on_exception", &self.on_exception.is_some())
-            .field("slow_callback", &self.slow_callback)
-            .field("shuffle", &self.shuffle)
-            .field("trace", &self.trace)
+            .field("event_capacity", &self.options.event_capacity)
+            .field("virtual_time", &self.options.virtual_time)
+            .field("on_exception", &self.options.on_exception.is_some())
+            .field("slow_callback", &self.options.slow_callback)
+            .field("shuffle", &self.options.shuffle)
+            .field("trace", &self.options.trace)
             .finish()
     }
 }

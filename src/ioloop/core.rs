@@ -1,10 +1,11 @@
 //! The state of a loop, and what the rest of the crate asks of it.
 //!
-//! Every field is borrowed for a moment only, inside the methods of [`Core`]; what they take out
-//! and the caller has to drop or wake, they return.
+//! Each phase of a turn has a part of it, in a file of its own, whose fields nobody else sees. Every
+//! part is borrowed for a moment only, inside of its methods; what they take out and the caller has to
+//! drop or wake, they return.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -12,34 +13,48 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use super::callback::Callback;
 use super::clock::Clock;
-use super::current::forget_loop;
+use super::deadline::Deadline;
 use super::descriptors::Descriptors;
-use super::handlers::Handler;
+use super::due::Due;
 use super::inbox::{HeldTime, Inbox, LoopId};
-use super::introspect::{Counting, Step, Trace};
+use super::introspect::{Count, Counters, Counting};
+use super::life::{Life, State};
 use super::pace::Pace;
 use super::readiness::{Direction, Readiness};
-use super::ready::{Callback, Resume, Scheduler};
-use super::waker::vtable;
-use super::{Builder, Deadline, waker, with_current, word_of};
+use super::ready::Scheduler;
+use super::registration::Registration;
+use super::selector::{Outside, Selector};
+use super::watch::Watch;
 use crate::concurrent::Executor;
 use crate::ground::coroutine_info::CoroutineInfo;
 use crate::ground::error::LoopClosed;
-use crate::ground::slots::{Full, Key, Slots};
-use crate::ground::timers::Timers;
-use crate::ground::word::{NO_LOOP, pack, unpack};
-use crate::ground::{foreign, report, resumption};
+use crate::ground::report::{self, Panic};
+use crate::ground::slots::{Full, Key};
+use crate::ground::waker::{waker, word_of};
+use crate::ground::word::unpack;
+use crate::ground::{foreign, resumption};
 
-/// The token of the inbox's eventfd; no slot packs to it.
-pub(super) const INBOX: mio::Token = mio::Token(usize::MAX);
+/// Something that a loop suspends and resumes.
+pub(crate) trait Resume {
+    /// Goes on until the next suspension. Called by the loop's turn, never from within itself. A
+    /// panic in it goes through, to `panicked`.
+    fn resume(self: Rc<Self>, core: &Core);
 
-/// What a loop is doing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    Open,
-    Running,
-    Closed,
+    /// It has panicked while it was resumed; gives the panic back if that is not its affair.
+    fn panicked(&self, panic: Panic, core: &Core) -> Option<Panic> {
+        let _ = core;
+        Some(panic)
+    }
+
+    /// The loop closes: drops what is suspended.
+    fn close(self: Rc<Self>) {}
+
+    /// Name and places, for people; `None` for what is no coroutine.
+    fn info(&self) -> Option<CoroutineInfo> {
+        None
+    }
 }
 
 /// A buffer that sockets borrow to read, between two uses.
@@ -49,108 +64,84 @@ pub(crate) struct LentBuffer {
     pub(crate) used: usize,
 }
 
-/// The state of a loop; every field is borrowed for a moment only.
-pub(crate) struct Core {
-    pub(super) inbox: Arc<Inbox>,
-    pub(super) id: LoopId,
-    pub(super) clock: Clock,
-    pub(super) scheduler: RefCell<Scheduler>,
-    pub(super) timers: RefCell<Timers<Waker>>,
-    /// What the timers that call back call.
-    pub(super) calls: RefCell<Slots<Callback, true>>,
-    pub(super) readiness: RefCell<Readiness>,
-    pub(super) handlers: RefCell<HashMap<RawFd, Rc<dyn Handler>>>,
-    pub(super) poll: RefCell<mio::Poll>,
-    pub(super) state: Cell<State>,
-    pub(super) stop: Cell<bool>,
-    /// It has run, or runs.
-    pub(super) has_run: Cell<bool>,
-    /// Made by [`IoLoop::current`]: closed with its thread.
-    pub(super) of_thread: Cell<bool>,
-    /// How many handles own it, and whether its thread keeps it; see `current`.
-    pub(super) owners: Cell<usize>,
-    pub(super) is_kept: Cell<bool>,
+/// What a loop is to be like.
+pub(super) struct Options {
+    pub(super) event_capacity: usize,
+    pub(super) virtual_time: bool,
+    pub(super) on_exception: Option<report::Handler>,
+    pub(super) slow_callback: Option<Duration>,
+    pub(super) shuffle: Option<u64>,
+    pub(super) trace: Option<usize>,
+}
 
+/// The state of a loop.
+pub(crate) struct Core {
+    pub(super) life: Life,
+    pub(super) clock: Clock,
+    id: LoopId,
+    /// What other threads have posted: phase 1 of a turn.
+    pub(super) inbox: Arc<Inbox>,
+    /// What is due: phase 2.
+    pub(super) due: Due,
+    /// What is ready: phase 3.
+    pub(super) scheduler: RefCell<Scheduler<Rc<dyn Resume>>>,
     /// The slot that is being resumed.
     pub(super) current: Cell<Key>,
     /// The main future of `run_sync` was resumed.
     pub(super) main_resumed: Cell<bool>,
-    /// Sockets whose other end is outside: virtual time is held while somebody waits for one.
-    pub(super) outside: RefCell<Vec<Key>>,
-
+    /// Who can read and write: phase 4.
+    pub(super) selector: Selector,
+    /// When it is time for phase 4.
     pub(super) pace: Pace,
-    /// Timers that are due and have not fired yet.
-    pub(super) due: RefCell<VecDeque<Key>>,
-
-    /// Buffers between uses: events, wakers to wake, what sockets borrow to read.
-    pub(super) events: Cell<Option<mio::Events>>,
+    pub(super) watch: Watch,
+    counting: Counting,
+    pub(super) on_exception: report::Handler,
+    pub(super) handlers: RefCell<HashMap<RawFd, Rc<Registration>>>,
+    /// Wakers to wake; kept from one use to the next.
     pub(super) woken: Cell<Vec<Waker>>,
     pub(crate) lent: RefCell<Vec<LentBuffer>>,
     pub(crate) executor: RefCell<Option<Executor>>,
-
-    pub(super) on_exception: report::Handler,
-    pub(super) slow_callback: Option<Duration>,
-    /// Whether entries are timed, recorded, or put in another order.
-    pub(super) watched: bool,
-    pub(super) trace: Option<Trace>,
-    /// The state of the generator that orders what is ready, for tests.
-    pub(super) shuffle: Option<Cell<u64>>,
-    pub(super) counting: Counting,
 }
 
 impl Core {
-    pub(super) fn new(builder: Builder) -> io::Result<Core> {
-        resumption::wakers_of_coroutines(vtable());
-        let poll = mio::Poll::new()?;
-        let waker = mio::Waker::new(poll.registry(), INBOX)?;
-        let inbox = Inbox::register(waker, Descriptors::new(poll.registry().try_clone()?))?;
-        let clock = builder.clock();
+    pub(super) fn new(options: Options) -> io::Result<Core> {
+        let selector = Selector::new(options.event_capacity)?;
+        let inbox = Inbox::register(selector.waker()?, Descriptors::new(selector.registry()?))?;
+        let is_virtual = options.virtual_time;
+        let counting = Counting::default();
         Ok(Core {
+            life: Life::new(),
+            clock: if is_virtual { Clock::virtual_time() } else { Clock::real() },
             id: inbox.id(),
             inbox,
+            due: Due::new(),
             scheduler: RefCell::new(Scheduler::new()),
-            timers: RefCell::new(Timers::new()),
-            calls: RefCell::new(Slots::new()),
-            readiness: RefCell::new(Readiness::new()),
-            handlers: RefCell::new(HashMap::new()),
-            poll: RefCell::new(poll),
-            state: Cell::new(State::Open),
-            stop: Cell::new(false),
-            has_run: Cell::new(false),
-            of_thread: Cell::new(false),
-            owners: Cell::new(0),
-            is_kept: Cell::new(false),
             current: Cell::new(Key::NONE),
             main_resumed: Cell::new(false),
-            outside: RefCell::new(Vec::new()),
-            pace: Pace::new(!clock.is_virtual()),
-            clock,
-            due: RefCell::new(VecDeque::new()),
-            events: Cell::new(Some(mio::Events::with_capacity(builder.event_capacity))),
+            selector,
+            pace: Pace::new(!is_virtual),
+            watch: Watch::new(options.slow_callback, options.trace, options.shuffle),
+            on_exception: counted(options.on_exception, counting.exceptions.clone()),
+            counting,
+            handlers: RefCell::new(HashMap::new()),
             woken: Cell::new(Vec::new()),
             lent: RefCell::new(Vec::new()),
             executor: RefCell::new(None),
-            on_exception: counting(builder.on_exception),
-            slow_callback: builder.slow_callback,
-            watched: builder.slow_callback.is_some()
-                || builder.trace.is_some()
-                || builder.shuffle.is_some(),
-            trace: builder.trace.map(Trace::new),
-            shuffle: builder.shuffle.map(Cell::new),
-            counting: Counting::default(),
         })
     }
 
+    #[inline]
     pub(crate) fn number(&self) -> usize {
         self.id.number()
     }
 
+    #[inline]
     pub(crate) fn id(&self) -> LoopId {
         self.id
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.state.get() == State::Closed
+        self.life.state() == State::Closed
     }
 
     /// A slot for `resume`, queued from the start or not.
@@ -158,7 +149,7 @@ impl Core {
     pub(crate) fn insert(&self, resume: Rc<dyn Resume>, queued: bool) -> Key {
         match self.scheduler.borrow_mut().insert(resume, queued) {
             Ok(key) => key,
-            Err(Full) => panic!("{} has as many live coroutines as it can hold", self.id),
+            Err(Full) => panic!("{} has as many live coroutines as it can hold", self.id()),
         }
     }
 
@@ -248,39 +239,14 @@ impl Core {
     /// The other end of a socket is outside: it holds virtual time while somebody waits for it.
     pub(crate) fn is_outside(&self, key: Key) {
         if self.clock.is_virtual() {
-            self.outside.borrow_mut().push(key);
+            self.selector.is_outside(key);
         }
     }
 
     /// What is outside, and so takes real time.
     #[inline]
     pub(super) fn outside(&self) -> Outside {
-        let is_nothing = self.outside.borrow().is_empty() && !self.inbox.is_held();
-        if is_nothing { Outside::Nothing } else { self.look_outside() }
-    }
-
-    #[cold]
-    fn look_outside(&self) -> Outside {
-        let mut is_awaited = self.inbox.is_held();
-        let readiness = self.readiness.borrow();
-        let mut outside = self.outside.borrow_mut();
-        outside.retain(|key| {
-            let known = readiness.is_awaited(*key);
-            is_awaited |= known == Some(true);
-            known.is_some()
-        });
-        match is_awaited {
-            true => Outside::Awaited,
-            false if outside.is_empty() => Outside::Nothing,
-            false => Outside::There,
-        }
-    }
-
-    #[inline]
-    pub(super) fn traces(&self, step: Step) {
-        if let Some(trace) = &self.trace {
-            trace.add(step);
-        }
+        self.selector.outside(self.inbox.is_held())
     }
 
     /// The slot that was to be resumed is in the middle of its resumption already, in an outer run: a
@@ -297,60 +263,48 @@ impl Core {
 
     /// The coroutine that is being resumed.
     pub(crate) fn current(&self) -> Option<CoroutineInfo> {
-        self.scheduler.borrow().info(self.current.get())
+        self.scheduler.borrow().get(self.current.get())?.info()
+    }
+
+    /// Every live coroutine.
+    pub(super) fn coroutines(&self) -> Vec<CoroutineInfo> {
+        self.scheduler.borrow().slots().filter_map(|slot| slot.info()).collect()
     }
 
     /// A timer that wakes somebody.
     #[track_caller]
     pub(crate) fn add_timer(&self, deadline: u64, waker: Waker) -> Key {
-        match self.timers.borrow_mut().insert(deadline, waker) {
-            Ok(key) => key,
-            Err(Full) => self.too_many_timers(),
-        }
+        self.due.add(deadline, waker).unwrap_or_else(|Full| self.too_many_timers())
     }
 
-    /// A timer that calls back: its waker is one of no loop, whose key finds the callback.
+    /// A timer that calls back.
     #[track_caller]
     pub(crate) fn add_call(&self, deadline: u64, callback: Callback) -> Key {
-        match self.calls.borrow_mut().insert(callback) {
-            Ok(key) => self.add_timer(deadline, waker(pack(NO_LOOP, key))),
-            Err(Full) => self.too_many_timers(),
-        }
+        self.due.add_call(deadline, callback).unwrap_or_else(|Full| self.too_many_timers())
     }
 
     #[cold]
     #[track_caller]
     fn too_many_timers(&self) -> ! {
-        panic!("{} has as many timers as it can hold", self.id)
+        panic!("{} has as many timers as it can hold", self.id())
     }
 
     /// Takes a timer out; the caller drops the waker when it holds no borrow.
     #[must_use]
     pub(crate) fn remove_timer(&self, key: Key) -> Option<Waker> {
-        self.timers.borrow_mut().remove(key)
+        self.due.remove(key)
     }
 
     /// Takes a timer that calls back out; the caller drops the callback when it holds no borrow.
     #[must_use]
     pub(crate) fn remove_call(&self, key: Key) -> Option<Callback> {
-        let call = self.remove_timer(key)?;
-        self.call_of(&call)
-    }
-
-    /// The callback of a timer that calls back.
-    #[inline]
-    pub(super) fn call_of(&self, waker: &Waker) -> Option<Callback> {
-        let (number, key) = unpack(word_of(waker)?);
-        if number == NO_LOOP { self.calls.borrow_mut().remove(key) } else { None }
+        self.due.remove_call(key)
     }
 
     /// Is the timer still pending? Then `waker` is the one to be woken, and becomes the one that was,
     /// for the caller to drop when it holds no borrow.
     pub(crate) fn poll_timer(&self, key: Key, waker: &mut Option<Waker>) -> bool {
-        let mut timers = self.timers.borrow_mut();
-        let Some(known) = timers.get_mut(key) else { return false };
-        *waker = waker.take().map(|waker| std::mem::replace(known, waker));
-        true
+        self.due.poll(key, waker)
     }
 
     /// The instant of a deadline; none if that is never.
@@ -361,6 +315,11 @@ impl Core {
     /// The time now, counted as deadlines are.
     pub(crate) fn now(&self) -> u64 {
         self.clock.read()
+    }
+
+    /// The time now.
+    pub(crate) fn time(&self) -> Instant {
+        self.clock.instant(self.clock.read())
     }
 
     pub(crate) fn deadline(&self, deadline: Deadline) -> u64 {
@@ -381,9 +340,8 @@ impl Core {
         if self.is_closed() {
             return Err(LoopClosed.into());
         }
-        let key = self.readiness.borrow_mut().insert(ready);
-        let key = key.map_err(|Full| {
-            io::Error::other(format!("{} has as many sockets as it can hold", self.id))
+        let key = self.selector.insert(ready).map_err(|Full| {
+            io::Error::other(format!("{} has as many sockets as it can hold", self.id()))
         })?;
         let registered = self.descriptors().register(source, fd, key, interest);
         if registered.is_err() {
@@ -395,21 +353,32 @@ impl Core {
     /// Forgets a socket whose registration has ended. Who waited for it is for the caller to wake, to
     /// find it gone.
     pub(crate) fn take_source(&self, key: Key) -> Vec<Waker> {
-        let mut woken = Vec::new();
-        self.readiness.borrow_mut().remove(key, &mut woken);
-        woken
+        self.selector.remove(key)
     }
 
+    #[inline]
     pub(crate) fn readiness<R>(&self, ask: impl FnOnce(&mut Readiness) -> R) -> R {
-        ask(&mut self.readiness.borrow_mut())
+        self.selector.readiness(ask)
     }
 
     pub(crate) fn descriptors(&self) -> &Descriptors {
         self.inbox.descriptors()
     }
 
+    #[inline]
     pub(crate) fn counting(&self) -> &Counting {
         &self.counting
+    }
+
+    /// How often the loop did what, and what it has now.
+    pub(super) fn counters(&self) -> Counters {
+        Counters {
+            notified: self.inbox.notified(),
+            live: self.scheduler.borrow().len() as u64,
+            pending_timers: self.due.len() as u64,
+            sources: self.selector.len() as u64,
+            ..self.counting.counters()
+        }
     }
 
     /// A number that changes with all that runs, and with all that comes from outside.
@@ -421,13 +390,7 @@ impl Core {
 
     /// Whether there is something to run without waiting for it, beside so many that are ready.
     pub(crate) fn has_more_to_do(&self, besides: usize) -> bool {
-        self.ready() > besides || !self.due.borrow().is_empty() || self.inbox.is_pending()
-    }
-}
-
-impl Drop for Core {
-    fn drop(&mut self) {
-        forget_loop(self.id);
+        self.ready() > besides || self.due.collected() > 0 || self.inbox.is_pending()
     }
 }
 
@@ -438,21 +401,11 @@ fn wake_foreign(waker: Waker) {
 }
 
 /// The user's handler, or the log, with a count.
-fn counting(user: Option<report::Handler>) -> report::Handler {
+fn counted(user: Option<report::Handler>, exceptions: Rc<Count>) -> report::Handler {
     Rc::new(move |exception| {
-        with_current(|core| core.counting.exceptions.add(1));
+        exceptions.add(1);
         report::hand_over(user.as_deref(), exception);
     })
-}
-
-/// See [`Core::outside`].
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outside {
-    Nothing,
-    /// Something that nobody waits for now.
-    There,
-    /// Something that holds virtual time.
-    Awaited,
 }
 
 /// The slot that is being resumed; the one before is restored at the end, also on unwinding.

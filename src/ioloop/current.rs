@@ -15,10 +15,12 @@ use std::mem::ManuallyDrop;
 use std::rc::{Rc, Weak};
 use std::sync::{Mutex, PoisonError};
 
-use super::core::{Core, State};
-use super::inbox::LoopId;
-use super::{IoLoop, LoopHandle};
-use crate::ground::report;
+use super::core::Core;
+use super::inbox::{self, LoopHandle, LoopId};
+use super::io_loop::IoLoop;
+use super::life::State;
+use crate::ground::word::unpack;
+use crate::ground::{report, waker};
 
 /// Ends the thread's current loop with the thread: closes it if [`IoLoop::current`] has made it.
 struct AtEnd;
@@ -26,7 +28,7 @@ struct AtEnd;
 impl Drop for AtEnd {
     fn drop(&mut self) {
         if let Some(io_loop) = CURRENT.with(|current| current.take()) {
-            if io_loop.core.of_thread.get() {
+            if io_loop.core.life.is_of_thread() {
                 io_loop.report_what_never_ran();
                 io_loop.close();
             }
@@ -66,6 +68,20 @@ pub(crate) fn on_current<R>(ask: impl FnOnce(&Core) -> R) -> R {
     }
 }
 
+/// Wakes a slot by its word, on any thread.
+fn wake(word: usize) {
+    let is_here = with_current(|core| core.schedule_word(word));
+    if is_here != Some(true) {
+        wake_from_afar(word);
+    }
+}
+
+#[cold]
+fn wake_from_afar(word: usize) {
+    let (number, key) = unpack(word);
+    inbox::wake(number, key);
+}
+
 /// Makes `io_loop` the thread's current one, with its exception handler, and returns the one before.
 fn replace_current(io_loop: Option<IoLoop>) -> Option<IoLoop> {
     report::install(io_loop.as_ref().map(|io_loop| io_loop.core.on_exception.clone()));
@@ -77,15 +93,17 @@ fn is_ending() -> bool {
     AT_END.try_with(|_| ()).is_err()
 }
 
-/// A loop is gone, with its last handle.
-pub(super) fn forget_loop(id: LoopId) {
-    LOOPS.with(|loops| {
-        let mut loops = loops.borrow_mut();
-        loops.retain(|(known, _)| *known != id);
-        if loops.is_empty() {
-            *loops = Vec::new();
-        }
-    });
+impl Drop for Core {
+    /// A loop is gone, with its last handle.
+    fn drop(&mut self) {
+        LOOPS.with(|loops| {
+            let mut loops = loops.borrow_mut();
+            loops.retain(|(known, _)| *known != self.id());
+            if loops.is_empty() {
+                *loops = Vec::new();
+            }
+        });
+    }
 }
 
 /// Restores the loop that was current before, also on unwinding.
@@ -105,9 +123,10 @@ impl IoLoop {
 
     /// A new loop, whose owner the caller is. It is the thread's current one if that has none.
     pub(super) fn of_core(core: Core) -> IoLoop {
+        waker::set_wake(wake);
         let io_loop = IoLoop { core: Rc::new(core), is_owner: true };
-        io_loop.core.owners.set(1);
-        let (id, core) = (io_loop.core.id, Rc::downgrade(&io_loop.core));
+        io_loop.core.life.add_owner();
+        let (id, core) = (io_loop.core.id(), Rc::downgrade(&io_loop.core));
         LOOPS.with(|loops| loops.borrow_mut().push((id, core)));
         if !is_ending() && with_current(|_| ()).is_none() {
             replace_current(Some(io_loop.guest()));
@@ -133,7 +152,7 @@ impl IoLoop {
     }
 
     fn find(is_it: impl Fn(LoopId) -> bool) -> Option<IoLoop> {
-        if let Some(current) = IoLoop::try_current().filter(|io_loop| is_it(io_loop.core.id)) {
+        if let Some(current) = IoLoop::try_current().filter(|io_loop| is_it(io_loop.core.id())) {
             return Some(current);
         }
         let core = LOOPS.with(|loops| {
@@ -169,8 +188,7 @@ impl IoLoop {
             Ok(io_loop) => io_loop,
             Err(error) => panic!("cannot make this thread's IoLoop: {error}"),
         };
-        io_loop.core.of_thread.set(true);
-        io_loop.core.is_kept.set(true);
+        io_loop.core.life.belongs_to_thread();
         io_loop.guest()
     }
 
@@ -183,7 +201,7 @@ impl IoLoop {
 
     /// The loop that runs on this thread, if one does.
     pub(crate) fn running() -> Option<IoLoop> {
-        IoLoop::try_current().filter(|io_loop| io_loop.core.state.get() == State::Running)
+        IoLoop::try_current().filter(|io_loop| io_loop.core.life.state() == State::Running)
     }
 
     /// Makes this loop the thread's current one, until another is, and keeps it open until then.
@@ -204,9 +222,9 @@ impl IoLoop {
         }
         let before = replace_current(Some(self.guest()));
         if let Some(before) = &before {
-            before.core.is_kept.set(false);
+            before.core.life.set_kept(false);
         }
-        self.core.is_kept.set(true);
+        self.core.life.set_kept(true);
         drop(before);
     }
 
@@ -222,7 +240,7 @@ impl IoLoop {
             panic!("clear_current: {running:?} is running, it stays current until it stops");
         }
         if let Some(before) = replace_current(None) {
-            before.core.is_kept.set(false);
+            before.core.life.set_kept(false);
         }
     }
 
@@ -249,7 +267,7 @@ impl Clone for IoLoop {
     #[inline]
     fn clone(&self) -> IoLoop {
         if self.is_owner {
-            self.core.owners.set(self.core.owners.get() + 1);
+            self.core.life.add_owner();
         }
         IoLoop { core: self.core.clone(), is_owner: self.is_owner }
     }
@@ -268,19 +286,19 @@ impl IoLoop {
     /// An owner goes, or the last handle.
     #[cold]
     fn leave(&self) {
-        let owners = &self.core.owners;
-        owners.set(owners.get() - usize::from(self.is_owner));
+        if self.is_owner {
+            self.core.life.remove_owner();
+        }
         if Rc::strong_count(&self.core) == 1 {
-            self.core.is_kept.set(false);
+            self.core.life.set_kept(false);
         }
         self.close_if_unowned();
     }
 
     /// Closes the loop if nobody owns it any more. One that runs is closed when it has stopped.
     pub(super) fn close_if_unowned(&self) {
-        let core = &*self.core;
-        let is_unowned = core.owners.get() == 0 && !core.is_kept.get();
-        if is_unowned && core.state.get() == State::Open {
+        let life = &self.core.life;
+        if life.is_abandoned() && life.state() == State::Open {
             self.close();
         }
     }

@@ -9,113 +9,29 @@
 //! handler also takes back an event that was polled already.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::io;
-use std::ops::BitOr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
 use mio::unix::SourceFd;
 
-use super::{Core, IoLoop, Resume, waker};
+use super::core::{Core, Resume};
+use super::interest::Interest;
+use super::io_loop::IoLoop;
+use super::registration::Registration;
 use crate::ground::slots::Key;
+use crate::ground::waker::waker;
 use crate::ground::word::pack;
 use crate::ground::{foreign, report};
 
-/// What to watch a file descriptor for, and what a handler is told.
-///
-/// ```
-/// use waterspout::Interest;
-///
-/// let both = Interest::READ | Interest::WRITE;
-/// assert!(both.contains(Interest::READ));
-/// assert!(!Interest::READ.contains(both));
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Interest(u8);
-
-impl Interest {
-    /// Nothing but errors and the hang-up of the other side, which are always told. Tornado: `NONE`.
-    pub const NONE: Interest = Interest(0);
-    /// There is something to read, or the end of it. Tornado: `READ`.
-    pub const READ: Interest = Interest(1);
-    /// There is room to write. Tornado: `WRITE`.
-    pub const WRITE: Interest = Interest(2);
-    /// An error or a hang-up; told to every handler, asked for or not. Tornado: `ERROR`.
-    pub const ERROR: Interest = Interest(4);
-
-    /// Whether all of `other` is in it.
-    pub fn contains(self, other: Interest) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// What mio is asked for: it knows no empty interest, and priority data is next to none.
-    pub(crate) fn mio(self) -> mio::Interest {
-        match (self.contains(Interest::READ), self.contains(Interest::WRITE)) {
-            (true, true) => mio::Interest::READABLE | mio::Interest::WRITABLE,
-            (true, false) => mio::Interest::READABLE,
-            (false, true) => mio::Interest::WRITABLE,
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            (false, false) => mio::Interest::PRIORITY,
-            #[cfg(not(any(target_os = "linux", target_os = "android")))]
-            (false, false) => mio::Interest::READABLE,
-        }
-    }
-}
-
-impl BitOr for Interest {
-    type Output = Interest;
-
-    fn bitor(self, other: Interest) -> Interest {
-        Interest(self.0 | other.0)
-    }
-}
-
-impl fmt::Debug for Interest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names =
-            [(Interest::READ, "READ"), (Interest::WRITE, "WRITE"), (Interest::ERROR, "ERROR")];
-        let names: Vec<_> =
-            names.iter().filter(|(bit, _)| self.contains(*bit)).map(|(_, name)| *name).collect();
-        f.write_str(if names.is_empty() { "NONE".into() } else { names.join(" | ") }.as_str())
-    }
-}
-
-/// A registered handler, whatever its types.
-pub(crate) trait Handler {
-    fn registration(&self) -> &Registration;
-}
-
-pub(crate) struct Registration {
-    fd: RawFd,
-    interest: Cell<Interest>,
-    /// Its slot in the readiness table and its slot in the run queue.
-    source: Key,
-    slot: Cell<Key>,
-}
-
-impl Registration {
-    /// Makes the selector report what is ready, also if it has reported it before.
-    fn rearm(&self, core: &Core) -> io::Result<()> {
-        core.descriptors().rearm(self.fd, self.source, self.interest.get().mio())
-    }
-}
-
 struct FdHandler<S, H> {
-    registration: Registration,
+    registration: Rc<Registration>,
     source: S,
     handler: RefCell<H>,
 }
 
-impl<S, H> Handler for FdHandler<S, H> {
-    fn registration(&self) -> &Registration {
-        &self.registration
-    }
-}
-
 impl<S: 'static, H: FnMut(&S, Interest) + 'static> Resume for FdHandler<S, H> {
-    fn resume(self: Rc<Self>, io_loop: &IoLoop) {
-        let core = io_loop.core();
+    fn resume(self: Rc<Self>, core: &Core) {
         let registration = &self.registration;
         if !core.descriptors().is_owner(registration.fd, registration.source) {
             // The fd was closed, and a duplicate of it had an event: not for what has the number now.
@@ -139,6 +55,10 @@ impl<S: 'static, H: FnMut(&S, Interest) + 'static> Resume for FdHandler<S, H> {
             (self.handler.borrow_mut())(&self.source, told);
         }
     }
+
+    fn close(self: Rc<Self>) {
+        foreign::discard(self);
+    }
 }
 
 /// After the call, also if it panicked, and unless it removed the handler.
@@ -150,13 +70,11 @@ struct Rearm<'a> {
 impl Drop for Rearm<'_> {
     fn drop(&mut self) {
         let Rearm { registration, core } = self;
-        let handlers = core.handlers.borrow();
-        let known = handlers.get(&registration.fd).map(|known| known.registration().slot.get());
-        drop(handlers);
+        let known = core.handlers.borrow().get(&registration.fd).map(|known| known.slot.get());
         if known != Some(registration.slot.get()) {
             return;
         }
-        if let Err(error) = registration.rearm(core) {
+        if let Err(error) = registration.rearm(core.descriptors()) {
             report::error(
                 report::IOLOOP,
                 format_args!(
@@ -229,17 +147,18 @@ impl IoLoop {
         })?;
         // One that was left behind when its fd was closed.
         self.remove_handler(&fd);
-        let registration = Registration {
+        let registration = Rc::new(Registration {
             fd,
             interest: Cell::new(interest),
             source: key,
             slot: Cell::new(Key::NONE),
-        };
-        let handler = Rc::new(FdHandler { registration, source, handler: RefCell::new(handler) });
-        let slot = core.insert(handler.clone(), false);
-        handler.registration.slot.set(slot);
+        });
+        let handler = RefCell::new(handler);
+        let handler = FdHandler { registration: registration.clone(), source, handler };
+        let slot = core.insert(Rc::new(handler), false);
+        registration.slot.set(slot);
         core.readiness(|readiness| readiness.take(key, &waker(pack(core.number(), slot))));
-        core.handlers.borrow_mut().insert(fd, handler);
+        core.handlers.borrow_mut().insert(fd, registration);
         Ok(())
     }
 
@@ -252,13 +171,13 @@ impl IoLoop {
     pub fn update_handler(&self, source: &impl AsRawFd, interest: Interest) -> io::Result<()> {
         let core = self.core();
         let fd = source.as_raw_fd();
-        let handler = core.handlers.borrow().get(&fd).cloned();
-        let Some(handler) = handler else {
+        let registration = core.handlers.borrow().get(&fd).cloned();
+        let Some(registration) = registration else {
             let message = format!("{self:?} does not watch fd {fd}: add_handler first");
             return Err(io::Error::new(io::ErrorKind::NotFound, message));
         };
-        handler.registration().interest.set(interest);
-        handler.registration().rearm(core)
+        registration.interest.set(interest);
+        registration.rearm(core.descriptors())
     }
 
     /// Stops watching a file descriptor and drops the handler with what was registered; tells
@@ -269,13 +188,11 @@ impl IoLoop {
     /// `remove_handler`.
     pub fn remove_handler(&self, source: &impl AsRawFd) -> bool {
         let core = self.core();
-        let handler = core.handlers.borrow_mut().remove(&source.as_raw_fd());
-        let Some(handler) = handler else { return false };
-        let registration = handler.registration();
+        let registration = core.handlers.borrow_mut().remove(&source.as_raw_fd());
+        let Some(registration) = registration else { return false };
         core.descriptors().release(registration.fd, registration.source);
         drop(core.take_source(registration.source));
         foreign::discard(core.remove(registration.slot.get()));
-        foreign::discard(handler);
         true
     }
 }

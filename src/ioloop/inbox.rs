@@ -23,8 +23,8 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
+use super::callback::Posted;
 use super::descriptors::Descriptors;
-use super::ready::Posted;
 use crate::ground::error::LoopClosed;
 use crate::ground::report;
 use crate::ground::slots::Key;

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::Location;
+use std::rc::Rc;
 
 /// How often a loop did what, since it was made. From [`IoLoop::counters`](crate::IoLoop::counters).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +61,28 @@ pub(crate) struct Counting {
     pub(crate) io_calls: Count,
     pub(crate) would_block: Count,
     pub(crate) messages: Count,
-    pub(crate) exceptions: Count,
+    /// Counted where they are reported, which is known to the handler alone.
+    pub(crate) exceptions: Rc<Count>,
+}
+
+impl Counting {
+    /// What counts up; the rest is none.
+    pub(super) fn counters(&self) -> Counters {
+        Counters {
+            turns: self.turns.get() + self.batches.get(),
+            polls: self.polls.get(),
+            events: self.events.get(),
+            resumes: self.resumes.get(),
+            callbacks: self.callbacks.get(),
+            timers: self.timers.get(),
+            started: self.started.get(),
+            io_calls: self.io_calls.get(),
+            would_block: self.would_block.get(),
+            messages: self.messages.get(),
+            exceptions: self.exceptions.get(),
+            ..Counters::default()
+        }
+    }
 }
 
 #[derive(Default)]

@@ -9,8 +9,11 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::callback::Callback;
 use super::clock::nanos;
-use super::{Callback, IoLoop, LoopId, with_current};
+use super::current::with_current;
+use super::inbox::LoopId;
+use super::io_loop::IoLoop;
 use crate::ground::slots::Key;
 
 /// Calls a callback every period, first one period after [`start`](PeriodicCallback::start).

@@ -19,8 +19,8 @@ use std::task::Waker;
 
 use mio::event::Event;
 
-use super::waker::{waker, word_of};
 use crate::ground::slots::{Full, Key, Slots};
+use crate::ground::waker::{waker, word_of};
 
 /// The two directions of a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -11,105 +11,13 @@
 //! list is to run. So the turn may also take it from there before its place has come, if that is too
 //! far away; one place later on is then void.
 //!
-//! The loop resumes slots through [`Resume`] and knows nothing else of them: coroutines, fd
-//! handlers and the main future of `run_sync` are alike to it.
+//! Plain data: what is in a slot, `R`, is whatever the loop resumes, and is only handed out here.
 
 use std::collections::VecDeque;
 use std::panic::Location;
-use std::rc::Rc;
 
-use super::IoLoop;
-use crate::ground::coroutine_info::CoroutineInfo;
-use crate::ground::foreign;
-use crate::ground::report::{self, Panic};
+use super::callback::Callback;
 use crate::ground::slots::{Full, Key, Slots};
-
-/// Something that a loop suspends and resumes.
-pub(crate) trait Resume {
-    /// Goes on until the next suspension. Called by the loop's turn, never from within itself. A
-    /// panic in it goes through, to `panicked`.
-    fn resume(self: Rc<Self>, io_loop: &IoLoop);
-
-    /// It has panicked while it was resumed; gives the panic back if that is not its affair.
-    fn panicked(&self, panic: Panic, io_loop: &IoLoop) -> Option<Panic> {
-        let _ = io_loop;
-        Some(panic)
-    }
-
-    /// The loop closes: drops what is suspended.
-    fn close(self: Rc<Self>) {}
-
-    /// Name and places, for people; `None` for what is no coroutine.
-    fn info(&self) -> Option<CoroutineInfo> {
-        None
-    }
-}
-
-/// A callback with the place where it was added; behind one pointer, so that the queue is dense.
-pub(crate) struct Callback(Box<dyn Call>);
-
-/// A callback on its way from another thread.
-pub(crate) struct Posted(Box<dyn Call + Send>);
-
-trait Call {
-    fn location(&self) -> &'static Location<'static>;
-    fn call(self: Box<Self>);
-}
-
-struct Located<F> {
-    location: &'static Location<'static>,
-    callback: F,
-}
-
-impl<F: FnOnce()> Call for Located<F> {
-    fn location(&self) -> &'static Location<'static> {
-        self.location
-    }
-
-    fn call(self: Box<Self>) {
-        (self.callback)();
-    }
-}
-
-impl Callback {
-    pub(crate) fn new(
-        location: &'static Location<'static>,
-        callback: impl FnOnce() + 'static,
-    ) -> Callback {
-        if report::is_handling() {
-            // Its panic is reported within, where it is not for the handler that has added it.
-            let contained = move || foreign::call("callback", Some(location), callback);
-            let callback = move || {
-                report::handling(contained);
-            };
-            return Callback(Box::new(Located { location, callback }));
-        }
-        Callback(Box::new(Located { location, callback }))
-    }
-
-    pub(crate) fn location(&self) -> &'static Location<'static> {
-        self.0.location()
-    }
-
-    pub(crate) fn call(self) {
-        self.0.call();
-    }
-}
-
-impl Posted {
-    pub(crate) fn new(
-        location: &'static Location<'static>,
-        callback: impl FnOnce() + Send + 'static,
-    ) -> Posted {
-        Posted(Box::new(Located { location, callback }))
-    }
-}
-
-impl From<Posted> for Callback {
-    fn from(posted: Posted) -> Callback {
-        Callback(posted.0)
-    }
-}
 
 /// An entry of the run queue.
 pub(crate) enum Ready {
@@ -122,8 +30,8 @@ pub(crate) enum Ready {
 const AHEAD: Key = Key::NONE;
 
 /// The table of slots and the run queue over it. What is marked in the table is in the queue.
-pub(crate) struct Scheduler {
-    slots: Slots<Rc<dyn Resume>, true>,
+pub(crate) struct Scheduler<R> {
+    slots: Slots<R, true>,
     queue: VecDeque<Ready>,
     /// Those who may run before their place has come; how many have done so whose place is still to
     /// come; and whether who is woken now is one of those.
@@ -133,15 +41,15 @@ pub(crate) struct Scheduler {
 }
 
 /// What the turn took from the queue.
-pub(crate) enum Next {
-    Resume(Key, Rc<dyn Resume>),
+pub(crate) enum Next<R> {
+    Resume(Key, R),
     Call(Callback),
     /// The slot has gone meanwhile.
     Stale,
 }
 
-impl Scheduler {
-    pub(crate) fn new() -> Scheduler {
+impl<R: Clone> Scheduler<R> {
+    pub(crate) fn new() -> Scheduler<R> {
         Scheduler {
             slots: Slots::new(),
             queue: VecDeque::new(),
@@ -152,7 +60,7 @@ impl Scheduler {
     }
 
     /// A slot for `resume`, queued from the start or not.
-    pub(crate) fn insert(&mut self, resume: Rc<dyn Resume>, queued: bool) -> Result<Key, Full> {
+    pub(crate) fn insert(&mut self, resume: R, queued: bool) -> Result<Key, Full> {
         let key = self.slots.insert_marked(resume, queued)?;
         if queued {
             self.queue.push_back(Ready::Slot(key));
@@ -161,7 +69,7 @@ impl Scheduler {
     }
 
     /// Takes a slot out; the caller drops it when no borrow is held any more.
-    pub(crate) fn remove(&mut self, key: Key) -> Option<Rc<dyn Resume>> {
+    pub(crate) fn remove(&mut self, key: Key) -> Option<R> {
         self.slots.remove(key)
     }
 
@@ -209,7 +117,7 @@ impl Scheduler {
     }
 
     #[inline]
-    pub(crate) fn next(&mut self) -> Option<Next> {
+    pub(crate) fn next(&mut self) -> Option<Next<R>> {
         Some(match self.queue.pop_front()? {
             Ready::Call(callback) => Next::Call(callback),
             Ready::Slot(key) => match self.slots.unmark(key) {
@@ -220,7 +128,7 @@ impl Scheduler {
     }
 
     #[cold]
-    fn next_in_its_place(&mut self, place: Key) -> Next {
+    fn next_in_its_place(&mut self, place: Key) -> Next<R> {
         if place == AHEAD && self.void > 0 {
             self.void -= 1;
         } else if place == AHEAD
@@ -231,7 +139,7 @@ impl Scheduler {
         Next::Stale
     }
 
-    fn take(&mut self, key: Key) -> Next {
+    fn take(&mut self, key: Key) -> Next<R> {
         match self.slots.unmark(key) {
             Some(resume) => Next::Resume(key, resume.clone()),
             None => Next::Stale,
@@ -239,7 +147,7 @@ impl Scheduler {
     }
 
     /// The first of those who need not wait, before its place has come.
-    pub(crate) fn next_ahead(&mut self) -> Option<Next> {
+    pub(crate) fn next_ahead(&mut self) -> Option<Next<R>> {
         let key = self.ahead.pop_front()?;
         self.void += 1;
         Some(self.take(key))
@@ -258,7 +166,7 @@ impl Scheduler {
     }
 
     /// What is in a slot.
-    pub(crate) fn get(&self, key: Key) -> Option<&Rc<dyn Resume>> {
+    pub(crate) fn get(&self, key: Key) -> Option<&R> {
         self.slots.get(key)
     }
 
@@ -281,12 +189,9 @@ impl Scheduler {
         self.slots.iter().map(|(key, _)| key).collect()
     }
 
-    pub(crate) fn info(&self, key: Key) -> Option<CoroutineInfo> {
-        self.slots.get(key)?.info()
-    }
-
-    pub(crate) fn infos(&self) -> impl Iterator<Item = CoroutineInfo> {
-        self.slots.iter().filter_map(|(_, resume)| resume.info())
+    /// What is in each of the slots.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = &R> {
+        self.slots.iter().map(|(_, slot)| slot)
     }
 }
 
@@ -312,21 +217,15 @@ fn shrink<T>(queue: &mut VecDeque<T>) {
 mod tests {
     use super::*;
 
-    struct Nobody;
-
-    impl Resume for Nobody {
-        fn resume(self: Rc<Self>, _: &IoLoop) {}
-    }
-
     /// A scheduler with so many slots.
-    fn scheduler(slots: usize) -> (Scheduler, Vec<Key>) {
+    fn scheduler(slots: usize) -> (Scheduler<()>, Vec<Key>) {
         let mut scheduler = Scheduler::new();
-        let keys = (0..slots).map(|_| scheduler.insert(Rc::new(Nobody), false).unwrap()).collect();
+        let keys = (0..slots).map(|_| scheduler.insert((), false).unwrap()).collect();
         (scheduler, keys)
     }
 
     /// What is next, as its number among `keys`.
-    fn number(next: Option<Next>, keys: &[Key]) -> Option<usize> {
+    fn number(next: Option<Next<()>>, keys: &[Key]) -> Option<usize> {
         match next? {
             Next::Resume(key, _) => keys.iter().position(|other| *other == key),
             Next::Call(_) | Next::Stale => None,

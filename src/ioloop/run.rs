@@ -7,15 +7,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::core::{Core, Scope, State};
+use super::callback::Callback;
+use super::core::{Core, Resume, Scope};
 use super::current::Entered;
-use super::readiness::Readiness;
-use super::ready::{Callback, Resume};
-use super::{IoLoop, waker};
+use super::io_loop::IoLoop;
+use super::life::State;
 use crate::ground::coroutine_info::CoroutineInfo;
 use crate::ground::error::{ExcInfo, RunError, StartError};
 use crate::ground::report::{self, Exception, Handling};
 use crate::ground::slots::Key;
+use crate::ground::waker::waker;
 use crate::ground::word::pack;
 use crate::ground::{foreign, resumption};
 
@@ -34,7 +35,7 @@ impl IoLoop {
     /// If the selector fails, for which there is no reason but a closed or foreign fd in its place.
     pub fn start(&self) -> Result<(), StartError> {
         let _running = self.begin()?;
-        while !self.core.stop.get() {
+        while !self.core.life.is_to_stop() {
             self.turn(&mut || ());
         }
         Ok(())
@@ -45,24 +46,23 @@ impl IoLoop {
     /// The rest of the current turn still runs. Called before `start`, it makes `start` return at
     /// once. From another thread: [`LoopHandle::stop`](crate::LoopHandle::stop).
     pub fn stop(&self) {
-        self.core.stop.set(true);
+        self.core.life.stop();
     }
 
     fn begin(&self) -> Result<Running<'_>, StartError> {
         // It runs without being current while a destructor at another loop's close asks.
-        let itself = (self.core.state.get() == State::Running).then(|| self.clone());
+        let itself = (self.core.life.state() == State::Running).then(|| self.clone());
         if let Some(running) = itself.or_else(IoLoop::running) {
             let (asked, running) = (format!("{self:?}"), format!("{running:?}"));
             return Err(StartError::Nested { asked, running });
         }
-        if self.core.state.get() == State::Closed {
+        if self.core.life.state() == State::Closed {
             return Err(StartError::Closed);
         }
         let core = &*self.core;
         let (within, entered) = (core.scope(Key::NONE), Some(self.enter()));
-        core.state.set(State::Running);
-        core.has_run.set(true);
-        let is_owned = core.owners.get() > 0;
+        core.life.begin();
+        let is_owned = core.life.has_owner();
         let handling = Handling::keep();
         Ok(Running { io_loop: self, is_owned, _within: within, _handling: handling, entered })
     }
@@ -149,7 +149,7 @@ impl IoLoop {
         let mut future = pin!(async move { make().await });
         let waker = waker(pack(core.number(), slot.key));
         let mut outcome = None;
-        while outcome.is_none() && !core.stop.get() {
+        while outcome.is_none() && !core.life.is_to_stop() {
             self.turn(&mut || {
                 // The turn has entered the slot.
                 if of_handler {
@@ -163,7 +163,7 @@ impl IoLoop {
                     Ok(Poll::Ready(output)) => Some(Ok(output)),
                     Err(panic) => Some(Err(panic)),
                 };
-                core.stop.set(true);
+                core.life.stop();
             });
         }
         match outcome {
@@ -191,10 +191,10 @@ impl IoLoop {
     #[track_caller]
     pub fn close(&self) {
         let core = &*self.core;
-        match core.state.get() {
+        match core.life.state() {
             State::Closed => return,
             State::Running => panic!("close: {self:?} is running, stop it first"),
-            State::Open => core.state.set(State::Closed),
+            State::Open => core.life.close(),
         }
         let _entered = self.enter();
         foreign::discard_all(core.inbox.close());
@@ -204,18 +204,18 @@ impl IoLoop {
         }
         loop {
             let next = core.scheduler.borrow_mut().next();
-            let timer = core.timers.borrow_mut().pop_any();
-            let call = timer.as_ref().and_then(|timer| core.call_of(timer));
+            let timer = core.due.take_any();
             if next.is_none() && timer.is_none() {
                 break;
             }
+            let (timer, call) = timer.unzip();
             // Each by itself: a second panic while the first unwinds would abort the process.
             foreign::discard(next);
             foreign::discard(timer);
             foreign::discard(call);
         }
-        foreign::discard_all(core.handlers.take().into_values());
-        foreign::discard(core.readiness.replace(Readiness::new()));
+        core.handlers.take();
+        foreign::discard(core.selector.take_all());
         core.lent.borrow_mut().clear();
     }
 }
@@ -224,7 +224,7 @@ impl IoLoop {
     /// Its thread ends. If nobody has ever run the loop, says what has waited for that in vain.
     pub(super) fn report_what_never_ran(&self) {
         let core = &*self.core;
-        if core.has_run.get() {
+        if core.life.has_run() {
             return;
         }
         let tell = |what, name, location| {
@@ -236,8 +236,10 @@ impl IoLoop {
             tell("coroutine", Some(coroutine.name), coroutine.started_at);
         }
         let callbacks = core.scheduler.borrow().callbacks();
-        let timers: Vec<_> = core.calls.borrow().iter().map(|(_, call)| call.location()).collect();
-        callbacks.into_iter().chain(timers).for_each(|location| tell("callback", None, location));
+        callbacks
+            .into_iter()
+            .chain(core.due.callbacks())
+            .for_each(|location| tell("callback", None, location));
     }
 }
 
@@ -256,8 +258,7 @@ struct Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         let core = &self.io_loop.core;
-        core.state.set(State::Open);
-        core.stop.set(false);
+        core.life.end();
         drop(self.entered.take());
         if self.is_owned {
             self.io_loop.close_if_unowned();
@@ -273,8 +274,8 @@ struct Main {
 }
 
 impl Resume for Main {
-    fn resume(self: Rc<Self>, io_loop: &IoLoop) {
-        io_loop.core.main_resumed.set(true);
+    fn resume(self: Rc<Self>, core: &Core) {
+        core.main_resumed.set(true);
     }
 
     fn info(&self) -> Option<CoroutineInfo> {

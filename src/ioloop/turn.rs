@@ -25,20 +25,21 @@
 //! So each of them waits for a stretch of the others at most, however many they are. A turn that is not so
 //! long has one stretch of the queue and then one of timers.
 
-use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::IoLoop;
-use super::core::{Core, INBOX, Outside};
-use super::fine_sleep;
+use super::callback::Callback;
+use super::core::Resume;
+use super::due::Fired;
 use super::inbox::Item;
 use super::introspect::Step;
-use super::ready::{Callback, Next, Resume, give_back};
-use crate::ground::report::{self, Panic};
+use super::io_loop::IoLoop;
+use super::ready::Next;
+use super::selector::{Asked, Outside};
+use crate::ground::report::Panic;
 use crate::ground::slots::Key;
 use crate::ground::{foreign, resumption};
 
@@ -104,7 +105,7 @@ impl IoLoop {
             // More can panic when it ends: what it had, who awaits it.
             foreign::call("handler", None, || self.panicked(key, panic));
         }
-        if !core.stop.get() {
+        if !core.life.is_to_stop() {
             self.poll(core.ready() > 0);
         }
     }
@@ -113,18 +114,18 @@ impl IoLoop {
     #[inline(always)]
     fn begin_turn(&self, mut ready: usize) -> Turn {
         let core = &*self.core;
-        core.counting.turns.add(1);
+        core.counting().turns.add(1);
         if core.inbox.is_pending() {
             self.take_inbox(false);
             ready = core.ready();
         }
-        if core.watched {
+        if core.watch.is_on() {
             self.begin_watched(ready);
         }
         let now = core.clock.last();
-        let is_due = !core.timers.borrow().is_settled(now);
+        let is_due = core.due.is_due(now);
         if is_due {
-            core.collect_due(now);
+            core.due.collect(now);
         }
         let stretch = core.pace.run(ready);
         let left = ready - stretch;
@@ -134,9 +135,9 @@ impl IoLoop {
     #[cold]
     fn begin_watched(&self, ready: usize) {
         let core = &*self.core;
-        core.traces(Step::Turn);
-        if let Some(state) = &core.shuffle {
-            core.scheduler.borrow_mut().shuffle(ready, || next_random(state));
+        core.watch.step(Step::Turn);
+        if let Some(random) = core.watch.order() {
+            core.scheduler.borrow_mut().shuffle(ready, random);
         }
     }
 
@@ -154,7 +155,7 @@ impl IoLoop {
             self.wake_all(resumption::take_deferred());
         }
         let ready = core.ready();
-        if ready == 0 || core.stop.get() {
+        if ready == 0 || core.life.is_to_stop() {
             return false;
         }
         if ready > core.pace.room() && !self.may_put_off(ready) {
@@ -181,7 +182,7 @@ impl IoLoop {
         } else if turn.left == 0 && matches!(turn.source, Source::Queue) {
             turn.source = Source::Due;
         }
-        let has_due = !core.due.borrow().is_empty();
+        let has_due = core.due.collected() > 0;
         for _ in 0..3 {
             match turn.source {
                 Source::Queue if turn.left > 0 => {
@@ -218,10 +219,10 @@ impl IoLoop {
         // Not timers that were set by timers which fire now: those wait until all of these have fired. And
         // if the turn ends with them, it is for the next one to collect others.
         let now = core.clock.last();
-        if turn.left > 0 && core.due.borrow().is_empty() && !core.timers.borrow().is_settled(now) {
-            core.counting.batches.add(1);
-            core.traces(Step::Turn);
-            core.collect_due(now);
+        if turn.left > 0 && core.due.collected() == 0 && core.due.is_due(now) {
+            core.counting().batches.add(1);
+            core.watch.step(Step::Turn);
+            core.due.collect(now);
         }
         turn.has_more = true;
         turn.rotate();
@@ -247,15 +248,14 @@ impl IoLoop {
     fn fire_due(&self, queue_is_long: bool) -> bool {
         let core = &*self.core;
         core.pace.fires(core.clock.last());
-        let due = core.due.borrow().len();
+        let due = core.due.collected();
         let fire = core.pace.run(due);
         self.let_go_ahead(due - fire);
         for _ in 0..fire {
-            let key = core.due.borrow_mut().pop_front();
-            self.fire(key.unwrap_or(Key::NONE));
+            self.fire_next();
         }
         core.scheduler.borrow_mut().let_go_ahead(false);
-        give_back(&mut core.due.borrow_mut());
+        core.due.give_back();
         queue_is_long || fire < due
     }
 
@@ -282,19 +282,19 @@ impl IoLoop {
                 Item::Stop => self.stop(),
             }
         }
-        core.counting.messages.add(taken);
+        core.counting().messages.add(taken);
     }
 
     /// Phase 3: one entry of the run queue.
     #[inline]
-    fn run(&self, next: Option<Next>, main: &mut dyn FnMut()) {
+    fn run(&self, next: Option<Next<Rc<dyn Resume>>>, main: &mut dyn FnMut()) {
         let core = &*self.core;
         match next {
             Some(Next::Resume(key, resume)) => {
-                core.counting.resumes.add(1);
+                core.counting().resumes.add(1);
                 core.current.set(key);
                 resumption::begin();
-                if !core.watched {
+                if !core.watch.is_on() {
                     self.resume(resume, main);
                 } else {
                     self.resume_watched(resume, main);
@@ -307,7 +307,7 @@ impl IoLoop {
 
     #[inline(always)]
     fn resume(&self, slot: Rc<dyn Resume>, main: &mut dyn FnMut()) {
-        slot.resume(self);
+        slot.resume(&self.core);
         // The main future is on the stack of `run_sync`, so its slot could only note this.
         if self.core.main_resumed.get() {
             self.core.main_resumed.set(false);
@@ -319,7 +319,7 @@ impl IoLoop {
     #[cold]
     fn resume_watched(&self, slot: Rc<dyn Resume>, main: &mut dyn FnMut()) {
         let core = &*self.core;
-        core.traces(Step::Resume(slot.info().map(|info| info.name)));
+        core.watch.step(Step::Resume(slot.info().map(|info| info.name)));
         let info = || slot.info().map_or("a handler".into(), |info| info.to_string());
         self.timed(info, || self.resume(slot.clone(), main));
         // What panics from here on is none of the slot's.
@@ -330,7 +330,7 @@ impl IoLoop {
     fn panicked(&self, key: Key, panic: Panic) {
         let slot = self.core.scheduler.borrow().get(key).cloned();
         let panic = match slot {
-            Some(slot) => slot.panicked(panic, self),
+            Some(slot) => slot.panicked(panic, &self.core),
             None => Some(panic),
         };
         if let Some(panic) = panic {
@@ -339,44 +339,32 @@ impl IoLoop {
     }
 
     fn run_callback(&self, callback: Callback) {
-        self.core.counting.callbacks.add(1);
+        self.core.counting().callbacks.add(1);
         // Not the slot before it.
         self.core.current.set(Key::NONE);
         resumption::end();
         let location = callback.location();
-        self.core.traces(Step::Call(location));
+        self.core.watch.step(Step::Call(location));
         let what = || format!("the callback added at {location}");
         foreign::call("callback", Some(location), || self.timed(what, || callback.call()));
     }
 
-    /// Phase 3: one timer that was due when the turn began, unless it was removed meanwhile.
-    fn fire(&self, key: Key) {
+    /// Phase 3: the next timer that was collected, unless it was removed meanwhile.
+    #[inline]
+    fn fire_next(&self) {
         let core = &*self.core;
-        let fired = core.timers.borrow_mut().take_collected(key);
-        let Some(waker) = fired else { return };
-        core.counting.timers.add(1);
-        match core.call_of(&waker) {
-            Some(callback) => self.run_callback(callback),
-            None => core.wake(waker),
+        let Some(fired) = core.due.fire_next() else { return };
+        core.counting().timers.add(1);
+        match fired {
+            Fired::Call(callback) => self.run_callback(callback),
+            Fired::Wake(waker) => core.wake(waker),
         }
     }
 
-    /// Runs something and warns if it took longer than the threshold, if there is one.
+    /// Runs something, and warns if it takes longer than the threshold, if there is one.
+    #[inline]
     fn timed(&self, what: impl FnOnce() -> String, run: impl FnOnce()) {
-        let Some(threshold) = self.core.slow_callback else { return run() };
-        let waiting = self.core.ready();
-        let what = what();
-        let start = Instant::now();
-        run();
-        let took = start.elapsed();
-        if took > threshold {
-            report::warn(
-                report::IOLOOP,
-                format_args!(
-                    "{what} took {took:?}, more than {threshold:?}, while {waiting} others were waiting"
-                ),
-            );
-        }
+        self.core.watch.timed(what, || self.core.ready(), run);
     }
 
     /// Phase 4: asks the selector who can go on, and sleeps there if the loop is not `busy`.
@@ -384,47 +372,38 @@ impl IoLoop {
     fn poll(&self, busy: bool) {
         let core = &*self.core;
         core.scheduler.borrow_mut().give_back();
-        let sleep = if busy { AT_ONCE } else { core.sleep() };
+        let sleep = if busy { AT_ONCE } else { self.sleep() };
         let asleep = sleep != AT_ONCE && core.inbox.fall_asleep();
-        let timeout = if asleep { sleep } else { AT_ONCE };
-        let Some(mut events) = core.events.take() else { return };
-        let polled = fine_sleep::poll(&mut core.poll.borrow_mut(), &mut events, timeout);
+        let asked = core.selector.ask(if asleep { sleep } else { AT_ONCE });
         if asleep {
             core.inbox.wake_up();
         }
-        core.counting.polls.add(1);
-        let quiet = events.is_empty();
-        if !quiet && polled.is_ok() {
-            self.dispatch(&events);
+        let Some(asked) = asked else { return };
+        core.counting().polls.add(1);
+        let quiet = asked.is_quiet();
+        if !quiet && asked.result.is_ok() {
+            self.dispatch(&asked);
         } else {
-            core.traces(Step::Poll(0));
+            core.watch.step(Step::Poll(0));
         }
-        core.events.set(Some(events));
-        match polled {
+        match core.selector.give_back(asked) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                 panic!("{self:?}: the selector failed: {error}")
             }
             _ => {}
         }
-        core.after_poll(busy, quiet);
+        self.after_poll(busy, quiet);
     }
 
     /// Wakes those who can go on.
-    fn dispatch(&self, events: &mio::Events) {
+    fn dispatch(&self, asked: &Asked) {
         let core = &*self.core;
         self.let_go_ahead(0);
         let mut later = core.woken.take();
-        let mut readiness = core.readiness.borrow_mut();
         // Most who wait are slots of this loop: no detour for them.
-        let mut wake = |word| core.schedule_word(word);
-        let mut count = 0;
-        for event in events.iter().filter(|event| event.token() != INBOX) {
-            readiness.on_event(event, &mut wake, &mut later);
-            count += 1;
-        }
-        drop(readiness);
-        core.traces(Step::Poll(count as usize));
-        core.counting.events.add(count);
+        let count = core.selector.dispatch(asked, |word| core.schedule_word(word), &mut later);
+        core.watch.step(Step::Poll(count as usize));
+        core.counting().events.add(count);
         self.wake_all(later);
         core.scheduler.borrow_mut().let_go_ahead(false);
     }
@@ -445,80 +424,71 @@ impl IoLoop {
     }
 }
 
-/// SplitMix64: small, and the same everywhere.
-fn next_random(state: &Cell<u64>) -> u64 {
-    state.set(state.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
-    let mut z = state.get();
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-impl Core {
-    #[cold]
-    fn collect_due(&self, now: u64) {
-        self.timers.borrow_mut().collect_due(now, &mut self.due.borrow_mut());
-    }
-
+impl IoLoop {
     /// How long the selector may sleep, since nothing is ready; for ever if nobody waits for a
     /// deadline.
     fn sleep(&self) -> Option<Duration> {
-        let deadline = self.timers.borrow_mut().next_deadline()?;
-        if self.clock.is_virtual() {
+        let core = &*self.core;
+        let deadline = core.due.next_deadline()?;
+        if core.clock.is_virtual() {
             return Some(self.virtual_sleep(deadline));
         }
-        let now = self.clock.read();
-        let deadline = self.pace.wake_up_at(deadline, now);
+        let now = core.clock.read();
+        let deadline = core.pace.wake_up_at(deadline, now);
         let left = Duration::from_nanos(deadline.saturating_sub(now));
         Some(left.min(LONGEST_SLEEP))
     }
 
-    /// [`sleep`](Core::sleep) in virtual time: looks once, and if there is nothing, `after_poll` moves the
+    /// [`sleep`](IoLoop::sleep) in virtual time: looks once, and if there is nothing, `after_poll` moves the
     /// clock instead of sleeping; unless that is held. For what is due already, nobody has to wait.
     #[inline]
     fn virtual_sleep(&self, deadline: u64) -> Duration {
-        if deadline <= self.clock.last() || self.outside() != Outside::Awaited {
+        let core = &*self.core;
+        if deadline <= core.clock.last() || core.outside() != Outside::Awaited {
             return Duration::ZERO;
         }
-        self.clock.held_until(deadline).min(LONGEST_SLEEP)
+        core.clock.held_until(deadline).min(LONGEST_SLEEP)
     }
 
     /// Moves a virtual clock to the next deadline, if it may.
-    #[inline]
+    #[inline(always)]
     fn move_clock(&self, deadline: Option<u64>, is_idle: bool) {
+        let core = &*self.core;
         // Asked first: who lets go has posted before what the loop is to hear.
-        let outside = self.outside();
-        let is_idle = is_idle && !self.inbox.is_pending();
+        let outside = core.outside();
+        let is_idle = is_idle && !core.inbox.is_pending();
         if outside == Outside::Nothing {
-            self.clock.let_go();
+            core.clock.let_go();
         }
         let Some(deadline) = deadline else { return };
         let is_reached = match outside {
             Outside::Nothing => is_idle,
             Outside::There if is_idle => true,
             // Also in a loop that is never idle: what is outside may see to that.
-            Outside::There | Outside::Awaited => self.clock.held_until(deadline).is_zero(),
+            Outside::There | Outside::Awaited => core.clock.held_until(deadline).is_zero(),
         };
         if is_reached {
-            self.clock.advance_to(deadline);
+            core.clock.advance_to(deadline);
         }
     }
 
     /// Brings the clock up to date, if there is anyone to whom it matters.
     fn after_poll(&self, busy: bool, quiet: bool) {
-        let mut timers = self.timers.borrow_mut();
-        if self.clock.is_virtual() {
+        let core = &*self.core;
+        if core.clock.is_virtual() {
             let is_idle = !busy && quiet;
-            self.move_clock(timers.next_deadline(), is_idle);
+            self.move_clock(core.due.next_deadline(), is_idle);
         }
         // In virtual time that costs nothing.
-        let is_read = busy || self.clock.is_virtual() || !timers.is_empty();
-        self.pace.looked_up(busy, is_read.then(|| self.clock.read()));
+        let is_read = busy || core.clock.is_virtual() || !core.due.is_empty();
+        core.pace.looked_up(busy, is_read.then(|| core.clock.read()));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -533,13 +503,5 @@ mod tests {
         });
         io_loop.start().unwrap();
         assert!(shared.get().is_some_and(|wait| wait > 1));
-    }
-
-    /// So that the order that a seed gives is the same on every machine.
-    #[test]
-    fn the_random_numbers_are_those_of_splitmix64() {
-        let state = Cell::new(0);
-        let numbers = [(); 3].map(|()| next_random(&state));
-        assert_eq!(numbers, [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f]);
     }
 }

@@ -1,0 +1,254 @@
+//! `IoLoop`: a handle of a loop, and what its user asks of it.
+
+use std::fmt;
+use std::panic::Location;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::callback::Callback;
+use super::core::Core;
+use super::deadline::Deadline;
+use super::inbox::{HeldTime, LoopHandle, LoopId};
+use super::introspect::{Counters, Step};
+use crate::ground::coroutine_info::CoroutineInfo;
+use crate::ground::slots::Key;
+
+/// An event loop: coroutines, callbacks, timers and sockets of one thread.
+///
+/// A value of this type is a handle: cloning it gives another handle of the same loop. The loop is
+/// closed when [`close`](IoLoop::close) is called, or the last handle goes of those that own it: the
+/// one that [`new`](IoLoop::new) or a builder gave, and its clones. Handles from
+/// [`current`](IoLoop::current) do not own it, so coroutines may hold them. (A coroutine, callback or
+/// handler that was given a *clone of an owner* keeps its own loop open: then `close` it.) It stays on
+/// its thread; other threads talk to the loop through a [`LoopHandle`].
+///
+/// The first loop that is made on a thread is its [current](IoLoop::current) one, until it is closed.
+///
+/// # Fairness
+///
+/// What is ready runs first in first out, and nobody keeps the others waiting: while anything is ready,
+/// the loop looks at its sockets, at what other threads have posted and at the timers that are due
+/// after at most 64 entries (resumptions, callbacks, timers that fire), or after 100 µs and the entry that is
+/// running then, whichever comes first. That holds in the midst of a turn, too, however much was
+/// ready when it began, however many timers are due, and however much is posted. Who is woken by the
+/// selector or by a timer does not wait until all that is ready has run, if that is more than 64 entries
+/// or would take more than a millisecond. (The clock is not read after each entry: when entries become slow
+/// all at once, up to 8 of them run before that is noticed. In virtual time only entries count.)
+///
+/// ```
+/// use waterspout::IoLoop;
+///
+/// let io_loop = IoLoop::new()?;
+/// let answer = io_loop.run_sync(|| async { 6 * 7 })?;
+/// assert_eq!(answer, 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct IoLoop {
+    pub(super) core: Rc<Core>,
+    /// Whether it keeps the loop open; see `current`.
+    pub(super) is_owner: bool,
+}
+
+/// Names a timer of a loop, for [`IoLoop::remove_timeout`]. Plain data; keeping it keeps nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeout {
+    id: LoopId,
+    key: Key,
+}
+
+impl IoLoop {
+    /// The selector in use: `"epoll"`, `"kqueue"` or `"poll"`. Tornado: `configured_class()`.
+    pub fn selector() -> &'static str {
+        if cfg!(mio_unsupported_force_poll_poll) {
+            "poll"
+        } else if cfg!(any(target_os = "linux", target_os = "android")) {
+            "epoll"
+        } else {
+            "kqueue"
+        }
+    }
+
+    /// What other threads may do with this loop.
+    pub fn handle(&self) -> LoopHandle {
+        LoopHandle::new(self.core.inbox.clone())
+    }
+}
+
+impl IoLoop {
+    /// Queues a callback: first in first out, never run inside this call, run in the next turn if
+    /// called within a turn. Tornado: `add_callback`.
+    ///
+    /// A panic in it is reported to [`Builder::on_exception`] and the loop goes on. On a closed
+    /// loop the callback is dropped. From other threads: [`LoopHandle::add_callback`].
+    ///
+    /// ```
+    /// use waterspout::IoLoop;
+    ///
+    /// let io_loop = IoLoop::new()?;
+    /// let inner = io_loop.clone();
+    /// io_loop.add_callback(move || inner.stop());
+    /// io_loop.start()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn add_callback(&self, callback: impl FnOnce() + 'static) {
+        self.core.call(Callback::new(Location::caller(), callback));
+    }
+
+    /// Runs a callback at a deadline: an [`Instant`] or a [`Duration`] from now.
+    ///
+    /// The clock is monotonic. Equal deadlines run in the order in which they were set; a deadline
+    /// in the past runs in the next turn; one too far to count never does. A panic is reported and
+    /// the loop goes on. On a closed loop the callback is dropped. Tornado: `add_timeout`.
+    ///
+    /// # Panics
+    ///
+    /// If the loop has 16,777,215 timers already.
+    #[track_caller]
+    pub fn add_timeout(
+        &self,
+        deadline: impl Into<Deadline>,
+        callback: impl FnOnce() + 'static,
+    ) -> Timeout {
+        let core = &*self.core;
+        let key = if core.is_closed() {
+            Key::NONE
+        } else {
+            let call = Callback::new(Location::caller(), callback);
+            core.add_call(core.deadline(deadline.into()), call)
+        };
+        Timeout { id: core.id(), key }
+    }
+
+    /// [`add_timeout`](IoLoop::add_timeout) by a time from now. Tornado: `call_later`.
+    #[track_caller]
+    pub fn call_later(&self, delay: Duration, callback: impl FnOnce() + 'static) -> Timeout {
+        self.add_timeout(delay, callback)
+    }
+
+    /// [`add_timeout`](IoLoop::add_timeout) at an instant. Tornado: `call_at`.
+    #[track_caller]
+    pub fn call_at(&self, when: Instant, callback: impl FnOnce() + 'static) -> Timeout {
+        self.add_timeout(when, callback)
+    }
+
+    /// Takes a timer back and drops its callback at once; tells whether it was still pending.
+    ///
+    /// Harmless after it has fired, and with a timer of another loop. A timer that is due can be
+    /// taken back by one due before it. Tornado: `remove_timeout`.
+    pub fn remove_timeout(&self, timeout: Timeout) -> bool {
+        if timeout.id != self.core.id() {
+            return false;
+        }
+        let callback = self.core.remove_call(timeout.key);
+        callback.is_some()
+    }
+
+    /// The loop's time: the present, or in virtual time the loop's own. Tornado: `time`.
+    pub fn time(&self) -> Instant {
+        self.core.time()
+    }
+
+    /// How often the loop did what.
+    pub fn counters(&self) -> Counters {
+        self.core.counters()
+    }
+
+    /// Moves a virtual clock forward by hand. Timers that are due then fire in the next turn, in order.
+    ///
+    /// A test that only waits need not: the clock moves by itself when nothing is left to do.
+    ///
+    /// # Panics
+    ///
+    /// If the loop's clock is the real one.
+    #[track_caller]
+    pub fn advance(&self, time: Duration) {
+        let clock = &self.core.clock;
+        assert!(clock.is_virtual(), "advance: {self:?} has the real clock, which nobody moves");
+        clock.advance_to(clock.after(time));
+    }
+
+    /// Holds a virtual clock until the guard is dropped: meanwhile it reaches the next deadline no sooner
+    /// than the real clock would. On a loop with the real clock nothing happens.
+    ///
+    /// For tests that wait for what takes real time and the loop does not know of: a thread that has a
+    /// channel's sender, a server in another process. The guard is `Send`, so such a thread can take it
+    /// along, and drops it when it has done all that the loop is to hear of: after that time goes on, perhaps
+    /// before the thread's next step. (What the loop knows of is told at [`Builder::virtual_time`].)
+    ///
+    /// ```
+    /// use std::{thread, time::Duration};
+    /// use waterspout::{IoLoop, concurrent::channel, coroutine::with_timeout};
+    ///
+    /// let io_loop = IoLoop::builder().virtual_time().build()?;
+    /// let hour = Duration::from_secs(3600);
+    /// let (sender, mut receiver) = channel(1);
+    /// let held = io_loop.hold_time();
+    /// let thread = thread::spawn(move || {
+    ///     let _held = held; // without it, the hour would be over before this thread has begun
+    ///     thread::sleep(Duration::from_millis(5));
+    ///     sender.try_send("in time").unwrap();
+    /// });
+    /// let received = io_loop.run_sync(|| async { with_timeout(hour, receiver.recv()).await })?;
+    /// assert_eq!(received, Ok(Some("in time")));
+    /// # thread.join().unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn hold_time(&self) -> HeldTime {
+        self.core.hold_time()
+    }
+
+    /// The last steps that the loop took, if [`Builder::trace`] asked for them.
+    ///
+    /// ```
+    /// use waterspout::{IoLoop, Step, coroutine};
+    ///
+    /// let io_loop = IoLoop::builder().virtual_time().trace(100).build()?;
+    /// io_loop.run_sync(|| async { coroutine::spawn_named("child", async {}).await })?;
+    /// let resumed = |step: &Step| matches!(step, Step::Resume(_));
+    /// let steps: Vec<_> = io_loop.trace().into_iter().filter(resumed).map(|s| s.to_string()).collect();
+    /// assert_eq!(steps, ["resume run_sync", "resume child", "resume run_sync"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn trace(&self) -> Vec<Step> {
+        self.core.watch.steps()
+    }
+
+    /// Every live coroutine: its name, where it was started, and where it waits.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use waterspout::{IoLoop, coroutine};
+    ///
+    /// let io_loop = IoLoop::new()?;
+    /// io_loop.run_sync(|| async {
+    ///     coroutine::start(coroutine::sleep(Duration::from_secs(60)));
+    /// })?;
+    /// let coroutines = io_loop.coroutines();
+    /// assert_eq!(coroutines.len(), 1);
+    /// assert_eq!(coroutines[0].started_at.file(), file!());
+    /// assert!(coroutines[0].waiting_at.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn coroutines(&self) -> Vec<CoroutineInfo> {
+        self.core.coroutines()
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl PartialEq for IoLoop {
+    fn eq(&self, other: &IoLoop) -> bool {
+        self.core.id() == other.core.id()
+    }
+}
+
+impl Eq for IoLoop {}
+
+impl fmt::Debug for IoLoop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.core.id())
+    }
+}
