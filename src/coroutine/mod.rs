@@ -130,6 +130,7 @@ mod interval;
 mod join_set;
 mod multi;
 mod names;
+mod outcome;
 mod remote;
 mod runner;
 mod shape;
@@ -138,7 +139,6 @@ mod timeout;
 mod wait_iterator;
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::fmt;
 use std::ops::Deref;
 use std::panic::Location;
@@ -161,6 +161,7 @@ pub use multi::{
     Cancellable, CancellableChildren, Children, Fallible, FallibleChildren, multi, multi_outputs,
     multi_quiet, try_multi,
 };
+pub use outcome::Outcome;
 pub use remote::Answer;
 pub use sleep::{Moment, Sleep, moment, now, sleep, sleep_until};
 pub use timeout::{Timeout, with_timeout};
@@ -168,7 +169,6 @@ pub use wait_iterator::WaitIterator;
 
 use crate::concurrent::Future as Slot;
 use crate::ground::coroutine_info::CoroutineInfo;
-use crate::ground::foreign;
 use crate::ground::resumption;
 use crate::ioloop::{Callback, Core, IoLoop, PeriodicCallback, on_current, with_current};
 use cancel_handle::Control;
@@ -641,36 +641,6 @@ impl IoLoop {
             runner.start(core);
         }
         drop(Coroutine::of(runner));
-    }
-}
-
-/// How something that nobody awaits can end: with nothing, or with an error to report.
-#[diagnostic::on_unimplemented(
-    message = "what nobody awaits cannot return `{Self}`",
-    label = "nobody would ever see this",
-    note = "an engine or a spawned callback returns `()`, or `Result<(), E>` where `E: Debug`; \
-            a coroutine can return anything"
-)]
-pub trait Outcome {
-    /// The error, as text.
-    fn error(&self) -> Option<String>;
-}
-
-impl Outcome for () {
-    fn error(&self) -> Option<String> {
-        None
-    }
-}
-
-impl Outcome for Infallible {
-    fn error(&self) -> Option<String> {
-        None
-    }
-}
-
-impl<E: fmt::Debug> Outcome for Result<(), E> {
-    fn error(&self) -> Option<String> {
-        self.as_ref().err().map(|error| foreign::debug(error))
     }
 }
 

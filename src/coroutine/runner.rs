@@ -33,10 +33,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::Outcome;
 use super::cancel_handle::Control;
 use super::ending::{self, End};
 use super::names::{is_of_std, name_of};
+use super::outcome::Outcome;
 use crate::ground::coroutine_info::CoroutineInfo;
 use crate::ground::error::{ExcInfo, Failure, JoinError};
 use crate::ground::report::{self, Exception, Panic};

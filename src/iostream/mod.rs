@@ -14,7 +14,7 @@
 //! is closed by [`IoStream::close`], by the end from the other side, by an error, or when the last
 //! handle is dropped and everything written has been sent; a peer that never reads keeps it open till
 //! then. There is no half of a stream: as in Tornado, the end of what arrives closes both directions.
-//! (Who needs the one direction after the end of the other closes it by [`AsyncWrite`].)
+//! (Who needs the one direction after the end of the other closes it by [`AsyncWrite`](futures::io::AsyncWrite).)
 //!
 //! What a stream is over is connected before: there is no counterpart of Tornado's `IOStream.connect`,
 //! which lets one write while it connects. Connecting is awaited in a coroutine of its own, and so are the
@@ -49,6 +49,8 @@ mod pipe;
 mod poll;
 mod read;
 mod sockets;
+mod transport;
+mod unsent;
 mod write;
 
 use std::cell::{Cell, RefCell};
@@ -60,8 +62,6 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use futures::io::{AsyncRead, AsyncWrite};
-
 pub use crate::ground::error::{ReadBufferFull, StreamError, UnsatisfiableRead};
 use futures::future::FusedFuture;
 
@@ -72,17 +72,13 @@ use crate::ioloop::{IoLoop, LoopId, on_current, with_current};
 use crate::sockets::Lent;
 use buffer::Buffer;
 pub use pipe::{Pipe, PipeIoStream};
-use poll::poll_for_both;
-use write::Unsent;
+pub use transport::Transport;
+use transport::poll_for_both;
+use unsent::Unsent;
 pub use write::Write;
 
 /// How much may be kept that has arrived and was not read, unless told: Tornado's 100 MiB.
 const MAX_BUFFER_SIZE: usize = 100 * 1024 * 1024;
-
-/// What an [`IoStream`] needs of what it is over.
-pub trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for S {}
 
 /// A buffered stream over `S`; see the [module](self). Tornado: `IOStream`.
 ///
@@ -257,7 +253,7 @@ impl<S: Transport> IoStream<S> {
     /// For the other handles, the stream is closed then, without an error. [`closed`](IoStream::closed)
     /// is done; a callback of [`set_close_callback`](IoStream::set_close_callback) is dropped, for the
     /// connection was not closed (Tornado's goes on with the new stream). Who waits in
-    /// [`AsyncRead`] or [`AsyncWrite`] is told that the stream is closed. A connection of a
+    /// [`AsyncRead`](futures::io::AsyncRead) or [`AsyncWrite`](futures::io::AsyncWrite) is told that the stream is closed. A connection of a
     /// [`TcpServer`](crate::net::TcpServer) still is its handler: what is taken out and lives on is
     /// counted, drained and cancelled no more.
     ///

@@ -5,37 +5,16 @@
 //! [`reading`](IoStream::reading), and who watches for the close goes on looking for it. As what the
 //! stream is over wakes only the last one who asked, it gets a waker that wakes both.
 
-use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use futures::io::{AsyncRead, AsyncWrite};
 
-use super::{Inner, IoStream, Transport};
+use super::transport::{Transport, poll_for_both};
+use super::{Inner, IoStream};
 use crate::ground::error::StreamError;
 use crate::ground::{foreign, resumption};
-
-/// Asks `poll` by a waker that wakes who asks, and whoever else waits for the same.
-pub(super) fn poll_for_both<T>(
-    cx: &mut Context<'_>,
-    other: &Cell<Option<Waker>>,
-    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
-) -> Poll<T> {
-    let Some(waker) = other.take() else { return poll(cx) };
-    let also = waker.clone();
-    other.set(Some(waker));
-    if also.will_wake(cx.waker()) {
-        return poll(cx);
-    }
-    let both = [cx.waker().clone(), also];
-    let waker = waker_fn::waker_fn(move || {
-        for waker in &both {
-            foreign::call("waker", None, || waker.wake_by_ref());
-        }
-    });
-    poll(&mut Context::from_waker(&waker))
-}
 
 /// What a poll function of writing gives for the error of a stream that ended well.
 fn write_error(error: StreamError) -> io::Error {

@@ -1,6 +1,5 @@
 //! Writing: at once as far as possible, the rest in the background.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::panic::Location;
@@ -10,49 +9,12 @@ use std::task::{Context, Poll, Waker, ready};
 
 use futures::future::FusedFuture;
 
-use super::{Inner, IoStream, Transport};
-use crate::concurrent::{self, Promise, promise};
+use super::transport::Transport;
+use super::{Inner, IoStream};
+use crate::concurrent::{self, promise};
 use crate::ground::error::{LoopClosed, StreamError};
 use crate::ground::wait_queue::wake;
 use crate::ground::{foreign, resumption};
-
-/// What was written and is unsent.
-#[derive(Default)]
-pub(super) struct Unsent {
-    /// The bytes. (Those that the transport is being given just then are out of here meanwhile.)
-    bytes: VecDeque<u8>,
-    /// How many bytes were written and sent since the stream was made. (Those that were written as
-    /// `AsyncWrite` has it are never unsent, and do not count.)
-    written: u64,
-    sent: u64,
-    /// The writes that are not done, in order, each with what `written` was when its last byte was in: it
-    /// is done when `sent` has come that far.
-    writes: VecDeque<(u64, Promise<Result<(), StreamError>>)>,
-}
-
-impl Unsent {
-    pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.writes.is_empty()
-    }
-
-    /// Whether a write can be told that it is done.
-    fn is_due(&self) -> bool {
-        self.writes.front().is_some_and(|(last, _)| *last <= self.sent)
-    }
-
-    /// Takes out the writes whose last byte is sent.
-    fn done(&mut self) -> Vec<Promise<Result<(), StreamError>>> {
-        let done = self.writes.partition_point(|(last, _)| *last <= self.sent);
-        self.writes.drain(..done).map(|(_, promise)| promise).collect()
-    }
-
-    /// Tells all of them that the stream is closed.
-    pub(super) fn fail(self, error: &StreamError) {
-        for (_, promise) in self.writes {
-            promise.set_result(Err(error.clone()));
-        }
-    }
-}
 
 /// A write that is under way, or done; from [`IoStream::write`]. It may be dropped: the bytes are
 /// sent all the same.
@@ -319,6 +281,8 @@ impl<S: Transport> Drop for Sending<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
     use crate::coroutine::moment;
     use crate::ioloop::IoLoop;

@@ -1,0 +1,34 @@
+//! What a stream is over: somebody else's `AsyncRead` and `AsyncWrite`.
+
+use std::cell::Cell;
+use std::task::{Context, Poll, Waker};
+
+use futures::io::{AsyncRead, AsyncWrite};
+
+use crate::ground::foreign;
+
+/// What an [`IoStream`](super::IoStream) needs of what it is over.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for S {}
+
+/// Asks `poll` by a waker that wakes who asks, and whoever else waits for the same.
+pub(super) fn poll_for_both<T>(
+    cx: &mut Context<'_>,
+    other: &Cell<Option<Waker>>,
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> Poll<T> {
+    let Some(waker) = other.take() else { return poll(cx) };
+    let also = waker.clone();
+    other.set(Some(waker));
+    if also.will_wake(cx.waker()) {
+        return poll(cx);
+    }
+    let both = [cx.waker().clone(), also];
+    let waker = waker_fn::waker_fn(move || {
+        for waker in &both {
+            foreign::call("waker", None, || waker.wake_by_ref());
+        }
+    });
+    poll(&mut Context::from_waker(&waker))
+}
