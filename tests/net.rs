@@ -252,6 +252,30 @@ async fn a_cancelled_accept_loses_no_connection() {
     }
 }
 
+/// What is asked of a listener of each kind, for which they have methods of the same names.
+macro_rules! tells_of_connections {
+    ($listener:ident, $connect:expr) => {{
+        // It may seem ready until it was tried.
+        assert_eq!(kind($listener.try_accept()), io::ErrorKind::WouldBlock);
+        assert!(poll_once(pin!($listener.readable())).await.is_pending());
+        assert!(poll_once(pin!(poll_fn(|cx| $listener.poll_readable(cx)))).await.is_pending());
+        let _client = coroutine::start($connect);
+        with_timeout(SOON, $listener.readable()).await.unwrap().unwrap();
+        poll_fn(|cx| $listener.poll_readable(cx)).await.unwrap();
+        $listener.try_accept().unwrap();
+        assert_eq!(kind($listener.try_accept()), io::ErrorKind::WouldBlock);
+    }};
+}
+
+#[waterspout::test]
+async fn a_listener_is_readable_when_there_is_a_connection_to_accept() {
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    tells_of_connections!(listener, TcpStream::connect(listener.local_addr().unwrap()));
+    let path = TempPath::new();
+    let listener = UnixListener::bind(&path).unwrap();
+    tells_of_connections!(listener, UnixStream::connect(path.0.clone()));
+}
+
 #[waterspout::test]
 async fn incoming_is_a_stream_of_connections() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -1635,6 +1659,19 @@ async fn udp_poll_functions_keep_the_waker() {
 
 // ---------------------------------------------------------------------------------------------
 // Unix domain
+
+#[waterspout::test]
+async fn a_unix_datagram_is_had_from_a_poll_function() {
+    let (here, there) = UnixDatagram::pair().unwrap();
+    let receiving = coroutine::start(async move {
+        let mut buf = [0; 8];
+        let (n, sender) = poll_fn(|cx| here.poll_recv_from(cx, &mut buf)).await.unwrap();
+        (n, sender.is_unnamed())
+    });
+    turns(2).await;
+    there.send(b"four").await.unwrap();
+    assert_eq!(receiving.await, (4, true));
+}
 
 #[waterspout::test]
 async fn unix_sockets_connect_by_path() {

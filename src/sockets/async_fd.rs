@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use futures::future::FusedFuture;
 
+use super::methods::{readable, writable};
 use super::source::{Own, Registered};
 use crate::ioloop::{Direction, Interest};
 
@@ -149,54 +150,8 @@ impl<T: AsRawFd> AsyncFd<T> {
         self.registered.try_io(Direction::Write, |own| write(&own.0))
     }
 
-    /// Waits until there may be something to read; then use
-    /// [`try_read_with`](AsyncFd::try_read_with), for only `WouldBlock` from there tells that there
-    /// is nothing more.
-    ///
-    /// What is new here may count as ready until an operation has answered `WouldBlock`, so the first wait
-    /// may be over at once.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// If the fd belongs to another loop.
-    #[track_caller]
-    pub fn readable(&self) -> impl FusedFuture<Output = io::Result<()>> {
-        self.registered.ready(Direction::Read, Location::caller())
-    }
-
-    /// Waits until there may be room to write; then use
-    /// [`try_write_with`](AsyncFd::try_write_with), for only `WouldBlock` from there tells that
-    /// there is no more.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// If the fd belongs to another loop.
-    #[track_caller]
-    pub fn writable(&self) -> impl FusedFuture<Output = io::Result<()>> {
-        self.registered.ready(Direction::Write, Location::caller())
-    }
-
-    /// [`readable`](AsyncFd::readable) as a poll function: of the tasks that call it, the last one is woken.
-    ///
-    /// # Errors
-    ///
-    /// As [`readable`](AsyncFd::readable).
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.registered.poll_ready(cx, Direction::Read)
-    }
-
-    /// [`writable`](AsyncFd::writable) as a poll function: of the tasks that call it, the last one is woken.
-    ///
-    /// # Errors
-    ///
-    /// As [`writable`](AsyncFd::writable).
-    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.registered.poll_ready(cx, Direction::Write)
-    }
+    readable!("something to read", try_read_with);
+    writable!("room to write", try_write_with);
 
     /// The object. What is done with it directly is not seen by the loop: an operation that answers
     /// `WouldBlock` has to go through one of the methods here.

@@ -8,6 +8,7 @@ mod async_fd;
 mod bind;
 mod copy;
 mod lent;
+mod methods;
 #[cfg(feature = "peer_cred")]
 mod peer_cred;
 pub mod pipe;

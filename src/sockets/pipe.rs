@@ -27,6 +27,7 @@ use mio::unix::pipe::{Receiver, Sender};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::lent::Lent;
+use super::methods::{async_read, readable, reading, shows_fd};
 use super::source::{Asker, ByteStream, ReadBytes, Registered, WriteBytes};
 use crate::ground::resumption;
 use crate::ioloop::Direction;
@@ -212,108 +213,8 @@ impl PipeReader {
         Ok(receiver.into())
     }
 
-    /// Reads what is there, at most as much as fits; 0 is the end: every writer has gone.
-    ///
-    /// Cancel safe: no byte is lost.
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    #[track_caller]
-    pub fn read(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<usize>> {
-        self.registered.read(Location::caller(), buf)
-    }
-
-    /// Reads until `buf` is full.
-    ///
-    /// Not cancel safe: what was read into `buf` by then is known only to this future.
-    ///
-    /// # Errors
-    ///
-    /// `UnexpectedEof` if the pipe ends before; what the system says.
-    #[track_caller]
-    pub fn read_exact(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<()>> {
-        self.registered.read_exact(Location::caller(), buf)
-    }
-
-    /// Reads what is there into several buffers at once.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// As [`read`](PipeReader::read).
-    #[track_caller]
-    pub fn read_vectored(
-        &self,
-        bufs: &mut [IoSliceMut<'_>],
-    ) -> impl FusedFuture<Output = io::Result<usize>> {
-        self.registered.read_vectored(Location::caller(), bufs)
-    }
-
-    /// Reads what is there into a buffer that the loop lends for it. Empty at the end.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// As [`read`](PipeReader::read).
-    #[track_caller]
-    pub fn read_lent(&self) -> impl FusedFuture<Output = io::Result<Lent>> {
-        self.registered.read_lent(Location::caller())
-    }
-
-    /// [`read_lent`](PipeReader::read_lent) as a poll function: of the tasks that call it, the last one is woken.
-    ///
-    /// # Errors
-    ///
-    /// As [`read`](PipeReader::read).
-    pub fn poll_read_lent(&self, cx: &mut Context<'_>) -> Poll<io::Result<Lent>> {
-        self.registered.poll_read_lent(cx)
-    }
-
-    /// Waits until there may be something to read; then use [`try_read`](PipeReader::try_read).
-    ///
-    /// What is new here may count as ready until an operation has answered `WouldBlock`, so the first wait
-    /// may be over at once.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// If the pipe belongs to another loop.
-    #[track_caller]
-    pub fn readable(&self) -> impl FusedFuture<Output = io::Result<()>> {
-        self.registered.ready(Direction::Read, Location::caller())
-    }
-
-    /// [`readable`](PipeReader::readable) as a poll function: of the tasks that call it, the last one is
-    /// woken.
-    ///
-    /// # Errors
-    ///
-    /// As [`readable`](PipeReader::readable).
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.registered.poll_ready(cx, Direction::Read)
-    }
-
-    /// Reads if there is something, without waiting.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` if there is nothing; as [`read`](PipeReader::read).
-    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.registered.try_read(buf)
-    }
-
-    /// Reads into several buffers if there is something, without waiting.
-    ///
-    /// # Errors
-    ///
-    /// As [`try_read`](PipeReader::try_read).
-    pub fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.registered.try_read_vectored(bufs)
-    }
+    reading!();
+    readable!("something to read", try_read);
 }
 
 impl TryFrom<ChildStdout> for PipeReader {
@@ -352,59 +253,8 @@ impl TryFrom<OwnedFd> for PipeReader {
     }
 }
 
-impl AsyncRead for &PipeReader {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        self.registered.poll_read(cx, buf)
-    }
-
-    fn poll_read_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.registered.poll_read_vectored(cx, bufs)
-    }
-}
-
-impl AsyncRead for PipeReader {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        self.registered.poll_read(cx, buf)
-    }
-
-    fn poll_read_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.registered.poll_read_vectored(cx, bufs)
-    }
-}
-
-impl fmt::Debug for PipeReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.registered.fmt(f)
-    }
-}
-
-impl AsFd for PipeReader {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.registered.as_fd()
-    }
-}
-
-impl AsRawFd for PipeReader {
-    fn as_raw_fd(&self) -> RawFd {
-        self.registered.as_raw_fd()
-    }
-}
+async_read!(PipeReader, &PipeReader);
+shows_fd!(PipeReader);
 
 /// The end of a pipe that is written to; from [`pair`] or a child process.
 ///
@@ -523,6 +373,9 @@ impl PipeWriter {
     }
 
     /// Waits until there may be room to write; then use [`try_write`](PipeWriter::try_write).
+    ///
+    /// Only `WouldBlock` from there tells that there is none. What is new here may count as ready until
+    /// then, so the first wait may be over at once.
     ///
     /// Cancel safe.
     ///

@@ -18,6 +18,10 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::address::{ToSocketAddrs, first_that_works};
 use super::bind::{BindOptions, listen};
 use super::lent::Lent;
+use super::methods::{
+    accepting, async_read, async_write, halves, into_std, readable, reading, shows_fd,
+    system_calls, writable, writing,
+};
 use super::send::send_vectored;
 use super::source::{Asker, ByteStream, ReadBytes, Registered, WriteBytes, established};
 use super::split::{
@@ -102,84 +106,13 @@ impl TcpListener {
         Ok(TcpListener { registered: Registered::new(listener, &[Direction::Read])?, is_tcp })
     }
 
-    /// Gives the socket up, in blocking mode as std's are.
-    ///
-    /// # Errors
-    ///
-    /// If it does not belong to the current loop; it is closed then.
-    pub fn into_std(self) -> io::Result<net::TcpListener> {
-        let listener = net::TcpListener::from(self.registered.into_source()?);
-        listener.set_nonblocking(false)?;
-        Ok(listener)
+    fn taken_over(&self, stream: mio::net::TcpStream) -> io::Result<TcpStream> {
+        TcpStream::accepted(stream, self.is_tcp)
     }
 
-    /// Waits for a connection. The stream belongs to the current loop.
-    ///
-    /// Cancel safe: a connection is not lost.
-    ///
-    /// # Errors
-    ///
-    /// What the system says; a connection that was given up again by its client (`ECONNABORTED`) is
-    /// skipped. `EMFILE` and `ENFILE` leave the connection waiting: accept again after a pause.
-    #[track_caller]
-    pub fn accept(&self) -> impl FusedFuture<Output = io::Result<(TcpStream, SocketAddr)>> {
-        let place = Location::caller();
-        self.registered.waiting(Direction::Read, place, move |asker| self.poll_accept_by(asker))
-    }
-
-    /// [`accept`](TcpListener::accept) as a poll function: of the tasks that call it, the last one is
-    /// woken.
-    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-        self.poll_accept_by(cx.into())
-    }
-
-    fn poll_accept_by(&self, asker: Asker<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-        loop {
-            match self.registered.poll_io(asker, Direction::Read, |listener| listener.accept()) {
-                Poll::Ready(Ok((stream, peer))) => {
-                    let stream = TcpStream::accepted(stream, self.is_tcp);
-                    return Poll::Ready(stream.map(|stream| (stream, peer)));
-                }
-                Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::ConnectionAborted => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
-
-    /// Accepts a connection if one is waiting, else `WouldBlock`.
-    ///
-    /// # Errors
-    ///
-    /// As [`accept`](TcpListener::accept).
-    pub fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let accepted = self.registered.try_io(Direction::Read, |listener| listener.accept());
-        let (stream, peer) = accepted?;
-        Ok((TcpStream::accepted(stream, self.is_tcp)?, peer))
-    }
-
-    /// Waits until there may be a connection to accept; then use
-    /// [`try_accept`](TcpListener::try_accept).
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// If the listener belongs to another loop.
-    #[track_caller]
-    pub fn readable(&self) -> impl FusedFuture<Output = io::Result<()>> {
-        self.registered.ready(Direction::Read, Location::caller())
-    }
-
-    /// Connections as a stream, which never ends. There may be several at once.
-    #[track_caller]
-    pub fn incoming(&self) -> impl Stream<Item = io::Result<TcpStream>> {
-        let waits = self.registered.waits(Direction::Read, Location::caller());
-        futures::stream::poll_fn(move |cx| {
-            let accepted = waits.poll(cx, |asker| self.poll_accept_by(asker));
-            accepted.map(|accepted| Some(accepted.map(|(stream, _)| stream)))
-        })
-    }
+    into_std!(net::TcpListener);
+    accepting!(TcpStream);
+    readable!("a connection to accept", try_accept);
 
     /// The address that it listens on, with the port that was taken for 0.
     ///
@@ -224,24 +157,6 @@ impl TcpListener {
     /// ```
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         SockRef::from(self).set_tcp_nodelay(nodelay)
-    }
-}
-
-impl fmt::Debug for TcpListener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.registered.fmt(f)
-    }
-}
-
-impl AsFd for TcpListener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.registered.as_fd()
-    }
-}
-
-impl AsRawFd for TcpListener {
-    fn as_raw_fd(&self) -> RawFd {
-        self.registered.as_raw_fd()
     }
 }
 
@@ -404,91 +319,23 @@ impl TcpStream {
         TcpStream::accepted(mio::net::TcpStream::from_std(stream), is_tcp)
     }
 
-    /// Gives the socket up, in blocking mode as std's are.
-    ///
-    /// # Errors
-    ///
-    /// If it does not belong to the current loop; it is closed then.
-    pub fn into_std(self) -> io::Result<net::TcpStream> {
-        let stream = net::TcpStream::from(self.registered.into_source()?);
-        stream.set_nonblocking(false)?;
-        Ok(stream)
-    }
+    into_std!(net::TcpStream);
 
-    /// Reads what is there, at most as much as fits; 0 is the end of the stream.
-    ///
-    /// Cancel safe: no byte is lost.
-    ///
-    /// # Errors
-    ///
-    /// What the system says: `ConnectionReset` and the like.
-    #[track_caller]
-    pub fn read(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<usize>> {
-        self.registered.read(Location::caller(), buf)
-    }
-
-    /// Reads until `buf` is full.
-    ///
-    /// Not cancel safe: what was read into `buf` by then is known only to this future.
-    ///
-    /// # Errors
-    ///
-    /// `UnexpectedEof` if the stream ends before; what the system says.
-    #[track_caller]
-    pub fn read_exact(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<()>> {
-        self.registered.read_exact(Location::caller(), buf)
-    }
-
-    /// Reads what is there into several buffers at once.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// As [`read`](TcpStream::read).
-    #[track_caller]
-    pub fn read_vectored(
-        &self,
-        bufs: &mut [IoSliceMut<'_>],
-    ) -> impl FusedFuture<Output = io::Result<usize>> {
-        self.registered.read_vectored(Location::caller(), bufs)
-    }
-
-    /// Reads what is there into a buffer that the loop lends for it, so that a connection that
-    /// waits owns no buffer. Empty at the end of the stream.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// As [`read`](TcpStream::read).
-    ///
-    /// ```
-    /// # use waterspout::net::TcpStream;
-    /// # #[cfg(feature = "macros")]
-    /// #[waterspout::coroutine]
-    /// async fn echo(stream: TcpStream) -> std::io::Result<()> {
-    ///     loop {
-    ///         let bytes = stream.read_lent().await?;
-    ///         if bytes.is_empty() {
-    ///             return Ok(());
-    ///         }
-    ///         stream.write_all(&bytes).await?;
-    ///     }
-    /// }
-    /// ```
-    #[track_caller]
-    pub fn read_lent(&self) -> impl FusedFuture<Output = io::Result<Lent>> {
-        self.registered.read_lent(Location::caller())
-    }
-
-    /// [`read_lent`](TcpStream::read_lent) as a poll function: of the tasks that call it, the last one is woken.
-    ///
-    /// # Errors
-    ///
-    /// As [`read`](TcpStream::read).
-    pub fn poll_read_lent(&self, cx: &mut Context<'_>) -> Poll<io::Result<Lent>> {
-        self.registered.poll_read_lent(cx)
+    reading! {
+        /// ```
+        /// # use waterspout::net::TcpStream;
+        /// # #[cfg(feature = "macros")]
+        /// #[waterspout::coroutine]
+        /// async fn echo(stream: TcpStream) -> std::io::Result<()> {
+        ///     loop {
+        ///         let bytes = stream.read_lent().await?;
+        ///         if bytes.is_empty() {
+        ///             return Ok(());
+        ///         }
+        ///         stream.write_all(&bytes).await?;
+        ///     }
+        /// }
+        /// ```
     }
 
     /// Reads without taking what was read from the stream.
@@ -503,181 +350,25 @@ impl TcpStream {
         self.registered.io(Direction::Read, Location::caller(), move |stream| stream.peek(buf))
     }
 
-    /// Writes as much as there is room for.
-    ///
-    /// Cancel safe: if it is dropped before it is done, nothing was written.
-    ///
-    /// # Errors
-    ///
-    /// What the system says: `BrokenPipe`, `ConnectionReset` and the like.
-    #[track_caller]
-    pub fn write(&self, buf: &[u8]) -> impl FusedFuture<Output = io::Result<usize>> {
-        self.registered.write(Location::caller(), buf)
-    }
+    writing!();
+    readable!("something to read", try_read);
+    writable!("room to write", try_write);
 
-    /// Writes all of `buf`.
-    ///
-    /// Not cancel safe: how much was written by then is known only to this future.
-    ///
-    /// # Errors
-    ///
-    /// As [`write`](TcpStream::write).
-    #[track_caller]
-    pub fn write_all(&self, buf: &[u8]) -> impl FusedFuture<Output = io::Result<()>> {
-        self.registered.write_all(Location::caller(), buf)
-    }
-
-    /// Writes from several buffers at once.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// As [`write`](TcpStream::write).
-    #[track_caller]
-    pub fn write_vectored(
-        &self,
-        bufs: &[IoSlice<'_>],
-    ) -> impl FusedFuture<Output = io::Result<usize>> {
-        self.registered.write_vectored(Location::caller(), bufs)
-    }
-
-    /// Waits until there may be something to read; then use [`try_read`](TcpStream::try_read).
-    ///
-    /// What is new here may count as ready until an operation has answered `WouldBlock`, so the first wait
-    /// may be over at once.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// If the stream belongs to another loop.
-    #[track_caller]
-    pub fn readable(&self) -> impl FusedFuture<Output = io::Result<()>> {
-        self.registered.ready(Direction::Read, Location::caller())
-    }
-
-    /// Waits until there may be room to write; then use [`try_write`](TcpStream::try_write).
-    ///
-    /// What is new here may count as ready until an operation has answered `WouldBlock`, so the first wait
-    /// may be over at once.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// If the stream belongs to another loop.
-    #[track_caller]
-    pub fn writable(&self) -> impl FusedFuture<Output = io::Result<()>> {
-        self.registered.ready(Direction::Write, Location::caller())
-    }
-
-    /// [`readable`](TcpStream::readable) as a poll function: of the tasks that call it, the last one is woken.
-    ///
-    /// # Errors
-    ///
-    /// As [`readable`](TcpStream::readable).
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.registered.poll_ready(cx, Direction::Read)
-    }
-
-    /// [`writable`](TcpStream::writable) as a poll function: of the tasks that call it, the last one is woken.
-    ///
-    /// # Errors
-    ///
-    /// As [`writable`](TcpStream::writable).
-    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.registered.poll_ready(cx, Direction::Write)
-    }
-
-    /// Reads if there is something, without waiting.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` if there is nothing; as [`read`](TcpStream::read).
-    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.registered.try_read(buf)
-    }
-
-    /// Writes if there is room, without waiting.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` if there is none; as [`write`](TcpStream::write).
-    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
-        self.registered.try_write(buf)
-    }
-
-    /// Reads into several buffers if there is something, without waiting.
-    ///
-    /// # Errors
-    ///
-    /// As [`try_read`](TcpStream::try_read).
-    pub fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.registered.try_read_vectored(bufs)
-    }
-
-    /// Writes from several buffers if there is room, without waiting.
-    ///
-    /// # Errors
-    ///
-    /// As [`try_write`](TcpStream::try_write).
-    pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.registered.try_write_vectored(bufs)
-    }
-
-    /// Does an operation of your own on the stream, once, without waiting. If it answers `WouldBlock`,
-    /// the stream waits from now on.
-    ///
-    /// `operation` gets at the stream by its [`AsFd`], and must not block. One that does not read or
-    /// write this stream must not answer `WouldBlock`: who waits then would wait for what is there
-    /// already.
-    ///
-    /// # Errors
-    ///
-    /// Those of `operation`; `InvalidInput` if `interest` is not one of [`Interest::READ`] and
-    /// [`Interest::WRITE`]; that the stream belongs to another loop. `operation` is not called in those
-    /// two cases.
-    pub fn try_io<R>(
-        &self,
-        interest: Interest,
-        operation: impl FnOnce() -> io::Result<R>,
-    ) -> io::Result<R> {
-        self.registered.try_own(interest, operation)
-    }
-
-    /// Does an operation of your own on the stream, again each time that is ready, until it answers
-    /// something else than `WouldBlock`. As with [`try_io`](TcpStream::try_io), it gets at the stream by its
-    /// [`AsFd`], and must not block.
-    ///
-    /// `Interrupted` is tried again at once. Cancel safe: it is dropped between two calls of `operation`,
-    /// never in one.
-    ///
-    /// # Errors
-    ///
-    /// As [`try_io`](TcpStream::try_io).
-    ///
-    /// ```
-    /// use socket2::SockRef;
-    /// use waterspout::{Interest, IoLoop, testing};
-    ///
-    /// # IoLoop::new()?.run_sync(|| async {
-    /// let (here, there) = testing::tcp_pair().await?;
-    /// // Urgent data, for which there is no method.
-    /// here.async_io(Interest::WRITE, || SockRef::from(&here).send_out_of_band(b"!")).await?;
-    /// # let mut buf = [std::mem::MaybeUninit::new(0)];
-    /// # there.async_io(Interest::READ, || SockRef::from(&there).recv_out_of_band(&mut buf)).await?;
-    /// # Ok::<(), std::io::Error>(())
-    /// # })??;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[track_caller]
-    pub fn async_io<R>(
-        &self,
-        interest: Interest,
-        operation: impl FnMut() -> io::Result<R>,
-    ) -> impl FusedFuture<Output = io::Result<R>> {
-        self.registered.own(interest, Location::caller(), operation)
+    system_calls! {
+        /// ```
+        /// use socket2::SockRef;
+        /// use waterspout::{Interest, IoLoop, testing};
+        ///
+        /// # IoLoop::new()?.run_sync(|| async {
+        /// let (here, there) = testing::tcp_pair().await?;
+        /// // Urgent data, for which there is no method.
+        /// here.async_io(Interest::WRITE, || SockRef::from(&here).send_out_of_band(b"!")).await?;
+        /// # let mut buf = [std::mem::MaybeUninit::new(0)];
+        /// # there.async_io(Interest::READ, || SockRef::from(&there).recv_out_of_band(&mut buf)).await?;
+        /// # Ok::<(), std::io::Error>(())
+        /// # })??;
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
     }
 
     /// Closes one direction or both.
@@ -764,25 +455,7 @@ impl TcpStream {
         SockRef::from(self).set_linger(linger)
     }
 
-    /// The error that the socket has kept, if any (`SO_ERROR`).
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.registered.ask(mio::net::TcpStream::take_error)
-    }
-
-    /// The two directions, for two parts of one coroutine.
-    pub fn split(&mut self) -> (ReadHalf<'_, TcpStream>, WriteHalf<'_, TcpStream>) {
-        (ReadHalf(self), WriteHalf(self))
-    }
-
-    /// The two directions, for two coroutines. Dropping the write half ends the stream for the other
-    /// side; dropping both closes it. [`reunite`](OwnedReadHalf::reunite) makes them one again.
-    pub fn into_split(self) -> (OwnedReadHalf<TcpStream>, OwnedWriteHalf<TcpStream>) {
-        into_split(self)
-    }
+    halves!(TcpStream);
 }
 
 impl ByteStream for mio::net::TcpStream {
@@ -817,108 +490,6 @@ impl HalfClose for TcpStream {
     }
 }
 
-impl AsyncRead for &TcpStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        self.registered.poll_read(cx, buf)
-    }
-
-    fn poll_read_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.registered.poll_read_vectored(cx, bufs)
-    }
-}
-
-impl AsyncWrite for &TcpStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.registered.poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.registered.poll_write_vectored(cx, bufs)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(is_closed_by(self.shutdown(Shutdown::Write)))
-    }
-}
-
-impl AsyncRead for TcpStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut &*self).poll_read(cx, buf)
-    }
-
-    fn poll_read_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut &*self).poll_read_vectored(cx, bufs)
-    }
-}
-
-impl AsyncWrite for TcpStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut &*self).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut &*self).poll_write_vectored(cx, bufs)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut &*self).poll_flush(cx)
-    }
-
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut &*self).poll_close(cx)
-    }
-}
-
-impl fmt::Debug for TcpStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.registered.fmt(f)
-    }
-}
-
-impl AsFd for TcpStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.registered.as_fd()
-    }
-}
-
-impl AsRawFd for TcpStream {
-    fn as_raw_fd(&self) -> RawFd {
-        self.registered.as_raw_fd()
-    }
-}
+async_read!(TcpStream, &TcpStream);
+async_write!(TcpStream, &TcpStream);
+shows_fd!(TcpListener, TcpStream);

@@ -15,6 +15,8 @@ use futures::future::FusedFuture;
 use socket2::SockRef;
 
 use super::address::{ToSocketAddrs, first_that_works, resolve_one};
+use super::methods::{datagrams, into_std, readable, shows_fd, system_calls, writable};
+use super::send::send;
 use super::source::Registered;
 use crate::ground::resumption;
 use crate::ioloop::{Direction, Interest};
@@ -75,16 +77,7 @@ impl UdpSocket {
         Ok(UdpSocket { registered: Registered::new(socket, &ready)? })
     }
 
-    /// Gives the socket up, in blocking mode as std's are.
-    ///
-    /// # Errors
-    ///
-    /// If it does not belong to the current loop; it is closed then.
-    pub fn into_std(self) -> io::Result<net::UdpSocket> {
-        let socket = self.registered.into_source()?;
-        socket.set_nonblocking(false)?;
-        Ok(socket)
-    }
+    into_std!(net::UdpSocket);
 
     /// Fixes the other side: [`send`](UdpSocket::send) sends there, and only what comes from there
     /// is received. The first of the addresses that works is taken.
@@ -104,30 +97,7 @@ impl UdpSocket {
         resumption::here(async move { first_that_works(address, connect).await })
     }
 
-    /// Sends a datagram to where the socket is connected, and gives its length.
-    ///
-    /// Cancel safe: if it is dropped before it is done, nothing was sent.
-    ///
-    /// # Errors
-    ///
-    /// What the system says: `NotConnected` (or its `EDESTADDRREQ`), `ConnectionRefused` of a
-    /// datagram sent before, a datagram that is too long (`EMSGSIZE`).
-    #[track_caller]
-    pub fn send(&self, buf: &[u8]) -> impl FusedFuture<Output = io::Result<usize>> {
-        self.registered.io(Direction::Write, Location::caller(), move |socket| socket.send(buf))
-    }
-
-    /// Receives a datagram, and gives its length.
-    ///
-    /// Cancel safe: no datagram is lost.
-    ///
-    /// # Errors
-    ///
-    /// What the system says: `ConnectionRefused` of a datagram sent before, if connected.
-    #[track_caller]
-    pub fn recv(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<usize>> {
-        self.registered.io(Direction::Read, Location::caller(), move |socket| socket.recv(buf))
-    }
+    datagrams!();
 
     /// Sends a datagram to the first of the addresses, and gives its length.
     ///
@@ -151,21 +121,6 @@ impl UdpSocket {
                 .io(Direction::Write, place, move |socket| socket.send_to(buf, address))
                 .await
         })
-    }
-
-    /// Receives a datagram, and gives its length and where it came from.
-    ///
-    /// Cancel safe: no datagram is lost.
-    ///
-    /// # Errors
-    ///
-    /// As [`recv`](UdpSocket::recv).
-    #[track_caller]
-    pub fn recv_from(
-        &self,
-        buf: &mut [u8],
-    ) -> impl FusedFuture<Output = io::Result<(usize, SocketAddr)>> {
-        self.registered.io(Direction::Read, Location::caller(), move |socket| socket.recv_from(buf))
     }
 
     /// Receives a datagram, which stays there to be received again.
@@ -195,15 +150,6 @@ impl UdpSocket {
         self.registered.io(Direction::Read, Location::caller(), move |socket| socket.peek_from(buf))
     }
 
-    /// [`recv_from`](UdpSocket::recv_from) as a poll function.
-    pub fn poll_recv_from(
-        &self,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<(usize, SocketAddr)>> {
-        self.registered.poll_io(cx, Direction::Read, |socket| socket.recv_from(buf))
-    }
-
     /// [`send_to`](UdpSocket::send_to) as a poll function.
     pub fn poll_send_to(
         &self,
@@ -212,24 +158,6 @@ impl UdpSocket {
         address: SocketAddr,
     ) -> Poll<io::Result<usize>> {
         self.registered.poll_io(cx, Direction::Write, |socket| socket.send_to(buf, address))
-    }
-
-    /// Sends a datagram to where the socket is connected, if there is room.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` if there is none; as [`send`](UdpSocket::send).
-    pub fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
-        self.registered.try_io(Direction::Write, |socket| socket.send(buf))
-    }
-
-    /// Receives a datagram if one is there.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` if there is none; as [`recv`](UdpSocket::recv).
-    pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.registered.try_io(Direction::Read, |socket| socket.recv(buf))
     }
 
     /// Sends a datagram to `address`, if there is room.
@@ -241,98 +169,9 @@ impl UdpSocket {
         self.registered.try_io(Direction::Write, |socket| socket.send_to(buf, address))
     }
 
-    /// Receives a datagram if one is there, and tells where it came from.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` if there is none; as [`recv`](UdpSocket::recv).
-    pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.registered.try_io(Direction::Read, |socket| socket.recv_from(buf))
-    }
-
-    /// Waits until there may be a datagram; then use [`try_recv`](UdpSocket::try_recv).
-    ///
-    /// What is new here may count as ready until an operation has answered `WouldBlock`, so the first wait
-    /// may be over at once.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// If the socket belongs to another loop.
-    #[track_caller]
-    pub fn readable(&self) -> impl FusedFuture<Output = io::Result<()>> {
-        self.registered.ready(Direction::Read, Location::caller())
-    }
-
-    /// Waits until there may be room for a datagram; then use [`try_send`](UdpSocket::try_send).
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// If the socket belongs to another loop.
-    #[track_caller]
-    pub fn writable(&self) -> impl FusedFuture<Output = io::Result<()>> {
-        self.registered.ready(Direction::Write, Location::caller())
-    }
-
-    /// [`readable`](UdpSocket::readable) as a poll function: of the tasks that call it, the last one is woken.
-    ///
-    /// # Errors
-    ///
-    /// As [`readable`](UdpSocket::readable).
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.registered.poll_ready(cx, Direction::Read)
-    }
-
-    /// [`writable`](UdpSocket::writable) as a poll function: of the tasks that call it, the last one is woken.
-    ///
-    /// # Errors
-    ///
-    /// As [`writable`](UdpSocket::writable).
-    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.registered.poll_ready(cx, Direction::Write)
-    }
-
-    /// Does an operation of your own on the socket, once, without waiting. If it answers `WouldBlock`,
-    /// the socket waits from now on.
-    ///
-    /// `operation` gets at the socket by its [`AsFd`], and must not block. One that does not read or
-    /// write this socket must not answer `WouldBlock`: who waits then would wait for what is there
-    /// already.
-    ///
-    /// # Errors
-    ///
-    /// Those of `operation`; `InvalidInput` if `interest` is not one of [`Interest::READ`] and
-    /// [`Interest::WRITE`]; that the socket belongs to another loop. `operation` is not called in those
-    /// two cases.
-    pub fn try_io<R>(
-        &self,
-        interest: Interest,
-        operation: impl FnOnce() -> io::Result<R>,
-    ) -> io::Result<R> {
-        self.registered.try_own(interest, operation)
-    }
-
-    /// Does an operation of your own on the socket, again each time that is ready, until it answers
-    /// something else than `WouldBlock`. As with [`try_io`](UdpSocket::try_io), it gets at the socket by its
-    /// [`AsFd`], and must not block.
-    ///
-    /// `Interrupted` is tried again at once. Cancel safe: it is dropped between two calls of `operation`,
-    /// never in one.
-    ///
-    /// # Errors
-    ///
-    /// As [`try_io`](UdpSocket::try_io).
-    #[track_caller]
-    pub fn async_io<R>(
-        &self,
-        interest: Interest,
-        operation: impl FnMut() -> io::Result<R>,
-    ) -> impl FusedFuture<Output = io::Result<R>> {
-        self.registered.own(interest, Location::caller(), operation)
-    }
+    readable!("a datagram", try_recv);
+    writable!("room for a datagram", try_send);
+    system_calls!();
 
     /// The address that it is bound to, with the port that was taken for 0.
     ///
@@ -478,31 +317,6 @@ impl UdpSocket {
     pub fn leave_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         SockRef::from(self).leave_multicast_v6(group, interface)
     }
-
-    /// The error that the socket has kept, if any (`SO_ERROR`).
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.registered.ask(net::UdpSocket::take_error)
-    }
 }
 
-impl fmt::Debug for UdpSocket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.registered.fmt(f)
-    }
-}
-
-impl AsFd for UdpSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.registered.as_fd()
-    }
-}
-
-impl AsRawFd for UdpSocket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.registered.as_raw_fd()
-    }
-}
+shows_fd!(UdpSocket);

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use futures::future::{Either, FusedFuture, select};
 
 use super::address::unix_address;
+use super::methods::{datagrams, into_std, readable, shows_fd, system_calls, writable};
 use super::send::send;
 use super::source::Registered;
 use super::unix::PATIENCE;
@@ -89,16 +90,7 @@ impl UnixDatagram {
         Ok(UnixDatagram { registered: Registered::new(socket, &ready)? })
     }
 
-    /// Gives the socket up, in blocking mode as std's are.
-    ///
-    /// # Errors
-    ///
-    /// If it does not belong to the current loop; it is closed then.
-    pub fn into_std(self) -> io::Result<net::UnixDatagram> {
-        let socket = self.registered.into_source()?;
-        socket.set_nonblocking(false)?;
-        Ok(socket)
-    }
+    into_std!(net::UnixDatagram);
 
     /// Fixes the other side: [`send`](UnixDatagram::send) sends there, and only what comes from
     /// there is received.
@@ -111,29 +103,7 @@ impl UnixDatagram {
         self.registered.tell(net::UnixDatagram::connect_addr, &unix_address(path.as_ref())?)
     }
 
-    /// Sends a datagram to where the socket is connected, and gives its length.
-    ///
-    /// Cancel safe: if it is dropped before it is done, nothing was sent.
-    ///
-    /// # Errors
-    ///
-    /// What the system says: `NotConnected`, `ConnectionRefused` if the other side has gone.
-    #[track_caller]
-    pub fn send(&self, buf: &[u8]) -> impl FusedFuture<Output = io::Result<usize>> {
-        self.registered.io(Direction::Write, Location::caller(), move |socket| send(socket, buf))
-    }
-
-    /// Receives a datagram, and gives its length.
-    ///
-    /// Cancel safe: no datagram is lost.
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    #[track_caller]
-    pub fn recv(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<usize>> {
-        self.registered.io(Direction::Read, Location::caller(), move |socket| socket.recv(buf))
-    }
+    datagrams!();
 
     /// Sends a datagram to the socket on a path, and gives its length.
     ///
@@ -174,39 +144,6 @@ impl UnixDatagram {
         })
     }
 
-    /// Receives a datagram, and gives its length and where it came from.
-    ///
-    /// Cancel safe: no datagram is lost.
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    #[track_caller]
-    pub fn recv_from(
-        &self,
-        buf: &mut [u8],
-    ) -> impl FusedFuture<Output = io::Result<(usize, SocketAddr)>> {
-        self.registered.io(Direction::Read, Location::caller(), move |socket| socket.recv_from(buf))
-    }
-
-    /// Sends a datagram to where the socket is connected, if there is room.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` if there is none; as [`send`](UnixDatagram::send).
-    pub fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
-        self.registered.try_io(Direction::Write, |socket| send(socket, buf))
-    }
-
-    /// Receives a datagram if one is there.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` if there is none; as [`recv`](UnixDatagram::recv).
-    pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.registered.try_io(Direction::Read, |socket| socket.recv(buf))
-    }
-
     /// Sends a datagram to the socket on a path, if there is room.
     ///
     /// # Errors
@@ -220,99 +157,9 @@ impl UnixDatagram {
         self.registered.try_io(Direction::Write, |socket| socket.send_to_addr(buf, address))
     }
 
-    /// Receives a datagram if one is there, and tells where it came from.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` if there is none; as [`recv`](UnixDatagram::recv).
-    pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.registered.try_io(Direction::Read, |socket| socket.recv_from(buf))
-    }
-
-    /// Waits until there may be a datagram; then use [`try_recv`](UnixDatagram::try_recv).
-    ///
-    /// What is new here may count as ready until an operation has answered `WouldBlock`, so the first wait
-    /// may be over at once.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// If the socket belongs to another loop.
-    #[track_caller]
-    pub fn readable(&self) -> impl FusedFuture<Output = io::Result<()>> {
-        self.registered.ready(Direction::Read, Location::caller())
-    }
-
-    /// Waits until there may be room for a datagram; then use
-    /// [`try_send`](UnixDatagram::try_send).
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// If the socket belongs to another loop.
-    #[track_caller]
-    pub fn writable(&self) -> impl FusedFuture<Output = io::Result<()>> {
-        self.registered.ready(Direction::Write, Location::caller())
-    }
-
-    /// [`readable`](UnixDatagram::readable) as a poll function: of the tasks that call it, the last one is woken.
-    ///
-    /// # Errors
-    ///
-    /// As [`readable`](UnixDatagram::readable).
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.registered.poll_ready(cx, Direction::Read)
-    }
-
-    /// [`writable`](UnixDatagram::writable) as a poll function: of the tasks that call it, the last one is woken.
-    ///
-    /// # Errors
-    ///
-    /// As [`writable`](UnixDatagram::writable).
-    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.registered.poll_ready(cx, Direction::Write)
-    }
-
-    /// Does an operation of your own on the socket, once, without waiting. If it answers `WouldBlock`,
-    /// the socket waits from now on.
-    ///
-    /// `operation` gets at the socket by its [`AsFd`], and must not block. One that does not read or
-    /// write this socket must not answer `WouldBlock`: who waits then would wait for what is there
-    /// already.
-    ///
-    /// # Errors
-    ///
-    /// Those of `operation`; `InvalidInput` if `interest` is not one of [`Interest::READ`] and
-    /// [`Interest::WRITE`]; that the socket belongs to another loop. `operation` is not called in those
-    /// two cases.
-    pub fn try_io<R>(
-        &self,
-        interest: Interest,
-        operation: impl FnOnce() -> io::Result<R>,
-    ) -> io::Result<R> {
-        self.registered.try_own(interest, operation)
-    }
-
-    /// Does an operation of your own on the socket, again each time that is ready, until it answers
-    /// something else than `WouldBlock`. As with [`try_io`](UnixDatagram::try_io), it gets at the socket by its
-    /// [`AsFd`], and must not block.
-    ///
-    /// `Interrupted` is tried again at once. Cancel safe: it is dropped between two calls of `operation`,
-    /// never in one.
-    ///
-    /// # Errors
-    ///
-    /// As [`try_io`](UnixDatagram::try_io).
-    #[track_caller]
-    pub fn async_io<R>(
-        &self,
-        interest: Interest,
-        operation: impl FnMut() -> io::Result<R>,
-    ) -> impl FusedFuture<Output = io::Result<R>> {
-        self.registered.own(interest, Location::caller(), operation)
-    }
+    readable!("a datagram", try_recv);
+    writable!("room for a datagram", try_send);
+    system_calls!();
 
     /// Closes one direction or both.
     ///
@@ -340,31 +187,6 @@ impl UnixDatagram {
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.registered.ask(net::UnixDatagram::peer_addr)
     }
-
-    /// The error that the socket has kept, if any (`SO_ERROR`).
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.registered.ask(net::UnixDatagram::take_error)
-    }
 }
 
-impl fmt::Debug for UnixDatagram {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.registered.fmt(f)
-    }
-}
-
-impl AsFd for UnixDatagram {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.registered.as_fd()
-    }
-}
-
-impl AsRawFd for UnixDatagram {
-    fn as_raw_fd(&self) -> RawFd {
-        self.registered.as_raw_fd()
-    }
-}
+shows_fd!(UnixDatagram);
