@@ -16,28 +16,24 @@
 //! then. There is no half of a stream: as in Tornado, the end of what arrives closes both directions.
 //! (Who needs the one direction after the end of the other closes it by [`AsyncWrite`](futures::io::AsyncWrite).)
 //!
-//! What a stream is over is connected before: there is no counterpart of Tornado's `IOStream.connect`,
-//! which lets one write while it connects. Connecting is awaited in a coroutine of its own, and so are the
-//! writes behind it:
+//! Over TCP, one can read and write while it still connects:
 //!
 //! ```
-//! use waterspout::{IoLoop, coroutine, iostream::IoStream, net::{TcpListener, TcpStream}};
+//! use waterspout::{IoLoop, coroutine, iostream::IoStream, net::TcpListener};
 //!
 //! # IoLoop::new()?.run_sync(|| async {
 //! # let listener = TcpListener::bind("127.0.0.1:0").await?;
 //! # let address = listener.local_addr()?;
-//! let asking = coroutine::start(async move {
-//!     let stream = IoStream::new(TcpStream::connect(address).await?);
-//!     stream.write("GET / HTTP/1.0\r\n\r\n");
-//!     stream.read_until_close().await.map_err(std::io::Error::from)
-//! });
+//! let stream = IoStream::connect(address)?;
+//! stream.write("GET / HTTP/1.0\r\n\r\n");
+//! let answer = coroutine::start(async move { stream.read_until_close().await });
 //! // Goes on while that connects.
 //! # let (server, _) = listener.accept().await?;
 //! # let server = IoStream::new(server);
 //! # server.read_until("\r\n\r\n", 100).await?;
 //! # server.write("HTTP/1.0 204 No Content\r\n\r\n");
 //! # drop(server);
-//! let answer = asking.await?;
+//! let answer = answer.await?;
 //! # assert!(answer.starts_with(b"HTTP/1.0 204"));
 //! # Ok::<(), std::io::Error>(())
 //! # })??;

@@ -1,4 +1,4 @@
-//! What a stream over a socket is asked about the socket.
+//! Streams over sockets: connecting while one writes already, and what is asked about the socket.
 
 use std::io;
 use std::net;
@@ -13,6 +13,50 @@ impl<S: Transport> IoStream<S> {
         self.with_io(ask).unwrap_or_else(|| {
             Err(io::Error::new(io::ErrorKind::NotConnected, self.inner.closed_error()))
         })
+    }
+}
+
+/// Connecting.
+impl IoStream<TcpStream> {
+    /// Begins to connect to `address`, and is a stream at once, with the limits of [`IoStream::new`]. What
+    /// is written meanwhile is sent when it is connected; reads wait for that. Small writes are sent at
+    /// once (`TCP_NODELAY`). Tornado: `IOStream.connect`.
+    ///
+    /// For a name there is [`TcpClient`](crate::net::TcpClient): looking it up has to be waited for.
+    ///
+    /// When the last handle is dropped, or the stream is closed, the attempt is given up; not as long as
+    /// something that was written is unsent, unless the stream is closed.
+    ///
+    /// # Errors
+    ///
+    /// What the system says at once (`NetworkUnreachable`, too many open files). If the attempt fails
+    /// later, that closes the stream: whatever is read, written or awaited of it gives
+    /// [`StreamError::Closed`](crate::StreamError::Closed) with the error (`ConnectionRefused`, `TimedOut`).
+    /// As with any other stream, that is noticed when somebody reads, writes or watches
+    /// ([`closed`](IoStream::closed)). A `TcpStream` that is taken out before
+    /// ([`into_inner`](IoStream::into_inner)) tells the error only to the first who uses it.
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`](crate::IoLoop::current).
+    ///
+    /// ```
+    /// use waterspout::{IoLoop, iostream::IoStream, net::TcpListener};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let stream = IoStream::connect(listener.local_addr()?)?;
+    /// stream.write("GET / HTTP/1.0\r\n\r\n"); // sent when it is connected
+    /// let (server, _peer) = listener.accept().await?;
+    /// let server = IoStream::new(server);
+    /// assert_eq!(server.read_until("\r\n", 100).await?, b"GET / HTTP/1.0\r\n");
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn connect(address: net::SocketAddr) -> io::Result<IoStream<TcpStream>> {
+        Ok(IoStream::new(TcpStream::start_connect(address)?))
     }
 }
 

@@ -204,10 +204,18 @@ impl TcpStream {
     }
 
     async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
+        TcpStream::start_connect(address)?.connected().await
+    }
+
+    /// Begins to connect. The stream is not ready for anything until that has succeeded or failed, so who
+    /// reads or writes waits till then. If it has failed, the first who then reads or writes has the error,
+    /// and nobody else: the next would find what looks like the end of a connection. So this is for
+    /// whoever keeps the error.
+    pub(crate) fn start_connect(address: SocketAddr) -> io::Result<TcpStream> {
         let stream = mio::net::TcpStream::connect(address)?;
         // If the attempt has failed already, some systems refuse this; waiting for it tells why it failed.
         let _ = stream.set_nodelay(true);
-        TcpStream::connecting(stream, true).await
+        TcpStream::registered(stream, true, &[])
     }
 
     /// Connects from a certain address of this machine.
@@ -272,18 +280,18 @@ impl TcpStream {
             Err(error)
                 if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
             {
-                TcpStream::connecting(stream, is_tcp).await
+                TcpStream::registered(stream, is_tcp, &[])?.connected().await
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn connecting(stream: mio::net::TcpStream, is_tcp: bool) -> io::Result<TcpStream> {
-        let stream = TcpStream::registered(stream, is_tcp, &[])?;
+    /// Waits until it is connected.
+    async fn connected(self) -> io::Result<TcpStream> {
         let established =
             |stream: &mio::net::TcpStream| established(stream.take_error(), || stream.peer_addr());
-        stream.registered.connected(established).await?;
-        Ok(stream)
+        self.registered.connected(established).await?;
+        Ok(self)
     }
 
     /// What a listener has accepted: it is tried first, for the client has often sent already.

@@ -150,7 +150,12 @@ impl UdpSocket {
         self.registered.io(Direction::Read, Location::caller(), move |socket| socket.peek_from(buf))
     }
 
-    /// [`send_to`](UdpSocket::send_to) as a poll function.
+    /// [`send_to`](UdpSocket::send_to) as a poll function: of the tasks that call it, the last one is
+    /// woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](UdpSocket::send).
     pub fn poll_send_to(
         &self,
         cx: &mut Context<'_>,

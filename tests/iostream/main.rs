@@ -6,6 +6,7 @@
 mod closing;
 #[path = "../common/mod.rs"]
 mod common;
+mod connecting;
 mod parts;
 mod pipes;
 mod polls;
