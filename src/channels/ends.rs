@@ -1,5 +1,6 @@
-//! The ends of a channel with many receivers: how many are left on each side, and who waits for the other.
-//! Under `watch` and `broadcast`, which add what is sent.
+//! What the senders and receivers of a channel with many receivers share: it counts both sides, lets
+//! receivers wait for news, and lets senders wait until no receiver is left. `watch` and `broadcast` are
+//! built on it; each adds what it keeps of the values that were sent.
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,14 +14,14 @@ use crate::ground::resumption;
 use crate::ground::wait_queue::{Queued, WaitQueue, Waiting};
 use crate::locks::Event;
 
-/// What the ends share. `S` is what is sent, as receivers see it.
+/// What all ends of one channel share. `S` is what the channel keeps of the values that were sent.
 pub(super) struct Ends<S> {
     pub(super) sent: S,
     senders: Cell<usize>,
     receivers: Cell<usize>,
-    /// Receivers that have had all there is.
+    /// Receivers that have seen everything and wait for more.
     waiting: WaitQueue,
-    /// Set while there is no receiver: for `Sender::closed`.
+    /// Set while there is no receiver. `Sender::closed` waits for it.
     closed: Event,
 }
 
@@ -31,7 +32,7 @@ impl<S> Queued<()> for Ends<S> {
 }
 
 impl<S> Ends<S> {
-    /// One sender and one receiver.
+    /// For one sender and one receiver, which count already.
     pub(super) fn new(sent: S) -> Rc<Ends<S>> {
         Rc::new(Ends {
             sent,
@@ -56,41 +57,41 @@ impl<S> Ends<S> {
         self.closed.wait()
     }
 
-    /// Whether nothing will be sent any more.
+    /// Whether nothing will be sent any more: no sender is left.
     pub(super) fn has_ended(&self) -> bool {
         self.senders.get() == 0
     }
 
-    pub(super) fn sender_comes(&self) {
+    pub(super) fn add_sender(&self) {
         self.senders.set(self.senders.get() + 1);
     }
 
-    pub(super) fn sender_goes(&self) {
+    pub(super) fn remove_sender(&self) {
         self.senders.set(self.senders.get() - 1);
         if self.has_ended() {
-            self.tell();
+            self.wake_receivers();
         }
     }
 
-    pub(super) fn receiver_comes(&self) {
+    pub(super) fn add_receiver(&self) {
         self.receivers.set(self.receivers.get() + 1);
         self.closed.clear();
     }
 
-    pub(super) fn receiver_goes(&self) {
+    pub(super) fn remove_receiver(&self) {
         self.receivers.set(self.receivers.get() - 1);
         if self.receivers() == 0 {
             self.closed.set();
         }
     }
 
-    /// Has every receiver that waits look again.
-    pub(super) fn tell(&self) {
+    /// Makes every receiver that waits look again.
+    pub(super) fn wake_receivers(&self) {
         self.waiting.wake_all();
     }
 
-    /// Waits, as a receiver, until `look` gives something. It may be asked more often than something has
-    /// changed.
+    /// Waits, as a receiver, until `look` finds something, and gives what it has found. `look` may also be
+    /// called when nothing has changed.
     #[track_caller]
     pub(super) fn until<R>(
         self: &Rc<Self>,
@@ -107,14 +108,15 @@ impl<S> Ends<S> {
                 return Poll::Ready(found);
             }
             waiting.join(cx, &mut None);
-            // Joining clones the waker, which is foreign code, and may have sent something.
+            // Joining has cloned the waker. That runs foreign code, which may have sent something before
+            // this receiver was in the queue; nobody else would wake it for that.
             let Some(found) = look(waiting.queued()) else { return Poll::Pending };
             waiting.leave();
             Poll::Ready(found)
         }))
     }
 
-    /// The `Debug` form of either end.
+    /// Writes the `Debug` form of a sender or a receiver.
     pub(super) fn debug(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(name)
             .field("senders", &self.senders.get())

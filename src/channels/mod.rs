@@ -2,20 +2,20 @@
 //!
 //! | for | use |
 //! | --- | --- |
-//! | items from many, for one who takes them in order | [`mpsc`] |
-//! | one value, once, which need not be `Clone` | [`oneshot`] |
-//! | the latest value of something, for all who care | [`watch`] |
-//! | each value, for each of many | [`broadcast`] |
+//! | items from many senders, which one receiver takes in order | [`mpsc`] |
+//! | one value, sent once; it need not be `Clone` | [`oneshot`] |
+//! | the latest value of something, which any number of receivers look at | [`watch`] |
+//! | values that each of many receivers gets | [`broadcast`] |
 //!
-//! A channel has two ends, and each learns that the other has gone: receiving ends when all senders have
-//! been dropped and what they sent is taken, and sending gives the value back when nobody is left to
-//! receive it. That is what a channel has beyond a [queue](crate::queues), all of whose handles put and get,
-//! so that it ends only when somebody closes it.
+//! A channel has senders and receivers, and each side learns that the other has gone: receiving ends when
+//! all senders have been dropped and all that they sent has been received; sending gives the value back when
+//! nobody is left to receive it. A [queue](crate::queues) lacks that: every handle of it can both put and
+//! get, so that it ends only when somebody closes it.
 //!
-//! Waiters are served first in first out; one that is dropped leaves, and takes no value with it. Ends
-//! belong to no loop, whatever polls them can wait, and they are not `Send`: between threads there is
-//! [`concurrent::channel`](crate::concurrent::channel). They have as many waiters at most as
-//! [locks](crate::locks) have, and tell in their `Debug` form how many wait.
+//! Waiters are served first in first out. One that is dropped leaves the queue of waiters, and no value is
+//! lost with it. Senders and receivers belong to no loop: any executor's task can wait on them. They are
+//! not `Send`; between threads there is [`concurrent::channel`](crate::concurrent::channel). They can have
+//! as many waiters as [locks](crate::locks) can, and their `Debug` form tells how many wait.
 
 pub mod broadcast;
 mod ends;
@@ -29,16 +29,16 @@ use std::io;
 
 pub use crate::concurrent::{SendError, TrySendError};
 
-/// There is nothing to receive, and never will be: every sender has gone.
+/// There is nothing to receive and there will be nothing, since every sender has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecvError;
 
 /// There is nothing to receive now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TryRecvError {
-    /// There may be, later.
+    /// There is nothing now, but there may be something later.
     Empty,
-    /// There never will be: every sender has gone, or the receiver has closed the channel.
+    /// There will be nothing any more: every sender has gone, or the receiver has closed the channel.
     Closed,
 }
 

@@ -1,8 +1,8 @@
 //! Items from many senders, for one receiver. tokio: `sync::mpsc`.
 //!
-//! It is a [`Queue`] that is closed when either side has gone. So an item goes straight to a receiver that
-//! waits, and takes no room then; senders that wait for room are served first in first out, and nobody
-//! barges in between.
+//! It is a [`Queue`] that is closed when the receiver, or the last sender, has gone. So an item goes
+//! straight to the receiver if that waits, and takes up no room in the channel then. Senders that wait for
+//! room are served first in first out, and one that comes in between cannot overtake them.
 //!
 //! ```
 //! use waterspout::{IoLoop, channels::mpsc, coroutine};
@@ -43,60 +43,62 @@ use crate::ground::foreign;
 use crate::locks::Event;
 use crate::queues::{Queue, QueueClosed, QueueEmpty, QueueFull};
 
-/// A channel with room for `capacity` items, at least one.
+/// A channel with room for `capacity` items; 0 counts as 1.
 ///
-/// Who uses the receiver as a stream, or a sender as a sink, waits where this was called.
+/// A coroutine that uses the receiver as a stream, or a sender as a sink, is listed as waiting at the line
+/// where this was called.
 #[track_caller]
 pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     over(Queue::new(capacity.max(1)))
 }
 
-/// A channel in which there is always room: sending never waits, and nothing holds a sender back that is
-/// faster than its receiver.
+/// A channel in which there is always room: sending never waits. So nothing slows down a sender that is
+/// faster than the receiver, and the channel may grow without limit.
 #[track_caller]
 pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     over(Queue::new(0))
 }
 
 fn over<T>(queue: Queue<T>) -> (Sender<T>, Receiver<T>) {
-    let ends = Rc::new(Ends { senders: Cell::new(1), closed: Event::new() });
-    let receiver = Receiver { queue: queue.clone(), ends: ends.clone() };
-    (Sender { queue, ends }, receiver)
+    let shared = Rc::new(Shared { senders: Cell::new(1), closed: Event::new() });
+    let receiver = Receiver { queue: queue.clone(), shared: shared.clone() };
+    (Sender { queue, shared }, receiver)
 }
 
-struct Ends {
-    /// How many there are; the last one closes the queue.
+/// What the ends of a channel share, beside the queue.
+struct Shared {
+    /// How many senders there are; the last one closes the queue.
     senders: Cell<usize>,
-    /// Set when the receiver has gone, or has closed the channel.
+    /// Set when the receiver has gone, or has closed the channel. `Sender::closed` waits for it.
     closed: Event,
 }
 
 /// The sending end; a clone sends into the same channel.
 ///
-/// When the last one is dropped, the receiver gets what is left, and then the end. A [`send`](Sender::send)
-/// that waits is a sender, too.
+/// When the last sender is dropped, the receiver gets what was sent, and then learns that it was all. A
+/// [`send`](Sender::send) that still waits counts as a sender.
 pub struct Sender<T> {
     queue: Queue<T>,
-    ends: Rc<Ends>,
+    shared: Rc<Shared>,
 }
 
 /// The receiving end, and a stream of what it receives.
 ///
-/// When it is dropped, what it has not received is dropped, and senders get their items back, also those
-/// who wait.
+/// When it is dropped, the items that it has not received are dropped. From then on senders get their items
+/// back with an error, also those that wait for room.
 pub struct Receiver<T> {
     queue: Queue<T>,
-    ends: Rc<Ends>,
+    shared: Rc<Shared>,
 }
 
 impl<T> Sender<T> {
-    /// Sends an item, waiting for room.
+    /// Sends an item, and waits for room if there is none.
     ///
-    /// Cancel safe: an item whose `send` was dropped before there was room is not sent.
+    /// Cancel safe: an item whose `send` is dropped before there was room is not sent, but dropped with it.
     ///
     /// # Errors
     ///
-    /// [`SendError`] with the item, if the receiver has gone or has closed the channel, or does so while
+    /// [`SendError`] with the item, if the receiver has gone or has closed the channel, be it before or while
     /// this waits.
     #[track_caller]
     pub fn send(&self, item: T) -> impl FusedFuture<Output = Result<(), SendError<T>>> + use<T> {
@@ -119,23 +121,24 @@ impl<T> Sender<T> {
         })
     }
 
-    /// Waits until the receiver has gone, or has closed the channel: nobody wants any more. Cancel safe.
+    /// Waits until nobody wants items any more: the receiver has gone, or has closed the channel. Cancel
+    /// safe.
     #[track_caller]
     pub fn closed(&self) -> impl FusedFuture<Output = ()> + use<T> {
-        self.ends.closed.wait()
+        self.shared.closed.wait()
     }
 
     /// Whether the receiver has gone, or has closed the channel.
     pub fn is_closed(&self) -> bool {
-        self.ends.closed.is_set()
+        self.shared.closed.is_set()
     }
 
-    /// How many items there is room for now. tokio: `capacity`.
+    /// For how many items there is room now; [`usize::MAX`] if the channel is unbounded. tokio: `capacity`.
     pub fn capacity(&self) -> usize {
         self.max_capacity().saturating_sub(self.queue.qsize())
     }
 
-    /// How many items there is room for when none is in it; [`usize::MAX`] if that is without limit.
+    /// For how many items there is room when the channel is empty; [`usize::MAX`] if it is unbounded.
     pub fn max_capacity(&self) -> usize {
         match self.queue.maxsize() {
             0 => usize::MAX,
@@ -145,17 +148,17 @@ impl<T> Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Receives an item, waiting for one; `None` when every sender has gone, or [`close`](Receiver::close)
-    /// was called, and nothing is left.
+    /// Receives an item, and waits for one if there is none. `None` when there will be none any more: every
+    /// sender has gone, or [`close`](Receiver::close) was called, and nothing is left in the channel.
     ///
-    /// Cancel safe: an item that a dropped `recv` had got is the next one again.
+    /// Cancel safe: if a `recv` is dropped that had been given an item, the next one gets that item.
     #[track_caller]
     pub fn recv(&mut self) -> impl FusedFuture<Output = Option<T>> {
         self.queue.get().map(Result::ok)
     }
 
-    /// [`recv`](Receiver::recv) as a poll function. It goes on waiting when its task does not: what comes
-    /// meanwhile is for the next call of any of these.
+    /// [`recv`](Receiver::recv) as a poll function. The receiver goes on waiting even if its caller stops
+    /// polling: an item that comes meanwhile is kept for the next call that receives, whichever it is.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         Pin::new(&mut self.queue).poll_next(cx)
     }
@@ -172,25 +175,25 @@ impl<T> Receiver<T> {
         })
     }
 
-    /// Nothing can be sent any more, and what has been can still be received. Senders that wait get their
-    /// items back.
+    /// Closes the channel: nothing can be sent any more, but what was sent can still be received. Senders
+    /// that wait for room get their items back with an error.
     pub fn close(&mut self) {
         self.queue.close();
-        self.ends.closed.set();
+        self.shared.closed.set();
     }
 
-    /// Whether nothing can be sent any more: it was closed, or every sender has gone.
+    /// Whether nothing can be sent any more: the channel was closed, or every sender has gone.
     pub fn is_closed(&self) -> bool {
         self.queue.is_closed()
     }
 
-    /// How many items are in it, without one that has been given to a [`poll_recv`](Receiver::poll_recv)
-    /// that waits.
+    /// How many items are in the channel. An item that was given to a waiting
+    /// [`poll_recv`](Receiver::poll_recv) does not count.
     pub fn len(&self) -> usize {
         self.queue.qsize()
     }
 
-    /// Whether nothing is in it; see [`len`](Receiver::len).
+    /// Whether no item is in the channel, as [`len`](Receiver::len) counts them.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -198,15 +201,15 @@ impl<T> Receiver<T> {
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Sender<T> {
-        self.ends.senders.set(self.ends.senders.get() + 1);
-        Sender { queue: self.queue.clone(), ends: self.ends.clone() }
+        self.shared.senders.set(self.shared.senders.get() + 1);
+        Sender { queue: self.queue.clone(), shared: self.shared.clone() }
     }
 }
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        let left = self.ends.senders.get() - 1;
-        self.ends.senders.set(left);
+        let left = self.shared.senders.get() - 1;
+        self.shared.senders.set(left);
         if left == 0 {
             self.queue.close();
         }
@@ -216,14 +219,14 @@ impl<T> Drop for Sender<T> {
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         self.close();
-        // Senders keep the queue, so what is in it would stay as long as they do.
+        // The senders keep the queue alive. Without this the items in it would live as long as they do.
         while let Ok(item) = self.try_recv() {
             foreign::discard(item);
         }
     }
 }
 
-/// The end comes when every sender has gone.
+/// The stream ends when every sender has gone, or the channel was closed, and all items are received.
 impl<T> Stream for Receiver<T> {
     type Item = T;
 
@@ -238,8 +241,9 @@ impl<T> FusedStream for Receiver<T> {
     }
 }
 
-/// Sends items. Each sender can hold one for which there is no room yet, which is dropped with it; flushing
-/// waits until that is sent. Closing only flushes: the channel ends when every sender was dropped.
+/// Sends items. Each sender can hold one item for which there is no room yet; flushing waits until that item
+/// is sent, and if the sender is dropped before, the item is dropped with it. Closing the sink only flushes
+/// it: the channel ends when every sender is dropped.
 impl<T> Sink<T> for Sender<T> {
     type Error = SendError<T>;
 
@@ -267,14 +271,14 @@ impl<T> Sink<T> for Sender<T> {
 
 impl<T> fmt::Debug for Sender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let senders = self.ends.senders.get();
+        let senders = self.shared.senders.get();
         f.debug_struct("Sender").field("senders", &senders).field("queue", &self.queue).finish()
     }
 }
 
 impl<T> fmt::Debug for Receiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let senders = self.ends.senders.get();
+        let senders = self.shared.senders.get();
         f.debug_struct("Receiver").field("senders", &senders).field("queue", &self.queue).finish()
     }
 }

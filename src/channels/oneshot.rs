@@ -1,7 +1,8 @@
-//! One value, once, which need not be `Clone`. tokio: `sync::oneshot`.
+//! One value, sent once; it need not be `Clone`. tokio: `sync::oneshot`.
 //!
-//! It is an [`mpsc`] of one item whose sender is used up by sending. Where many wait for one result, or the
-//! result may be an error that is to be heard of, there is [`promise`](crate::concurrent::promise).
+//! It is an [`mpsc`] channel with room for one item, whose sender is used up by sending. Use
+//! [`promise`](crate::concurrent::promise) where several wait for the same result, or where the result may
+//! be an error that must be reported if nobody looks at it.
 //!
 //! ```
 //! use waterspout::{IoLoop, channels::oneshot, coroutine};
@@ -24,25 +25,26 @@ use super::{RecvError, TryRecvError, TrySendError, mpsc};
 
 /// A channel for one value.
 ///
-/// Who awaits the receiver waits, for those who list coroutines, where this was called.
+/// A coroutine that awaits the receiver is listed as waiting at the line where this was called.
 #[track_caller]
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = mpsc::channel(1);
     (Sender { inner: sender }, Receiver { inner: receiver, has_given: false })
 }
 
-/// The sending end. Dropped without having sent, it gives the receiver an error.
+/// The sending end. If it is dropped before it has sent, the receiver gets an error.
 pub struct Sender<T> {
     inner: mpsc::Sender<T>,
 }
 
-/// The receiving end: await it for the value. Cancel safe: await `&mut receiver`, and nothing is lost if
-/// that is dropped.
+/// The receiving end: await it for the value. It gives [`RecvError`] if the sender was dropped before it has
+/// sent.
 ///
-/// It gives [`RecvError`] if the sender was dropped without having sent.
+/// Cancel safe if you await `&mut receiver`: when that wait is dropped, the receiver is still there, and the
+/// value with it.
 pub struct Receiver<T> {
     inner: mpsc::Receiver<T>,
-    /// Whether awaiting it has given the value, or the error.
+    /// Whether awaiting this has given the value, or the error, already.
     has_given: bool,
 }
 
@@ -51,13 +53,13 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// The value, if the receiver has gone or has closed the channel. `Ok` does not mean that it will be
-    /// received: the receiver may go before it has looked, and the value with it.
+    /// The value itself, if the receiver has gone or has closed the channel. `Ok` does not mean that the
+    /// value will be received: the receiver may still be dropped, and the value with it.
     pub fn send(self, value: T) -> Result<(), T> {
         self.inner.try_send(value).map_err(TrySendError::into_inner)
     }
 
-    /// Waits until the receiver has gone, or has closed the channel: nobody wants the value any more. Cancel
+    /// Waits until nobody wants the value any more: the receiver has gone, or has closed the channel. Cancel
     /// safe.
     #[track_caller]
     pub fn closed(&self) -> impl FusedFuture<Output = ()> + use<T> {
@@ -75,12 +77,13 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// [`TryRecvError`], which tells whether it may come later.
+    /// [`TryRecvError`], which tells whether the value may come later.
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
         self.inner.try_recv()
     }
 
-    /// The value cannot be sent any more; if it has been, it can still be received.
+    /// Closes the channel: the value cannot be sent any more. If it was sent already, it can still be
+    /// received.
     pub fn close(&mut self) {
         self.inner.close();
     }

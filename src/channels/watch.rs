@@ -1,11 +1,11 @@
-//! The latest value of something, for all who care. tokio: `sync::watch`.
+//! The latest value of something, which any number of receivers look at. tokio: `sync::watch`.
 //!
 //! A receiver looks at the value that is there, or waits until there is one that it has not seen. It may
 //! miss values that were replaced before it looked, but never the last one.
 //!
-//! What [`borrow`](Receiver::borrow) gives is a snapshot, an `Rc` of the value: it may be kept, also across
-//! an `.await`, and it keeps nobody from sending. (tokio's borrows a lock, for which a sender waits: on one
-//! thread that would be for ever.)
+//! [`borrow`](Receiver::borrow) gives a snapshot, an `Rc` of the value: it may be kept, also across an
+//! `.await`, and it keeps nobody from sending. (tokio's gives a lock guard, and sending waits until all
+//! guards are dropped; on one thread that would be for ever.)
 //!
 //! ```
 //! use waterspout::{IoLoop, channels::watch, coroutine};
@@ -37,7 +37,7 @@ use super::ends::Ends;
 use super::{RecvError, SendError};
 use crate::ground::foreign;
 
-/// A channel with its first value, which counts as seen.
+/// A channel with its first value. The receiver that this gives counts it as seen.
 pub fn channel<T>(initial: T) -> (Sender<T>, Receiver<T>) {
     let value = RefCell::new(Some(Rc::new(initial)));
     let ends = Ends::new(Watched { value, version: Cell::new(0) });
@@ -45,9 +45,9 @@ pub fn channel<T>(initial: T) -> (Sender<T>, Receiver<T>) {
 }
 
 struct Watched<T> {
-    /// `None` while [`Sender::send_if_modified`] has it changed.
+    /// `None` while the user's function in [`Sender::send_if_modified`] changes the value.
     value: RefCell<Option<Rc<T>>>,
-    /// How often it was sent.
+    /// How often a value was sent.
     version: Cell<u64>,
 }
 
@@ -56,34 +56,35 @@ pub struct Sender<T> {
     ends: Rc<Ends<Watched<T>>>,
 }
 
-/// The receiving end; a clone has seen what this one has.
+/// The receiving end. A clone is another receiver, which has seen what this one has seen so far.
 pub struct Receiver<T> {
     ends: Rc<Ends<Watched<T>>>,
-    /// The version that it has seen.
+    /// The version of the value that this receiver has seen last.
     seen: u64,
 }
 
 impl<T> Watched<T> {
     fn value(&self) -> Rc<T> {
-        self.value.borrow().clone().expect(IS_CHANGED)
+        self.value.borrow().clone().expect(IS_BEING_CHANGED)
     }
 
     fn take(&self) -> Rc<T> {
-        self.value.take().expect(IS_CHANGED)
+        self.value.take().expect(IS_BEING_CHANGED)
     }
 }
 
 impl<T> Drop for Watched<T> {
     fn drop(&mut self) {
-        // It goes with the last end, which may be anybody's.
+        // The value is dropped with the last end of the channel, whoever drops that. A panic of the value's
+        // destructor is not theirs.
         foreign::discard(self.value.take());
     }
 }
 
-const IS_CHANGED: &str = "this watch is used from within its own send_modify or send_if_modified: \
+const IS_BEING_CHANGED: &str = "this watch is used from within its own send_modify or send_if_modified: \
                           its value is there when that has returned";
 
-/// The value while it is changed, which goes back also if that panics.
+/// Has the value while a user's function changes it, and puts it back also if that function panics.
 struct Changing<'a, T> {
     watched: &'a Watched<T>,
     value: Option<Rc<T>>,
@@ -96,7 +97,8 @@ impl<T> Drop for Changing<'_, T> {
 }
 
 impl<T> Ends<Watched<T>> {
-    /// The version, if it is another than was seen; an error if there will be none.
+    /// The version of the value if it is not the one that was `seen`. An error if there is no news and every
+    /// sender has gone.
     fn news(&self, seen: u64) -> Option<Result<u64, RecvError>> {
         let version = self.sent.version.get();
         if version != seen {
@@ -105,24 +107,26 @@ impl<T> Ends<Watched<T>> {
         self.has_ended().then_some(Err(RecvError))
     }
 
-    fn has_changed(&self) {
+    /// Counts a new version, and wakes the receivers that wait for one.
+    fn announce(&self) {
         self.sent.version.set(self.sent.version.get() + 1);
-        self.tell();
+        self.wake_receivers();
     }
 }
 
 impl<T> Sender<T> {
-    /// Replaces the value, and wakes all who wait for a change.
+    /// Replaces the value, and wakes all receivers that wait for a change.
     ///
     /// # Errors
     ///
-    /// [`SendError`] with the value, which replaces nothing, if there is no receiver. See
-    /// [`send_replace`](Sender::send_replace).
+    /// [`SendError`] with the new value if there is no receiver; the value that is there stays. See
+    /// [`send_replace`](Sender::send_replace), which replaces it in any case.
     ///
     /// # Panics
     ///
-    /// Within the function of [`send_modify`](Sender::send_modify), as all that looks at the value or
-    /// changes it.
+    /// If it is called within the function given to [`send_modify`](Sender::send_modify) or
+    /// [`send_if_modified`](Sender::send_if_modified) of the same channel. So does every call that looks at
+    /// the value or changes it.
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         if self.is_closed() {
             return Err(SendError(value));
@@ -131,23 +135,25 @@ impl<T> Sender<T> {
         Ok(())
     }
 
-    /// Replaces the value, also if there is no receiver, for those that [`subscribe`](Sender::subscribe)
-    /// later; gives the one that was there. Panics as [`send`](Sender::send) does.
+    /// Replaces the value, also if there is no receiver (one may [`subscribe`](Sender::subscribe) later).
+    /// Gives the value that was there before. Panics as [`send`](Sender::send) does.
     pub fn send_replace(&self, value: T) -> Rc<T> {
         let before = self.ends.sent.take();
         self.ends.sent.value.replace(Some(Rc::new(value)));
-        self.ends.has_changed();
+        self.ends.announce();
         before
     }
 
-    /// Changes the value in place, also if there is no receiver, and wakes all who wait for a change.
+    /// Changes the value in place, also if there is no receiver, and wakes all receivers that wait for a
+    /// change.
     ///
-    /// The value is cloned before if somebody keeps a snapshot of it, which stays what it is. If `modify`
-    /// panics, so does this: the value stays as that has left it, and nobody is woken.
+    /// If somebody keeps a snapshot of the value, the value is cloned first, so that the snapshot stays as it
+    /// is.
     ///
     /// # Panics
     ///
-    /// If it is called within `modify`, of the same channel.
+    /// If `modify` panics: then the value stays as `modify` has left it, and nobody is woken. Also if this is
+    /// called within `modify` of the same channel.
     ///
     /// ```
     /// use waterspout::channels::watch;
@@ -167,8 +173,8 @@ impl<T> Sender<T> {
         });
     }
 
-    /// [`send_modify`](Sender::send_modify), which wakes somebody only if `modify` says that it has changed
-    /// the value. Gives what that says.
+    /// Does as [`send_modify`](Sender::send_modify), but the change counts, and wakes receivers, only if
+    /// `modify` gives `true`. Gives what `modify` has given.
     pub fn send_if_modified(&self, modify: impl FnOnce(&mut T) -> bool) -> bool
     where
         T: Clone,
@@ -178,7 +184,7 @@ impl<T> Sender<T> {
         let is_modified = changing.value.as_mut().is_some_and(|value| modify(Rc::make_mut(value)));
         drop(changing);
         if is_modified {
-            self.ends.has_changed();
+            self.ends.announce();
         }
         is_modified
     }
@@ -188,9 +194,9 @@ impl<T> Sender<T> {
         self.ends.sent.value()
     }
 
-    /// Another receiver, which has seen the value that is there.
+    /// Makes another receiver. It counts the value that is there as seen.
     pub fn subscribe(&self) -> Receiver<T> {
-        self.ends.receiver_comes();
+        self.ends.add_receiver();
         Receiver { ends: self.ends.clone(), seen: self.ends.sent.version.get() }
     }
 
@@ -212,24 +218,25 @@ impl<T> Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// A snapshot of the value, which does not count as seen by this.
+    /// A snapshot of the value. The value does not count as seen by that.
     pub fn borrow(&self) -> Rc<T> {
         self.ends.sent.value()
     }
 
-    /// A snapshot of the value, which counts as seen.
+    /// A snapshot of the value, which counts as seen from now on.
     pub fn borrow_and_update(&mut self) -> Rc<T> {
         self.seen = self.ends.sent.version.get();
         self.borrow()
     }
 
-    /// Waits for a value that was not seen, which counts as seen then; ready at once if there is one.
+    /// Waits until there is a value that this receiver has not seen; from then on that value counts as seen.
+    /// Ready at once if there is one.
     ///
-    /// Cancel safe: what a dropped `changed` had not told of is not seen.
+    /// Cancel safe: if a `changed` is dropped before it was ready, the value does not count as seen.
     ///
     /// # Errors
     ///
-    /// [`RecvError`] if every sender has gone, and the last value was seen.
+    /// [`RecvError`] if every sender has gone, and this receiver has seen the last value.
     #[track_caller]
     pub fn changed(&mut self) -> impl FusedFuture<Output = Result<(), RecvError>> {
         let seen = &mut self.seen;
@@ -239,7 +246,7 @@ impl<T> Receiver<T> {
         })
     }
 
-    /// Whether there is a value that was not seen.
+    /// Whether there is a value that this receiver has not seen.
     ///
     /// # Errors
     ///
@@ -248,14 +255,14 @@ impl<T> Receiver<T> {
         self.ends.news(self.seen).transpose().map(|version| version.is_some())
     }
 
-    /// Waits until a value `is_so`, and gives a snapshot of it. The value that is there is looked at first,
-    /// seen or not. All that were looked at count as seen.
+    /// Waits until `is_so` is true of the value, and gives a snapshot of that. It asks first about the value
+    /// that is there, whether that was seen or not. Each value that it has asked about counts as seen.
     ///
     /// Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`RecvError`] if every sender has gone, and the last value is not so.
+    /// [`RecvError`] if every sender has gone, and `is_so` is not true of the last value.
     ///
     /// ```
     /// use waterspout::{IoLoop, channels::watch, coroutine};
@@ -296,27 +303,27 @@ impl<T> Receiver<T> {
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Sender<T> {
-        self.ends.sender_comes();
+        self.ends.add_sender();
         Sender { ends: self.ends.clone() }
     }
 }
 
 impl<T> Clone for Receiver<T> {
     fn clone(&self) -> Receiver<T> {
-        self.ends.receiver_comes();
+        self.ends.add_receiver();
         Receiver { ends: self.ends.clone(), seen: self.seen }
     }
 }
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        self.ends.sender_goes();
+        self.ends.remove_sender();
     }
 }
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        self.ends.receiver_goes();
+        self.ends.remove_receiver();
     }
 }
 

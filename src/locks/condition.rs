@@ -10,7 +10,8 @@ use crate::ground::wait_queue::{Queued, WaitQueue, Waiting};
 
 /// Lets coroutines wait until they are notified. Tornado: `locks.Condition`.
 ///
-/// There is no lock to hold, and a notification is not kept: it goes to those who wait now.
+/// There is no lock to hold, unlike with a thread's condition variable. A notification is not kept: it
+/// reaches only those who wait at the moment; [`Notify`](super::Notify) keeps one for whoever comes next.
 ///
 /// ```
 /// use waterspout::{IoLoop, coroutine, locks::Condition};
@@ -31,9 +32,9 @@ pub struct Condition {
 }
 
 struct Inner {
-    /// `notify` gives each waiter whom it wakes its `()`. If that waiter is dropped before it has run, the
-    /// `()` is handed on: the next one is notified instead. `notify_all` gives nothing, since nobody is
-    /// left to whom it could be handed on.
+    /// `notify` gives a `()` to each waiter that it wakes. If such a waiter is dropped before it has run,
+    /// the queue hands the `()` on, so that the next waiter is notified in its stead. `notify_all` gives
+    /// nothing: everybody is notified, so nobody is left to whom a `()` could be handed on.
     waiters: WaitQueue,
 }
 
@@ -59,24 +60,24 @@ impl Condition {
         Condition { inner: Rc::new(Inner { waiters: WaitQueue::new() }) }
     }
 
-    /// Waits to be notified. It waits from its first poll on: from the `.await`, not from this call as in
-    /// Tornado.
+    /// Waits to be notified. The waiting begins when the future is first polled, mostly by its `.await`; in
+    /// Tornado it begins with this call.
     ///
-    /// Cancel safe: a [`notify`](Condition::notify) that a dropped waiter had got goes to the next.
-    /// Tornado's `False` after a time-out is the error of
-    /// [`with_timeout`](crate::coroutine::with_timeout). Tornado: `wait`.
+    /// Cancel safe: if a waiter is dropped after [`notify`](Condition::notify) has woken it and before it
+    /// has run, the next waiter is woken instead. Tornado: `wait`; where that gives `False` after a
+    /// time-out, [`with_timeout`](crate::coroutine::with_timeout) around this gives its error.
     #[track_caller]
     pub fn wait(&self) -> impl FusedFuture<Output = ()> + use<> {
         let mut waiting = Waiting::new(self.inner.clone());
         resumption::fused(std::future::poll_fn(move |cx| waiting.wait(cx).map(drop)))
     }
 
-    /// Wakes up to `n` of those who have waited longest. Tornado: `notify`.
+    /// Wakes the `n` that have waited longest, or all if fewer wait. Tornado: `notify`.
     pub fn notify(&self, n: usize) {
         self.inner.notify(n);
     }
 
-    /// Wakes all who wait. Tornado: `notify_all`.
+    /// Wakes all that wait. Tornado: `notify_all`.
     pub fn notify_all(&self) {
         self.inner.waiters.wake_all();
     }

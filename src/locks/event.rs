@@ -9,7 +9,7 @@ use futures::future::FusedFuture;
 use crate::ground::resumption;
 use crate::ground::wait_queue::{Queued, WaitQueue, Waiting};
 
-/// Blocks those who wait until it is set. Tornado: `locks.Event`.
+/// Lets coroutines wait until it is set; once it is, nobody waits for it. Tornado: `locks.Event`.
 ///
 /// ```
 /// use waterspout::{IoLoop, coroutine, locks::Event};
@@ -59,13 +59,13 @@ impl Event {
         self.inner.is_set.get()
     }
 
-    /// Sets it and wakes all who wait, also if it is cleared before they run.
+    /// Sets it and wakes all that wait. They go on even if it is cleared again before they run.
     pub fn set(&self) {
         self.inner.is_set.set(true);
         self.inner.waiters.wake_all();
     }
 
-    /// Clears it; who waits from now on waits for the next [`set`](Event::set).
+    /// Clears it: whoever begins to wait from now on waits for the next [`set`](Event::set).
     pub fn clear(&self) {
         self.inner.is_set.set(false);
     }
@@ -74,13 +74,14 @@ impl Event {
     #[track_caller]
     pub fn wait(&self) -> impl FusedFuture<Output = ()> + use<> {
         let mut waiting = Waiting::new(self.inner.clone());
-        // Whether it was found set. It may have to give way then, for want of a budget; if somebody clears
-        // the event meanwhile, this has been let through all the same.
-        let mut seen = false;
+        // Whether this waiter has found the event set. If its resumption has no budget left then, it has to
+        // give way before it may go on. If somebody clears the event in between, the waiter is let through
+        // all the same, since the event was set when it came.
+        let mut was_set = false;
         resumption::fused(std::future::poll_fn(move |cx| {
             if !waiting.has_joined() {
-                seen |= waiting.queued().is_set.get();
-                if seen {
+                was_set |= waiting.queued().is_set.get();
+                if was_set {
                     return resumption::poll_proceed(cx);
                 }
             }

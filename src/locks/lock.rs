@@ -1,4 +1,4 @@
-//! `Lock`: one at a time, also across `.await`.
+//! `Lock`: one coroutine at a time uses a value, also across `.await`.
 
 use std::cell::Cell;
 use std::fmt;
@@ -10,10 +10,10 @@ use futures::future::FusedFuture;
 
 use super::semaphore::{Permit, Semaphore};
 
-/// Lets one coroutine at a time at a value, first come first served. Tornado: `locks.Lock`.
+/// Gives one coroutine at a time the use of a value, first come first served. Tornado: `locks.Lock`.
 ///
-/// Unlike a [`RefCell`](std::cell::RefCell)'s, its guard may be held across an `.await`. Without a
-/// value it is `Lock<()>`, Tornado's own.
+/// Unlike a [`RefCell`](std::cell::RefCell)'s, its guard may be held across an `.await`. Tornado's lock
+/// guards no value: that is a `Lock<()>`.
 ///
 /// ```
 /// use waterspout::{IoLoop, locks::Lock};
@@ -35,34 +35,36 @@ pub struct Lock<T = ()> {
 
 struct Inner<T> {
     semaphore: Semaphore,
-    /// `None` while it is locked: the guard has the value.
+    /// `None` while the lock is held: then the value is in its [`LockGuard`].
     value: Cell<Option<T>>,
 }
 
 impl<T> Lock<T> {
-    /// An unlocked lock over a value.
+    /// A lock over a value, which nobody holds yet.
     pub fn new(value: T) -> Lock<T> {
         let (semaphore, value) = (Semaphore::new(1), Cell::new(Some(value)));
         Lock { inner: Rc::new(Inner { semaphore, value }) }
     }
 
-    /// Waits for the lock, which is released when the guard is dropped, also by a panic. Cancel safe.
-    /// Tornado: `acquire`; what its `release` does, dropping the guard does.
+    /// Waits for the lock. It is released when the guard is dropped, also if a panic drops it. Tornado:
+    /// `acquire`; dropping the guard is Tornado's `release`.
     ///
-    /// A coroutine that holds it and waits for it again waits for ever.
+    /// A coroutine that holds the lock and waits for it again waits for ever.
+    ///
+    /// Cancel safe: if a waiter is dropped that had been given the lock, the next one gets it.
     #[track_caller]
     pub fn acquire(&self) -> impl FusedFuture<Output = LockGuard<T>> + use<T> {
         let (lock, acquiring) = (self.clone(), self.inner.semaphore.acquire());
         acquiring.map(|permit| LockGuard::new(lock, permit))
     }
 
-    /// The lock, if it is free.
+    /// Takes the lock if it is free.
     pub fn try_acquire(&self) -> Option<LockGuard<T>> {
         let permit = self.inner.semaphore.try_acquire()?;
         Some(LockGuard::new(self.clone(), permit))
     }
 
-    /// Whether somebody has it.
+    /// Whether somebody holds the lock.
     pub fn is_locked(&self) -> bool {
         self.inner.semaphore.permits() == 0
     }
@@ -92,11 +94,12 @@ impl<T> fmt::Debug for Lock<T> {
 /// The value of a [`Lock`], and the right to it.
 #[must_use = "the lock is released when its guard is dropped"]
 pub struct LockGuard<T = ()> {
-    /// Moved out of the lock, and back when this is dropped. So a guard owns it and borrows nothing, and
-    /// may outlive the handle that it came from.
+    /// The value has been moved out of the lock, and is moved back when the guard is dropped. So a guard
+    /// borrows nothing, and may outlive the handle that it came from.
     value: Option<T>,
     lock: Lock<T>,
-    /// Dropped last, when the value is back.
+    /// Released only when the value is back in the lock: the next holder takes it from there. (Fields are
+    /// dropped after `Drop::drop` has run.)
     _permit: Permit,
 }
 

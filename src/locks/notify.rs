@@ -10,13 +10,13 @@ use futures::future::FusedFuture;
 use crate::ground::wait_queue::{Queued, WaitQueue, Waiting};
 use crate::ground::{foreign, resumption};
 
-/// Wakes one coroutine that waits, or the next that comes to wait: a wake-up is kept until somebody has
-/// it. Tornado has none; a [`Condition`](super::Condition) forgets whom nobody waited for. tokio:
+/// Wakes one coroutine that waits or, if none does, the next one that comes to wait. Tornado has no such
+/// thing: its [`Condition`](super::Condition) forgets a notification for which nobody waits. tokio:
 /// `sync::Notify`.
 ///
-/// It is for "there is something to do, look": whoever is woken looks at state that is elsewhere. However
-/// often [`notify_one`](Notify::notify_one) is called while nobody waits, one wake-up is kept, so who is
-/// woken looks until nothing is left to do.
+/// It says "there is something to do, look": whoever is woken looks at state that is kept elsewhere. However
+/// often [`notify_one`](Notify::notify_one) is called while nobody waits, only one wake-up is kept; so
+/// whoever is woken should look until nothing is left to do.
 ///
 /// ```
 /// use std::{cell::RefCell, rc::Rc};
@@ -41,10 +41,11 @@ pub struct Notify {
 }
 
 struct Inner {
-    /// A wake-up that nobody has had yet.
+    /// Whether a wake-up is kept for the next one that comes to wait.
     is_kept: Cell<bool>,
-    /// `notify_one` gives whom it wakes a `()`, which is handed on if that waiter is dropped before it has
-    /// run. `notify_waiters` gives nothing: nobody is left to whom it could be handed on.
+    /// `notify_one` gives a `()` to the waiter that it wakes. If that waiter is dropped before it has run,
+    /// the queue hands the `()` on, so that the wake-up is not lost. `notify_waiters` gives nothing:
+    /// everybody is woken, so nobody is left to whom a `()` could be handed on.
     waiters: WaitQueue,
 }
 
@@ -68,24 +69,26 @@ impl Inner {
 }
 
 impl Notify {
-    /// One that nobody waits for, and that keeps no wake-up.
+    /// A `Notify` for which nobody waits, and which keeps no wake-up.
     pub fn new() -> Notify {
         Notify { inner: Rc::new(Inner { is_kept: Cell::new(false), waiters: WaitQueue::new() }) }
     }
 
-    /// Wakes the one who has waited longest, or else the next who comes.
+    /// Wakes the one that has waited longest. If nobody waits, the wake-up is kept for the next that comes.
     pub fn notify_one(&self) {
         self.inner.notify_one();
     }
 
-    /// Wakes all who wait now, and keeps nothing for those who come.
+    /// Wakes all that wait now. It keeps no wake-up for those that come later.
     pub fn notify_waiters(&self) {
         self.inner.waiters.wake_all();
     }
 
-    /// Waits for a wake-up; ready at once if one was kept. It waits from its first poll on.
+    /// Waits for a wake-up; ready at once if one was kept. The waiting begins when the future is first
+    /// polled, mostly by its `.await`.
     ///
-    /// Cancel safe: what a dropped waiter had got goes to the next, or is kept.
+    /// Cancel safe: if a waiter is dropped after it was woken and before it has run, its wake-up goes to the
+    /// next waiter, or is kept.
     #[track_caller]
     pub fn notified(&self) -> impl FusedFuture<Output = ()> + use<> {
         let mut waiting = Waiting::new(self.inner.clone());
@@ -98,7 +101,9 @@ impl Notify {
                 return Poll::Ready(());
             }
             waiting.join(cx, &mut None);
-            // Joining clones the waker, which is foreign code, and may have notified.
+            // Joining has cloned the waker. That runs foreign code, which may have called `notify_one`
+            // before this waiter was in the queue. Then a wake-up is kept that this waiter, or whoever is
+            // first by now, has to get.
             if waiting.queued().is_kept.replace(false) {
                 waiting.queued().notify_one();
             }

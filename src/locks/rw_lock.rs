@@ -1,4 +1,4 @@
-//! `RwLock`: many who read, or one who writes, also across `.await`.
+//! `RwLock`: many coroutines read a value, or one writes it, also across `.await`.
 
 use std::cell::Cell;
 use std::fmt;
@@ -10,18 +10,18 @@ use futures::future::FusedFuture;
 
 use super::semaphore::{Permit, Semaphore};
 
-/// All permits: what one who writes has. One who reads has one of them.
+/// How many permits the lock's semaphore has. A writer takes all of them, a reader takes one.
 const ALL: usize = usize::MAX;
 
 /// Lets many coroutines at a time read a value, or one change it, first come first served. Tornado has none;
 /// the names are those of [`std::sync::RwLock`].
 ///
-/// Who comes first is served first, whether he reads or writes: one who wants to write waits for those who
-/// read now, and those who come to read after him wait for him. So neither kind can keep the other out for
-/// ever. It also means that who reads already and waits to read once more waits for ever if somebody came to
-/// write in between.
+/// Whoever comes first is served first, readers and writers alike: a writer waits for those that read now,
+/// and readers that come after the writer wait for it. So neither kind can keep the other out for ever. It
+/// also means that a coroutine must not wait to read while it holds a read guard: if a writer has come in
+/// between, each of the two waits for the other, for ever.
 ///
-/// A [`RefCell`](std::cell::RefCell) does for what is not kept across an `.await`.
+/// Where no borrow is kept across an `.await`, a [`RefCell`](std::cell::RefCell) will do.
 ///
 /// ```
 /// use waterspout::{IoLoop, locks::RwLock};
@@ -44,38 +44,43 @@ pub struct RwLock<T = ()> {
 
 struct Inner<T> {
     semaphore: Semaphore,
-    /// `None` while somebody writes: his guard has the value. Those who read share it.
+    /// `None` while somebody writes: then the value is in the [`RwLockWriteGuard`]. Read guards share it.
     value: Cell<Option<Rc<T>>>,
 }
 
 impl<T> RwLock<T> {
-    /// A free lock over a value.
+    /// A lock over a value, which nobody holds yet.
     pub fn new(value: T) -> RwLock<T> {
         let (semaphore, value) = (Semaphore::new(ALL), Cell::new(Some(Rc::new(value))));
         RwLock { inner: Rc::new(Inner { semaphore, value }) }
     }
 
-    /// Waits to read, which others may do at the same time. Dropping the guard ends it. Cancel safe.
+    /// Waits until it may read the value; others may read it at the same time. The right to read ends when
+    /// the guard is dropped.
+    ///
+    /// Cancel safe: if a waiter is dropped that had been let in, those behind it are.
     #[track_caller]
     pub fn read(&self) -> impl FusedFuture<Output = RwLockReadGuard<T>> + use<T> {
         let (lock, acquiring) = (self.clone(), self.inner.semaphore.acquire());
         acquiring.map(move |permit| RwLockReadGuard::new(&lock, permit))
     }
 
-    /// Waits to be the only one, who may change the value. Dropping the guard ends it. Cancel safe: those who
-    /// waited behind one who has gone are let in.
+    /// Waits until nobody else reads or writes; then it may change the value, alone. The right to write ends
+    /// when the guard is dropped.
+    ///
+    /// Cancel safe: if a waiting writer is dropped, the readers that waited behind it are let in.
     #[track_caller]
     pub fn write(&self) -> impl FusedFuture<Output = RwLockWriteGuard<T>> + use<T> {
         let (lock, acquiring) = (self.clone(), self.inner.semaphore.acquire_many(ALL));
         acquiring.map(|permit| RwLockWriteGuard::new(lock, permit))
     }
 
-    /// Reads, if nobody writes or waits.
+    /// Takes the right to read if nobody writes, and nobody waits.
     pub fn try_read(&self) -> Option<RwLockReadGuard<T>> {
         Some(RwLockReadGuard::new(self, self.inner.semaphore.try_acquire()?))
     }
 
-    /// Writes, if nobody reads, writes or waits.
+    /// Takes the right to write if nobody reads or writes, and nobody waits.
     pub fn try_write(&self) -> Option<RwLockWriteGuard<T>> {
         let permit = self.inner.semaphore.try_acquire_many(ALL)?;
         Some(RwLockWriteGuard::new(self.clone(), permit))
@@ -111,7 +116,8 @@ impl<T> fmt::Debug for RwLock<T> {
 #[must_use = "the right to read ends when its guard is dropped"]
 pub struct RwLockReadGuard<T = ()> {
     value: Rc<T>,
-    /// Dropped last: who writes next has to be the value's only owner.
+    /// Dropped after `value` (fields are dropped in this order): when the permit lets the next writer in,
+    /// that has to be the only owner of the value.
     _permit: Permit,
 }
 
@@ -142,10 +148,12 @@ impl<T: fmt::Debug> fmt::Debug for RwLockReadGuard<T> {
 /// The value of an [`RwLock`], and the right to change it.
 #[must_use = "the right to write ends when its guard is dropped"]
 pub struct RwLockWriteGuard<T = ()> {
-    /// Taken out of the lock, and put back when this is dropped. Nobody else has it meanwhile.
+    /// The value has been moved out of the lock, and is moved back when the guard is dropped. Nobody else
+    /// owns it meanwhile.
     value: Option<Rc<T>>,
     lock: RwLock<T>,
-    /// Dropped last, when the value is back.
+    /// Released only when the value is back in the lock: the next holder takes it from there. (Fields are
+    /// dropped after `Drop::drop` has run.)
     _permit: Permit,
 }
 

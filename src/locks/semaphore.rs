@@ -1,4 +1,4 @@
-//! `Semaphore`: at most so many at a time.
+//! `Semaphore`: at most so many coroutines at a time.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -13,8 +13,8 @@ use crate::ground::{foreign, resumption};
 
 /// Hands out a number of permits, first come first served. Tornado: `locks.Semaphore`.
 ///
-/// A permit that is released goes straight to the one who has waited longest; who asks meanwhile
-/// waits behind.
+/// A permit that is released goes straight to the one that has waited longest; whoever comes to ask for
+/// one while others wait queues up behind them.
 ///
 /// ```
 /// use waterspout::{IoLoop, locks::Semaphore};
@@ -37,13 +37,15 @@ pub struct Semaphore {
 }
 
 struct Inner {
-    /// Those that nobody has. While somebody waits they are his who has waited longest, as soon as they are
-    /// as many as he wants.
+    /// How many permits are free. While somebody waits, they are saved up for the first waiter until there
+    /// are as many as it wants.
     permits: Cell<usize>,
-    /// How many were forgotten and not released since: a `BoundedSemaphore` has no others to release.
+    /// How many permits were forgotten and have not been released since. These are all that
+    /// [`BoundedSemaphore::release`] may give back.
     forgotten: Cell<usize>,
-    /// Who waits, each with how many he wants. Whom `serve` takes out of here has them, and they go to the
-    /// next ones if that waiter is dropped before it has run.
+    /// Each waiter has brought the number of permits that it wants. `serve` has taken as many from `permits`
+    /// when it takes a waiter, and the number stays with the waiter: if that is dropped before it has run,
+    /// the queue hands the number on, and so many permits are released.
     waiters: WaitQueue<usize>,
 }
 
@@ -56,18 +58,20 @@ impl Queued<usize> for Inner {
         self.release(permits);
     }
 
-    /// It may have been the one that the others waited behind, for more than there was.
+    /// A waiter has given up before it was served. If it was the first, and wanted more permits than were
+    /// free, those behind it may be content with what is there.
     fn take_back(&self, _: usize) {
         self.serve();
     }
 }
 
 impl Inner {
-    /// Takes so many for one who comes now: behind all who wait.
+    /// Takes `n` permits for somebody who comes only now; refuses while others wait, who come first.
     fn try_take(&self, n: usize) -> bool {
         n == 0 || self.permits.get() >= n && self.waiters.is_empty() && self.take(n)
     }
 
+    /// Takes `n` permits if so many are free, whoever waits.
     fn take(&self, n: usize) -> bool {
         let left = self.permits.get().checked_sub(n);
         if let Some(left) = left {
@@ -81,9 +85,10 @@ impl Inner {
         self.serve();
     }
 
-    /// Gives what is there to those who wait, until the first of them wants more.
+    /// Gives the free permits to those that wait, in order, and stops at the first that wants more than are
+    /// left.
     fn serve(&self) {
-        // Nobody waits for none.
+        // Every waiter has brought a number (and none has brought 0: whoever wants none does not wait).
         let has_enough = |wanted: &Option<usize>| self.take(wanted.unwrap_or(0));
         while self.permits.get() > 0 {
             let Some(next) = self.waiters.take_first_if(has_enough) else { return };
@@ -93,17 +98,17 @@ impl Inner {
 }
 
 impl Semaphore {
-    /// A semaphore with so many permits. It may be 0: then the first ones come by
-    /// [`release`](Semaphore::release).
+    /// A semaphore with so many permits. There may be 0: then [`release`](Semaphore::release) makes the
+    /// first ones.
     pub fn new(permits: usize) -> Semaphore {
         let (permits, forgotten) = (Cell::new(permits), Cell::new(0));
         Semaphore { inner: Rc::new(Inner { permits, forgotten, waiters: WaitQueue::new() }) }
     }
 
-    /// Waits for a permit, which is released when the [`Permit`] is dropped, also by a panic. Tornado:
+    /// Waits for a permit. It is released when the [`Permit`] is dropped, also if a panic drops it. Tornado:
     /// `acquire`.
     ///
-    /// Cancel safe: a permit that a dropped waiter had got goes to the next.
+    /// Cancel safe: if a waiter is dropped that had been given a permit, the next one gets it.
     #[track_caller]
     pub fn acquire(&self) -> impl FusedFuture<Output = Permit> + use<> {
         self.acquire_many(1)
@@ -111,15 +116,16 @@ impl Semaphore {
 
     /// Waits for `n` permits at once, which are released together. tokio: `acquire_many`.
     ///
-    /// Nothing is taken until all `n` can be had, so that two who want several never have a part each and
-    /// wait for the other's. Whoever waits is served first in first out, however much he wants: nobody takes
-    /// what is released before him, also not one who wants less than there is. So a big request is never
-    /// overtaken, and those behind it wait with it.
+    /// Nothing is taken until all `n` can be had: so two requests for several permits never hold a part each
+    /// while they wait for the other's. Waiters are served first in first out, however many permits they
+    /// want: while a big request waits, those behind it wait as well, also if what is free would be enough
+    /// for them. So a big request is never overtaken.
     ///
-    /// One for more than there are waits until enough have been [`release`](Semaphore::release)d, which may
-    /// be for ever. None at all are had at once.
+    /// A request for more permits than the semaphore has waits until enough have been added by
+    /// [`release`](Semaphore::release), which may be for ever. A request for none is granted at once.
     ///
-    /// Cancel safe: what a dropped waiter had got, or had kept others from, goes to the next ones.
+    /// Cancel safe: if a waiter is dropped, the permits that it had been given, or for which others had to
+    /// wait behind it, go to the next ones.
     ///
     /// ```
     /// use waterspout::{IoLoop, coroutine, locks::Semaphore};
@@ -145,7 +151,8 @@ impl Semaphore {
                     return Poll::Ready(Permit::of(waiting.queued(), n));
                 }
                 waiting.join(cx, &mut Some(n));
-                // Joining clones the waker, which is foreign code, and may have released some.
+                // Joining has cloned the waker. That runs foreign code, which may have released permits
+                // before this waiter was in the queue; nobody else would give them to it.
                 if waiting.queued().permits.get() >= n {
                     waiting.queued().serve();
                 }
@@ -155,24 +162,24 @@ impl Semaphore {
         }))
     }
 
-    /// A permit, if one is free and nobody waits.
+    /// Takes a permit if one is free and nobody waits.
     pub fn try_acquire(&self) -> Option<Permit> {
         self.try_acquire_many(1)
     }
 
-    /// So many permits, if they are free and nobody waits. tokio: `try_acquire_many`.
+    /// Takes `n` permits if so many are free and nobody waits. tokio: `try_acquire_many`.
     pub fn try_acquire_many(&self, n: usize) -> Option<Permit> {
         self.inner.try_take(n).then(|| Permit::of(&self.inner, n))
     }
 
-    /// Adds a permit, beyond those it began with if need be: a [`Permit`] that is dropped needs no such
-    /// call. Tornado: `release`.
+    /// Adds a permit, also beyond the number that the semaphore began with. It is not needed for a
+    /// [`Permit`], which is given back when it is dropped. Tornado: `release`.
     pub fn release(&self) {
         self.inner.release(1);
     }
 
-    /// How many permits nobody has. Those who wait may want more than that, and are served before anybody
-    /// else.
+    /// How many permits are free. That does not mean that one can be had: if somebody waits for more than
+    /// these, they are kept for that waiter.
     pub fn permits(&self) -> usize {
         self.inner.permits.get()
     }
@@ -195,9 +202,9 @@ impl fmt::Debug for Semaphore {
 /// A permit of a [`Semaphore`], or [several](Semaphore::acquire_many); dropping it releases all of them.
 #[must_use = "a permit is released when it is dropped"]
 pub struct Permit {
-    /// `None` once forgotten.
+    /// `None` once it was forgotten: then dropping it releases nothing.
     inner: Option<Rc<Inner>>,
-    /// How many it stands for.
+    /// How many permits this stands for.
     permits: usize,
 }
 
@@ -206,7 +213,7 @@ impl Permit {
         Permit { inner: Some(inner.clone()), permits }
     }
 
-    /// Does not give it back: the semaphore has so many permits less, until somebody
+    /// Drops it without giving anything back: the semaphore has fewer permits from now on, until somebody
     /// [`release`](Semaphore::release)s as many.
     pub fn forget(mut self) {
         if let Some(inner) = self.inner.take() {
@@ -229,12 +236,12 @@ impl fmt::Debug for Permit {
     }
 }
 
-/// A [`Semaphore`] that cannot get more permits than it began with: releasing one too often is a
-/// mistake, and an error. Tornado: `locks.BoundedSemaphore`.
+/// A [`Semaphore`] that never has more permits than it began with: releasing once too often is an error.
+/// Tornado: `locks.BoundedSemaphore`.
 #[derive(Clone)]
 pub struct BoundedSemaphore {
     semaphore: Semaphore,
-    /// How many permits it began with.
+    /// How many permits it began with, which is also the most it can have.
     most: usize,
 }
 
@@ -254,8 +261,8 @@ impl BoundedSemaphore {
     ///
     /// # Panics
     ///
-    /// If `n` is more than the semaphore began with: it never has so many, and all who come after would wait
-    /// with this one for ever.
+    /// If `n` is more than the semaphore began with: so many can never be free, so that this request and all
+    /// behind it would wait for ever.
     #[track_caller]
     pub fn acquire_many(&self, n: usize) -> impl FusedFuture<Output = Permit> + use<> {
         let most = self.most;
@@ -280,7 +287,8 @@ impl BoundedSemaphore {
     ///
     /// # Errors
     ///
-    /// [`ReleasedTooOften`] if none was: what is not forgotten is free, or comes back with its [`Permit`].
+    /// [`ReleasedTooOften`] if no permit is forgotten: then each is free already, or comes back when its
+    /// [`Permit`] is dropped.
     pub fn release(&self) -> Result<(), ReleasedTooOften> {
         let forgotten = &self.semaphore.inner.forgotten;
         forgotten.set(forgotten.get().checked_sub(1).ok_or(ReleasedTooOften)?);
@@ -304,7 +312,7 @@ impl fmt::Debug for BoundedSemaphore {
     }
 }
 
-/// [`BoundedSemaphore::release`] would have made a permit more than the semaphore has.
+/// [`BoundedSemaphore::release`] would have given the semaphore a permit more than it began with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReleasedTooOften;
 

@@ -1,17 +1,17 @@
 //! Queues between the coroutines of one thread. Tornado's `queues`.
 //!
-//! A [`Queue`] gives items first in first out, a [`PriorityQueue`] the least first, a [`LifoQueue`]
-//! the last first: they are one queue over three kinds of [`Store`]. All are handles: a clone is the
-//! same queue.
+//! A [`Queue`] gives its items first in first out, a [`PriorityQueue`] the least item first, a
+//! [`LifoQueue`] the last item first. All three are [`QueueOver`], each over another [`Store`]. Each is a
+//! handle: a clone is the same queue.
 //!
-//! What is put goes straight to the one who has waited longest to get, and what is got makes room
-//! for the one who has waited longest to put; nobody barges in between. Waiters that are dropped
-//! leave: an item whose putter was dropped before there was room is never put, an item whose getter was
-//! dropped is given to the next, or goes back to where it was.
+//! Queues are fair: an item that is put goes straight to the getter that has waited longest, and when an
+//! item is got, the putter that has waited longest puts its own in the room that became free; nobody who
+//! comes in between can overtake them. A waiter that is dropped leaves the queue: an item whose putter is
+//! dropped before there was room is never put; an item whose getter is dropped is given to the next
+//! getter, or goes back to where it was.
 //!
-//! They belong to no loop, are not `Send`, and have as many waiters at most as [locks](crate::locks)
-//! have. Where those who put and those who get are to learn that the others have gone, there are
-//! [`channels`](crate::channels).
+//! Queues belong to no loop, are not `Send`, and can have as many waiters as [locks](crate::locks) can.
+//! Where putters and getters are to learn that the other side has gone, use [`channels`](crate::channels).
 //!
 //! A handle is also a [`Stream`] of the items, which ends when the queue is closed and empty, and a
 //! [`Sink`] for them, for the combinators of the `futures` crate. (Tornado's `async for` over a queue
@@ -80,9 +80,9 @@ pub type Queue<T> = QueueOver<Fifo<T>>;
 
 /// The least first; use [`std::cmp::Reverse`] for the greatest. Tornado: `queues.PriorityQueue`.
 ///
-/// The items' `Ord` may use the queue, which has nothing to get while it compares them. A panic in it
-/// is reported to [`Builder::on_exception`](crate::Builder::on_exception), and takes the two items for
-/// equal: none is lost, and their order may be another than it says.
+/// The items' `Ord` may use the queue itself, but finds nothing to get in it while items are compared. If
+/// `Ord` panics, that is reported to [`Builder::on_exception`](crate::Builder::on_exception) and the two
+/// items count as equal: neither is lost, but they may come in another order than they should.
 pub type PriorityQueue<T> = QueueOver<Priority<T>>;
 
 /// Last in first out. Tornado: `queues.LifoQueue`.
@@ -91,11 +91,13 @@ pub type LifoQueue<T> = QueueOver<Lifo<T>>;
 /// A queue over a [`Store`]; see [`Queue`].
 pub struct QueueOver<S: Store> {
     inner: Rc<Inner<S>>,
-    /// Where the queue was made: there waits who uses a handle as a stream or a sink.
+    /// Where the queue was made. A coroutine that uses a handle as a stream or a sink is said to wait here,
+    /// for there is no better line: its waits are made by combinators.
     place: &'static Location<'static>,
-    /// What this handle waits for as a stream, and as a sink.
+    /// As a stream: the wait for an item that `poll_next` has begun.
     getting: RefCell<Option<Getting<S>>>,
-    /// Boxed, so that an item may hold a handle of the queue that it is put into.
+    /// As a sink: the item that waits for room. It is boxed, so that an item's type may contain a handle
+    /// of the queue that it is put into.
     putting: Option<Box<Putting<S>>>,
 }
 
@@ -103,23 +105,23 @@ struct Inner<S: Store> {
     store: S,
     maxsize: usize,
     closed: Cell<bool>,
-    /// How many items were put so far, which is the turn of the next one.
-    turns: Cell<u64>,
-    /// Those who wait for an item. Whoever puts one gives it to the first of them.
+    /// How many items were put so far, which is the number of the next one.
+    next_number: Cell<u64>,
+    /// Getters that wait for an item. Whoever puts one gives it to the first of them.
     getters: WaitQueue<Given<S::Item>>,
-    /// Those who wait for room. Their items wait with them; whoever makes room puts the first one's.
+    /// Putters that wait for room, each with its item. Whoever makes room puts the item of the first.
     putters: WaitQueue<Brought<S::Item>>,
-    /// How many items were put for which `task_done` was not called.
+    /// For how many items that were put `task_done` was not called yet.
     unfinished: Cell<usize>,
-    /// Set while `unfinished` is 0: for `join`.
+    /// Set while `unfinished` is 0. `join` waits for it.
     finished: Event,
 }
 
-/// What a getter is given: an item, and its turn, by which it goes back to its place if the getter is
-/// dropped.
+/// What a getter is given: the number of an item, and the item. If the getter is dropped, the number tells
+/// between which items this one belongs.
 struct Given<T>(u64, T);
 
-/// The item of a putter that waits.
+/// The item that a waiting putter has brought.
 struct Brought<T>(T);
 
 impl<S: Store> Queued<Given<S::Item>> for Inner<S> {
@@ -127,8 +129,8 @@ impl<S: Store> Queued<Given<S::Item>> for Inner<S> {
         &self.getters
     }
 
-    fn hand_on(&self, Given(turn, item): Given<S::Item>) {
-        self.store.give_back(turn, item);
+    fn hand_on(&self, Given(number, item): Given<S::Item>) {
+        self.store.give_back(number, item);
         self.serve();
     }
 }
@@ -139,17 +141,17 @@ impl<S: Store> Queued<Brought<S::Item>> for Inner<S> {
     }
 }
 
-/// The item was not put.
+/// The item was not put; here it is back. From [`put_nowait`](QueueOver::put_nowait).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum QueueFull<T> {
-    /// There may be room, later.
+    /// There is no room now, but there may be later.
     ForNow(T),
-    /// There never will be: the queue is closed.
+    /// The queue is closed, so nothing can be put any more.
     Closed(T),
 }
 
 impl<T> QueueFull<T> {
-    /// The item.
+    /// The item that was not put.
     pub fn into_item(self) -> T {
         match self {
             QueueFull::ForNow(item) | QueueFull::Closed(item) => item,
@@ -157,16 +159,16 @@ impl<T> QueueFull<T> {
     }
 }
 
-/// There is nothing to get now.
+/// There is nothing to get. From [`get_nowait`](QueueOver::get_nowait).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueEmpty {
-    /// There may be, later.
+    /// There is nothing now, but there may be something later.
     ForNow,
-    /// There never will be: the queue is closed.
+    /// The queue is closed, so there will be nothing any more.
     Closed,
 }
 
-/// The queue is closed.
+/// The queue is closed. From [`put`](QueueOver::put), with the item, and from [`get`](QueueOver::get).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct QueueClosed<T = ()>(
     /// The item that was not put.
@@ -178,7 +180,7 @@ pub struct QueueClosed<T = ()>(
 pub struct TaskDoneTooOften;
 
 impl<S: Store> QueueOver<S> {
-    /// A queue with room for so many items; 0 is without limit.
+    /// A queue with room for `maxsize` items; 0 stands for no limit.
     #[track_caller]
     pub fn new(maxsize: usize) -> QueueOver<S> {
         let finished = Event::new();
@@ -187,7 +189,7 @@ impl<S: Store> QueueOver<S> {
             store: S::default(),
             maxsize,
             closed: Cell::new(false),
-            turns: Cell::new(0),
+            next_number: Cell::new(0),
             getters: WaitQueue::new(),
             putters: WaitQueue::new(),
             unfinished: Cell::new(0),
@@ -200,7 +202,7 @@ impl<S: Store> QueueOver<S> {
         QueueOver { inner, place, getting: RefCell::new(None), putting: None }
     }
 
-    /// How many items it has room for; 0 is without limit.
+    /// For how many items it has room in all; 0 stands for no limit.
     pub fn maxsize(&self) -> usize {
         self.inner.maxsize
     }
@@ -220,13 +222,13 @@ impl<S: Store> QueueOver<S> {
         self.inner.is_full()
     }
 
-    /// Puts an item, waiting for room. Tornado: `put`.
+    /// Puts an item, and waits for room if there is none. Tornado: `put`.
     ///
-    /// Cancel safe: an item whose `put` was dropped before there was room is not put.
+    /// Cancel safe: an item whose `put` is dropped before there was room is not put, but dropped with it.
     ///
     /// # Errors
     ///
-    /// [`QueueClosed`] with the item, if the queue is closed, or is while it waits.
+    /// [`QueueClosed`] with the item, if the queue is closed, or is closed while this waits.
     #[track_caller]
     pub fn put(
         &self,
@@ -236,13 +238,14 @@ impl<S: Store> QueueOver<S> {
         resumption::fused(std::future::poll_fn(move |cx| putting.poll(cx)))
     }
 
-    /// Gets an item, waiting for one. Tornado: `get`.
+    /// Gets an item, and waits for one if there is none. Tornado: `get`.
     ///
-    /// Cancel safe: an item that a dropped `get` had got is given to the next.
+    /// Cancel safe: if a `get` is dropped that had been given an item, the next getter gets that item, or it
+    /// goes back to where it was.
     ///
     /// # Errors
     ///
-    /// [`QueueClosed`] if the queue is closed and empty, or is while it waits.
+    /// [`QueueClosed`] if the queue is closed and empty, or becomes so while this waits.
     #[track_caller]
     pub fn get(&self) -> impl FusedFuture<Output = Result<S::Item, QueueClosed>> + use<S> {
         let mut getting = self.getting(Location::caller());
@@ -254,7 +257,8 @@ impl<S: Store> QueueOver<S> {
         Putting { waiting, item: Some(Brought(item)) }
     }
 
-    /// What a `next` of this handle has begun, if it was dropped: it keeps its place among the getters.
+    /// The wait for an item that a dropped `next` of this handle has begun, or else a new one. So whoever
+    /// asks the handle next has that `next`'s position among the getters, and an item that has come for it.
     fn getting(&self, place: &'static Location<'static>) -> Getting<S> {
         let fresh = || Getting { waiting: Waiting::at(place, self.inner.clone()) };
         self.getting.take().unwrap_or_else(fresh)
@@ -264,7 +268,7 @@ impl<S: Store> QueueOver<S> {
     ///
     /// # Errors
     ///
-    /// [`QueueFull`] with the item, which tells whether there ever will be room.
+    /// [`QueueFull`] with the item. It tells whether there may be room later.
     pub fn put_nowait(&self, item: S::Item) -> Result<(), QueueFull<S::Item>> {
         if self.inner.closed.get() {
             return Err(QueueFull::Closed(item));
@@ -280,7 +284,7 @@ impl<S: Store> QueueOver<S> {
     ///
     /// # Errors
     ///
-    /// [`QueueEmpty`], which tells whether there ever will be one.
+    /// [`QueueEmpty`], which tells whether there may be an item later.
     pub fn get_nowait(&self) -> Result<S::Item, QueueEmpty> {
         let begun = self.getting.take();
         let item = begun.map_or_else(|| self.inner.get(), Getting::into_item);
@@ -289,11 +293,12 @@ impl<S: Store> QueueOver<S> {
         })
     }
 
-    /// Says that an item that was got has been dealt with, for [`join`](QueueOver::join).
+    /// Says that one of the items that were got has been dealt with: [`join`](QueueOver::join) waits for
+    /// that. Tornado: `task_done`.
     ///
     /// # Errors
     ///
-    /// If it is called more often than items were put.
+    /// [`TaskDoneTooOften`] if it is called more often than items were put.
     pub fn task_done(&self) -> Result<(), TaskDoneTooOften> {
         let left = self.inner.unfinished.get().checked_sub(1).ok_or(TaskDoneTooOften)?;
         self.inner.unfinished.set(left);
@@ -303,15 +308,16 @@ impl<S: Store> QueueOver<S> {
         Ok(())
     }
 
-    /// Waits until every item that was put has been dealt with: not until the queue is empty, but
-    /// until `task_done` was called for each. Cancel safe.
+    /// Waits until every item that was put has been dealt with: not just until the queue is empty, but until
+    /// [`task_done`](QueueOver::task_done) was called as often as items were put. Cancel safe. Tornado:
+    /// `join`.
     #[track_caller]
     pub fn join(&self) -> impl FusedFuture<Output = ()> + use<S> {
         self.inner.finished.wait()
     }
 
-    /// Closes it: nothing can be put any more, and what is in it can still be got. Waiting putters
-    /// get their items back, waiting getters an error. Tornado has no such call.
+    /// Closes the queue: nothing can be put any more, but what is in it can still be got. Waiting putters
+    /// get their items back with an error, waiting getters get an error. Tornado has no such call.
     pub fn close(&self) {
         self.inner.closed.set(true);
         self.inner.wake_all();
@@ -324,43 +330,45 @@ impl<S: Store> QueueOver<S> {
 }
 
 impl<S: Store> Inner<S> {
-    /// Also while somebody waits to put: whoever gets an item lets the first of those in at once, so there
-    /// is never room that a newcomer could take.
+    /// Whether a putter has to wait. The putters that wait already need not be looked at: whoever gets an
+    /// item lets the first of them in at once, so that there never is room which a newcomer could take from
+    /// them.
     fn is_full(&self) -> bool {
         self.maxsize > 0 && self.store.size() >= self.maxsize
     }
 
-    /// Puts an item for which there is room, or a getter.
+    /// Puts an item for which there is room, and serves a getter that waits.
     fn put(&self, item: S::Item) {
         self.unfinished.set(self.unfinished.get() + 1);
         self.finished.clear();
-        let turn = self.turns.replace(self.turns.get() + 1);
-        self.store.push(turn, item);
+        let number = self.next_number.replace(self.next_number.get() + 1);
+        self.store.push(number, item);
         self.serve();
     }
 
-    /// Gives the next item to the first getter, if there are both.
+    /// Gives the next item to the first getter that waits, if there are both.
     fn serve(&self) {
         if self.getters.is_empty() {
             return;
         }
-        let Some((turn, item)) = self.store.pop() else { return };
-        let mut next = Some(Given(turn, item));
+        let Some((number, item)) = self.store.pop() else { return };
+        let mut next = Some(Given(number, item));
         match self.getters.take_first(|given| *given = next.take()) {
             Some(getter) => foreign::wake(getter),
-            // There was one before `pop`. But that compares items, and their `Ord` is somebody else's code:
-            // it has put an item, which served the getter, or closed the queue, which woke all of them.
+            // A getter was there before `pop`. But `pop` compares items, and their `Ord` is foreign code: it
+            // has put an item, which served the getter, or closed the queue, which woke all getters.
             None => {
-                if let Some(Given(turn, item)) = next {
-                    self.store.give_back(turn, item);
+                if let Some(Given(number, item)) = next {
+                    self.store.give_back(number, item);
                 }
             }
         }
         self.serve_more();
     }
 
-    /// While items are compared, the queue looks empty. Whoever began to get just then, in the items'
-    /// `Ord`, waits, and nobody would serve him although items are there.
+    /// Serves those that have begun to wait while items were compared. The queue looks empty just then, so
+    /// that a `get` within the items' `Ord` waits; without this it would go on waiting, although there are
+    /// items.
     #[inline]
     fn serve_more(&self) {
         if S::COMPARES && !self.getters.is_empty() {
@@ -368,11 +376,11 @@ impl<S: Store> Inner<S> {
         }
     }
 
-    /// Gets the next item, and puts that of the first putter who waits. The latter comes first, so that
-    /// in a queue that has an order the new item may be the next: as in Tornado.
+    /// Gets the next item, and puts the item of the first putter that waits. The latter is put first, so
+    /// that in a [`PriorityQueue`] or a [`LifoQueue`] it may be the next one itself, as in Tornado.
     fn get(&self) -> Option<S::Item> {
-        // There may be more items than there is room for: getters that were dropped gave theirs back when
-        // the places were taken. Then this makes no room.
+        // There may be more items than `maxsize`: a getter that was dropped has given its item back when the
+        // room had been filled again. Then taking one item makes no room for another.
         let has_room = self.store.size() <= self.maxsize;
         let putter = if has_room { self.let_in() } else { None };
         let item = self.store.pop();
@@ -381,7 +389,7 @@ impl<S: Store> Inner<S> {
         item.map(|(_, item)| item)
     }
 
-    /// Puts the item of the first putter who waits, whom the caller wakes.
+    /// Puts the item of the first putter that waits, and gives its waker: the caller has to wake it.
     #[inline]
     fn let_in(&self) -> Option<Waker> {
         let mut next = None;
@@ -397,8 +405,9 @@ impl<S: Store> Inner<S> {
         self.putters.wake_all();
     }
 
-    /// Somebody has begun to wait who need not, as it turns out: that clones his waker, which is foreign code
-    /// and has used the queue. Nobody else would tell him.
+    /// Serves whoever has just joined one of the queues of waiters and need not wait after all. Joining
+    /// clones a waker, which runs foreign code; that has put, got or closed before the waiter was in the
+    /// queue, so that nobody else would wake it.
     #[cold]
     fn look_again(&self) {
         if self.closed.get() {
@@ -418,17 +427,18 @@ impl<S: Store> Drop for Inner<S> {
     }
 }
 
+/// Somebody who puts an item.
 struct Putting<S: Store> {
     waiting: Waiting<Inner<S>, Brought<S::Item>>,
-    /// The item, until it is put, or until this waits for room: then it is in `putters`.
+    /// The item, until it is put. While this waits for room, the item waits in `putters` instead.
     item: Option<Brought<S::Item>>,
 }
 
 impl<S: Store> Putting<S> {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<(), QueueClosed<S::Item>>> {
         if self.item.is_none() {
-            // It waited, and is done. Whoever made room has taken the item out of `putters` and put it; if
-            // it is still there, the queue was closed instead.
+            // This waits, and is ready when somebody has woken it. If that was somebody who made room, they
+            // have taken the item out of `putters` and put it. If the item is still there, it was `close`.
             let left = ready!(self.waiting.poll(cx));
             return Poll::Ready(left.map_or(Ok(()), |Brought(item)| Err(QueueClosed(item))));
         }
@@ -459,12 +469,13 @@ impl<S: Store> Drop for Putting<S> {
     }
 }
 
+/// Somebody who gets an item.
 struct Getting<S: Store> {
     waiting: Waiting<Inner<S>, Given<S::Item>>,
 }
 
 impl<S: Store> Getting<S> {
-    /// The item that it has been given, or else one that is there now; it waits no more.
+    /// Stops waiting, and gives the item that this has been given, or else one that is in the queue now.
     fn into_item(mut self) -> Option<S::Item> {
         match self.waiting.leave() {
             Left::Taken(Some(Given(_, item))) => Some(item),
@@ -479,8 +490,8 @@ impl<S: Store> Getting<S> {
             return Poll::Ready(Ok(item));
         }
         let inner = self.waiting.queued();
-        // Whoever was woken without an item was woken by `close`. There may be one all the same: another
-        // getter was dropped since, and its item went back.
+        // A getter that was woken without an item was woken by `close`. There may be an item all the same:
+        // another getter has been dropped since then, and its item went back.
         if let Some(item) = inner.get() {
             return Poll::Ready(Ok(item));
         }
@@ -517,8 +528,9 @@ impl<S: Store> fmt::Debug for QueueOver<S> {
 
 /// Gets items until the queue is closed and empty.
 ///
-/// A stream is not told that a `next` was dropped: the handle keeps its place among those who wait,
-/// and an item that comes meanwhile, for its next `next` or `get`. Drop the handle to give both up.
+/// A stream does not learn that its `next` was dropped. So the handle keeps its position among the getters,
+/// and an item that comes meanwhile is kept for the handle's next `next` or `get`. Drop the handle to give
+/// up both.
 impl<S: Store> Stream for QueueOver<S> {
     type Item = S::Item;
 
@@ -538,8 +550,8 @@ impl<S: Store> FusedStream for QueueOver<S> {
     }
 }
 
-/// Puts items. Each handle can hold one for which there is no room yet; flushing waits until that is in
-/// the queue. Closing flushes, and closes the queue.
+/// Puts items. Each handle can hold one item for which there is no room yet; flushing waits until that item
+/// is in the queue. Closing the sink flushes it and closes the queue.
 impl<S: Store> Sink<S::Item> for QueueOver<S> {
     type Error = QueueClosed<S::Item>;
 
@@ -619,7 +631,7 @@ impl<T> fmt::Display for QueueClosed<T> {
 
 impl<T> Error for QueueClosed<T> {}
 
-/// The item is dropped: what `?` passes on says only that the queue is closed. The kind is
+/// The item is dropped: the error that `?` passes on says only that the queue is closed. Its kind is
 /// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe).
 impl<T> From<QueueClosed<T>> for std::io::Error {
     fn from(QueueClosed(item): QueueClosed<T>) -> std::io::Error {

@@ -6,37 +6,37 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use crate::ground::foreign;
 
-/// What a [`QueueOver`](super::QueueOver) keeps its items in, each with its turn: how many were put
-/// before it. It cannot be implemented outside of this crate.
+/// What a [`QueueOver`](super::QueueOver) keeps its items in: it decides which item is the next. It cannot
+/// be implemented outside of this crate.
 ///
-/// Nothing of somebody else's runs in here but the items' `Ord`, which may use the queue that compares
-/// them.
+/// Each item comes with a number: how many items were put before it. The only foreign code that a store
+/// runs is the items' `Ord`, and that may use the very queue whose items it compares.
 pub trait Store: Default + sealed::Sealed {
     /// What is put and got.
     type Item;
 
-    /// Whether it compares items. Then each of these calls may run code that puts and gets, and what was
-    /// known of the queue before may not be so after.
+    /// Whether it compares items. Then any call of `push`, `give_back` and `pop` may run code that uses the
+    /// queue, and the caller has to look again at what it knew of the queue before.
     #[doc(hidden)]
     const COMPARES: bool = false;
 
-    /// Takes an item in, whose turn is the last.
+    /// Takes in a new item, whose number is greater than all others.
     #[doc(hidden)]
-    fn push(&self, turn: u64, item: Self::Item);
+    fn push(&self, number: u64, item: Self::Item);
 
-    /// Takes an item back that was given and not wanted after all: it goes where it was.
+    /// Takes back an item that `pop` has given, to where it was.
     #[doc(hidden)]
-    fn give_back(&self, turn: u64, item: Self::Item);
+    fn give_back(&self, number: u64, item: Self::Item);
 
     /// Gives the next item.
     #[doc(hidden)]
     fn pop(&self) -> Option<(u64, Self::Item)>;
 
-    /// How many there are.
+    /// How many items there are.
     #[doc(hidden)]
     fn size(&self) -> usize;
 
-    /// Drops all.
+    /// Drops all items.
     #[doc(hidden)]
     fn clear(&self);
 }
@@ -56,40 +56,41 @@ pub struct Lifo<T>(RefCell<VecDeque<(u64, T)>>);
 /// The least first; of equal ones, first in first out.
 #[derive(Debug)]
 pub struct Priority<T> {
-    heap: RefCell<BinaryHeap<Entry<T>>>,
-    /// How many there are. Not the heap's length: while items are compared they are out of it.
+    heap: RefCell<BinaryHeap<Ranked<T>>>,
+    /// How many items there are. The heap cannot tell: while items are compared, they are taken out of it.
     size: Cell<usize>,
 }
 
-/// An item with its turn, which is greater the sooner it is to be given.
+/// An item with its number. It compares as greater the sooner it is to be given, for a `BinaryHeap` gives
+/// its greatest first.
 #[derive(Debug)]
-struct Entry<T> {
-    turn: u64,
+struct Ranked<T> {
+    number: u64,
     item: T,
 }
 
-impl<T: Ord> Ord for Entry<T> {
-    fn cmp(&self, other: &Entry<T>) -> Ordering {
-        // If `Ord` panics, the two are taken for equal. Passed on, the panic would hit somebody who only puts
-        // or gets another item, in the midst of moving these, which could be lost.
+impl<T: Ord> Ord for Ranked<T> {
+    fn cmp(&self, other: &Ranked<T>) -> Ordering {
+        // If the items' `Ord` panics, the two count as equal. If the panic were passed on, it would hit
+        // somebody who only puts or gets another item, and items that are just being moved could be lost.
         let order = foreign::call("order of a queue's items", None, || other.item.cmp(&self.item));
-        order.unwrap_or(Ordering::Equal).then(other.turn.cmp(&self.turn))
+        order.unwrap_or(Ordering::Equal).then(other.number.cmp(&self.number))
     }
 }
 
-impl<T: Ord> PartialOrd for Entry<T> {
-    fn partial_cmp(&self, other: &Entry<T>) -> Option<Ordering> {
+impl<T: Ord> PartialOrd for Ranked<T> {
+    fn partial_cmp(&self, other: &Ranked<T>) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<T: Ord> PartialEq for Entry<T> {
-    fn eq(&self, other: &Entry<T>) -> bool {
+impl<T: Ord> PartialEq for Ranked<T> {
+    fn eq(&self, other: &Ranked<T>) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl<T: Ord> Eq for Entry<T> {}
+impl<T: Ord> Eq for Ranked<T> {}
 
 impl<T> Default for Fifo<T> {
     fn default() -> Fifo<T> {
@@ -113,21 +114,21 @@ impl<T> sealed::Sealed for Fifo<T> {}
 impl<T> sealed::Sealed for Lifo<T> {}
 impl<T: Ord> sealed::Sealed for Priority<T> {}
 
-/// Puts an item back among others, which are in the order of their turns.
-fn put_back<T>(items: &mut VecDeque<(u64, T)>, turn: u64, item: T) {
-    let place = items.partition_point(|(earlier, _)| *earlier < turn);
-    items.insert(place, (turn, item));
+/// Puts an item back among others that are in the order of their numbers.
+fn put_back<T>(items: &mut VecDeque<(u64, T)>, number: u64, item: T) {
+    let index = items.partition_point(|(earlier, _)| *earlier < number);
+    items.insert(index, (number, item));
 }
 
 impl<T> Store for Fifo<T> {
     type Item = T;
 
-    fn push(&self, turn: u64, item: T) {
-        self.0.borrow_mut().push_back((turn, item));
+    fn push(&self, number: u64, item: T) {
+        self.0.borrow_mut().push_back((number, item));
     }
 
-    fn give_back(&self, turn: u64, item: T) {
-        put_back(&mut self.0.borrow_mut(), turn, item);
+    fn give_back(&self, number: u64, item: T) {
+        put_back(&mut self.0.borrow_mut(), number, item);
     }
 
     fn pop(&self) -> Option<(u64, T)> {
@@ -146,12 +147,12 @@ impl<T> Store for Fifo<T> {
 impl<T> Store for Lifo<T> {
     type Item = T;
 
-    fn push(&self, turn: u64, item: T) {
-        self.0.borrow_mut().push_back((turn, item));
+    fn push(&self, number: u64, item: T) {
+        self.0.borrow_mut().push_back((number, item));
     }
 
-    fn give_back(&self, turn: u64, item: T) {
-        put_back(&mut self.0.borrow_mut(), turn, item);
+    fn give_back(&self, number: u64, item: T) {
+        put_back(&mut self.0.borrow_mut(), number, item);
     }
 
     fn pop(&self) -> Option<(u64, T)> {
@@ -168,9 +169,10 @@ impl<T> Store for Lifo<T> {
 }
 
 impl<T: Ord> Priority<T> {
-    /// Changes the heap, which compares items: that is foreign code, which may use this very queue.
-    /// So the items are out of it meanwhile; what is put in meanwhile joins them.
-    fn change<R>(&self, change: impl FnOnce(&mut BinaryHeap<Entry<T>>) -> R) -> R {
+    /// Changes the heap. That compares items, which is foreign code and may use this very queue. So the
+    /// items are taken out of `self.heap` meanwhile, and no borrow is held; items that are put in meanwhile
+    /// join the others afterwards.
+    fn change<R>(&self, change: impl FnOnce(&mut BinaryHeap<Ranked<T>>) -> R) -> R {
         let mut heap = self.heap.take();
         let result = change(&mut heap);
         loop {
@@ -190,19 +192,19 @@ impl<T: Ord> Store for Priority<T> {
 
     const COMPARES: bool = true;
 
-    fn push(&self, turn: u64, item: T) {
+    fn push(&self, number: u64, item: T) {
         self.size.set(self.size.get() + 1);
-        self.change(|heap| heap.push(Entry { turn, item }));
+        self.change(|heap| heap.push(Ranked { number, item }));
     }
 
-    fn give_back(&self, turn: u64, item: T) {
-        self.push(turn, item);
+    fn give_back(&self, number: u64, item: T) {
+        self.push(number, item);
     }
 
     fn pop(&self) -> Option<(u64, T)> {
-        let Entry { turn, item } = self.change(BinaryHeap::pop)?;
+        let Ranked { number, item } = self.change(BinaryHeap::pop)?;
         self.size.set(self.size.get() - 1);
-        Some((turn, item))
+        Some((number, item))
     }
 
     fn size(&self) -> usize {
