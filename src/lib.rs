@@ -138,7 +138,7 @@ pub use ground::error::{JoinError, LoopClosed, RunError, StartError, StreamError
 pub use ground::report::Exception;
 pub use ioloop::{
     Builder, Counters, Deadline, HeldTime, Interest, IoLoop, LoopHandle, PeriodicCallback, Step,
-    Timeout,
+    TimerId,
 };
 #[cfg(feature = "macros")]
 pub use waterspout_macros::{coroutine, coroutines, engine, main, test};

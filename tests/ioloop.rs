@@ -21,7 +21,7 @@ use waterspout::coroutine::{self, moment, sleep};
 use waterspout::locks::Event;
 use waterspout::net::UnixStream;
 use waterspout::{
-    Coroutine, Deadline, Interest, IoLoop, PeriodicCallback, RunError, StartError, Timeout,
+    Coroutine, Deadline, Interest, IoLoop, PeriodicCallback, RunError, StartError, TimerId,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -514,7 +514,7 @@ fn dropping_the_last_handle_closes() {
 
 #[test]
 fn destructors_at_close_may_call_the_loop() {
-    let (diary, slot) = (Diary::new(), Rc::new(Cell::new(None::<Timeout>)));
+    let (diary, slot) = (Diary::new(), Rc::new(Cell::new(None::<TimerId>)));
     let io_loop = diary.exceptions_of(IoLoop::builder().virtual_time()).build().unwrap();
     let inner = io_loop.clone();
     slot.set(Some(io_loop.call_later(SECOND, diary.writing("never"))));

@@ -113,7 +113,7 @@ fn sockets_errors_and_what_is_for_other_threads_are_send_and_sync() {
             waterspout::Counters,
             waterspout::CoroutineInfo,
             waterspout::Interest,
-            waterspout::Timeout,
+            waterspout::TimerId,
             waterspout::Exception,
             waterspout::StartError,
             waterspout::LoopClosed,

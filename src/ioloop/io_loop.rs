@@ -49,9 +49,24 @@ pub struct IoLoop {
     pub(super) is_owner: bool,
 }
 
-/// Names a timer of a loop, for [`IoLoop::remove_timeout`]. Plain data; keeping it keeps nothing.
+/// Names a timer of a loop, for [`IoLoop::remove_timeout`]. It is plain data: dropping it does not remove the
+/// timer, and keeping it keeps neither the timer nor its callback. Tornado: what `add_timeout` returns.
+///
+/// (The future that [`with_timeout`](crate::coroutine::with_timeout) gives is another type,
+/// [`coroutine::Timeout`](crate::coroutine::Timeout).)
+///
+/// ```
+/// use std::time::Duration;
+/// use waterspout::{IoLoop, TimerId};
+///
+/// let io_loop = IoLoop::new()?;
+/// let timer: TimerId = io_loop.call_later(Duration::from_secs(60), || unreachable!("it was removed"));
+/// assert!(io_loop.remove_timeout(timer));
+/// assert!(!io_loop.remove_timeout(timer), "it is no longer pending");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeout {
+pub struct TimerId {
     id: LoopId,
     key: Key,
 }
@@ -109,7 +124,7 @@ impl IoLoop {
         &self,
         deadline: impl Into<Deadline>,
         callback: impl FnOnce() + 'static,
-    ) -> Timeout {
+    ) -> TimerId {
         let core = &*self.core;
         let key = if core.is_closed() {
             Key::NONE
@@ -117,30 +132,31 @@ impl IoLoop {
             let call = Callback::new(Location::caller(), callback);
             core.add_call(core.deadline(deadline.into()), call)
         };
-        Timeout { id: core.id(), key }
+        TimerId { id: core.id(), key }
     }
 
     /// [`add_timeout`](IoLoop::add_timeout) by a time from now. Tornado: `call_later`.
     #[track_caller]
-    pub fn call_later(&self, delay: Duration, callback: impl FnOnce() + 'static) -> Timeout {
+    pub fn call_later(&self, delay: Duration, callback: impl FnOnce() + 'static) -> TimerId {
         self.add_timeout(delay, callback)
     }
 
     /// [`add_timeout`](IoLoop::add_timeout) at an instant. Tornado: `call_at`.
     #[track_caller]
-    pub fn call_at(&self, when: Instant, callback: impl FnOnce() + 'static) -> Timeout {
+    pub fn call_at(&self, when: Instant, callback: impl FnOnce() + 'static) -> TimerId {
         self.add_timeout(when, callback)
     }
 
-    /// Takes a timer back and drops its callback at once; tells whether it was still pending.
+    /// Removes a timer and drops its callback at once; tells whether the timer was still pending.
     ///
-    /// Harmless after it has fired, and with a timer of another loop. A timer that is due can be
-    /// taken back by one due before it. Tornado: `remove_timeout`.
-    pub fn remove_timeout(&self, timeout: Timeout) -> bool {
-        if timeout.id != self.core.id() {
+    /// It does no harm, and gives `false`, if the timer has fired or belongs to another loop. Of several
+    /// timers that are due in the same turn, one that fires early can still remove a later one. Tornado:
+    /// `remove_timeout`.
+    pub fn remove_timeout(&self, timer: TimerId) -> bool {
+        if timer.id != self.core.id() {
             return false;
         }
-        let callback = self.core.remove_call(timeout.key);
+        let callback = self.core.remove_call(timer.key);
         callback.is_some()
     }
 

@@ -37,7 +37,7 @@ pub use deadline::Deadline;
 pub use inbox::{HeldTime, LoopHandle};
 pub use interest::Interest;
 pub use introspect::{Counters, Step};
-pub use io_loop::{IoLoop, Timeout};
+pub use io_loop::{IoLoop, TimerId};
 pub use periodic::PeriodicCallback;
 
 pub(crate) use self::core::{Core, LentBuffer, Resume};
