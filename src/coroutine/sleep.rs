@@ -9,7 +9,7 @@ use futures::future::FusedFuture;
 
 use crate::ground::slots::Key;
 use crate::ground::{foreign, resumption};
-use crate::ioloop::{Core, Deadline, IoLoop, Item, LoopId, forget, on_current, with_current};
+use crate::ioloop::{Core, Deadline, IoLoop, LoopId, Message, forget, on_current, with_current};
 
 /// Waits for `duration`, counted from this call. Tornado: `gen.sleep`.
 ///
@@ -205,7 +205,7 @@ impl Drop for Sleep {
         let taken = with_current(|core| (core.id() == self.id).then(|| core.remove_timer(key)));
         match taken.flatten() {
             Some(waker) => foreign::discard(waker),
-            None => forget(self.id, Item::ForgetTimer(key)),
+            None => forget(self.id, Message::ForgetTimer(key)),
         }
     }
 }

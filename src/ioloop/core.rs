@@ -330,7 +330,7 @@ impl Core {
     }
 
     /// Registers a socket whose number is `fd`; what is in `ready` is tried first, not waited for.
-    pub(crate) fn add_source(
+    pub(crate) fn add_socket(
         &self,
         source: &mut impl mio::event::Source,
         fd: RawFd,
@@ -345,14 +345,14 @@ impl Core {
         })?;
         let registered = self.descriptors().register(source, fd, key, interest);
         if registered.is_err() {
-            drop(self.take_source(key));
+            drop(self.forget_socket(key));
         }
         registered.map(|()| key)
     }
 
     /// Forgets a socket whose registration has ended. Who waited for it is for the caller to wake, to
     /// find it gone.
-    pub(crate) fn take_source(&self, key: Key) -> Vec<Waker> {
+    pub(crate) fn forget_socket(&self, key: Key) -> Vec<Waker> {
         self.selector.remove(key)
     }
 

@@ -20,7 +20,6 @@ use super::interest::Interest;
 use super::io_loop::IoLoop;
 use super::registration::Registration;
 use crate::ground::slots::Key;
-use crate::ground::waker::waker;
 use crate::ground::word::pack;
 use crate::ground::{foreign, report};
 
@@ -33,18 +32,18 @@ struct FdHandler<S, H> {
 impl<S: 'static, H: FnMut(&S, Interest) + 'static> Resume for FdHandler<S, H> {
     fn resume(self: Rc<Self>, core: &Core) {
         let registration = &self.registration;
-        if !core.descriptors().is_owner(registration.fd, registration.source) {
+        if !core.descriptors().is_owner(registration.fd, registration.socket) {
             // The fd was closed, and a duplicate of it had an event: not for what has the number now.
             return;
         }
-        let waker = waker(pack(core.number(), registration.slot.get()));
-        let taken = core.readiness(|readiness| readiness.take(registration.source, &waker));
-        let Some(taken) = taken else { return };
+        let word = pack(core.number(), registration.slot.get());
+        let happened = core.readiness(|table| table.take_happened(registration.socket, word));
+        let Some(happened) = happened else { return };
         let mut told = Interest::NONE;
         for (is, interest) in [
-            (taken.readable, Interest::READ),
-            (taken.writable, Interest::WRITE),
-            (taken.error, Interest::ERROR),
+            (happened.readable, Interest::READ),
+            (happened.writable, Interest::WRITE),
+            (happened.error, Interest::ERROR),
         ] {
             if is && (registration.interest.get() | Interest::ERROR).contains(interest) {
                 told = told | interest;
@@ -136,7 +135,7 @@ impl IoLoop {
     {
         let core = self.core();
         let fd = source.as_raw_fd();
-        let added = core.add_source(&mut SourceFd(&fd), fd, interest.mio(), &[]);
+        let added = core.add_socket(&mut SourceFd(&fd), fd, interest.mio(), &[]);
         let key = added.map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => {
                 let message =
@@ -150,14 +149,14 @@ impl IoLoop {
         let registration = Rc::new(Registration {
             fd,
             interest: Cell::new(interest),
-            source: key,
+            socket: key,
             slot: Cell::new(Key::NONE),
         });
         let handler = RefCell::new(handler);
         let handler = FdHandler { registration: registration.clone(), source, handler };
         let slot = core.insert(Rc::new(handler), false);
         registration.slot.set(slot);
-        core.readiness(|readiness| readiness.take(key, &waker(pack(core.number(), slot))));
+        core.readiness(|table| table.take_happened(key, pack(core.number(), slot)));
         core.handlers.borrow_mut().insert(fd, registration);
         Ok(())
     }
@@ -190,8 +189,8 @@ impl IoLoop {
         let core = self.core();
         let registration = core.handlers.borrow_mut().remove(&source.as_raw_fd());
         let Some(registration) = registration else { return false };
-        core.descriptors().release(registration.fd, registration.source);
-        drop(core.take_source(registration.source));
+        core.descriptors().release(registration.fd, registration.socket);
+        drop(core.forget_socket(registration.socket));
         foreign::discard(core.remove(registration.slot.get()));
         true
     }

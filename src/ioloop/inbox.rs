@@ -5,9 +5,9 @@
 //!
 //! The two bits decide who pays for a system call. `PENDING` says that the list may hold something;
 //! `ASLEEP` says that the loop is about to block, or blocks. Whoever posts sets `PENDING` *after*
-//! putting the item in the list, and writes to the eventfd only if it found `ASLEEP` without
+//! putting the message in the list, and writes to the eventfd only if it found `ASLEEP` without
 //! `PENDING`. The loop sets `ASLEEP` before it blocks and does not block if it found `PENDING`. So
-//! a sleeping loop gets one write however many post at once, an awake loop none, and no item can
+//! a sleeping loop gets one write however many post at once, an awake loop none, and no message can
 //! slip between the loop's last look and its sleep.
 //!
 //! Waking twice is no more than waking once. So while the loop is busy and does not look, the list grows
@@ -31,13 +31,13 @@ use crate::ground::slots::Key;
 use crate::ground::word::MAX_LOOPS;
 
 /// What can be asked of a loop from another thread.
-pub(crate) enum Item {
+pub(crate) enum Message {
     /// Schedule a slot: a waker was woken.
     Wake(Key),
     /// Run a callback, which was added there.
     Call(Posted),
     /// A socket of the loop was dropped elsewhere.
-    ForgetSource(Key),
+    ForgetSocket(Key),
     /// A timer of the loop was dropped elsewhere.
     ForgetTimer(Key),
     /// Stop, as in `IoLoop::stop`.
@@ -54,7 +54,7 @@ pub(crate) struct Doorbell {
 }
 
 impl Doorbell {
-    /// After an item was put in the list: does this thread have to wake the loop?
+    /// After an message was put in the list: does this thread have to wake the loop?
     fn ring(&self) -> bool {
         self.bits.fetch_or(PENDING, SeqCst) == ASLEEP
     }
@@ -85,7 +85,7 @@ impl Doorbell {
 
 /// What has arrived, in order.
 struct Arrived {
-    items: VecDeque<Item>,
+    messages: VecDeque<Message>,
     /// At this length, wake-ups that are in it twice are thrown out.
     crowded: usize,
 }
@@ -95,12 +95,12 @@ const FEW: usize = 1024;
 
 impl Arrived {
     const fn new() -> Arrived {
-        Arrived { items: VecDeque::new(), crowded: FEW }
+        Arrived { messages: VecDeque::new(), crowded: FEW }
     }
 
-    fn push(&mut self, item: Item) {
-        self.items.push_back(item);
-        if self.items.len() >= self.crowded {
+    fn push(&mut self, message: Message) {
+        self.messages.push_back(message);
+        if self.messages.len() >= self.crowded {
             self.throw_out_repeated();
         }
     }
@@ -109,13 +109,13 @@ impl Arrived {
     #[cold]
     fn throw_out_repeated(&mut self) {
         let (mut woken, mut stops) = (HashSet::new(), false);
-        self.items.retain(|item| match item {
-            Item::Wake(key) => woken.insert(*key),
-            Item::Stop => !std::mem::replace(&mut stops, true),
-            Item::Call(_) | Item::ForgetSource(_) | Item::ForgetTimer(_) => true,
+        self.messages.retain(|message| match message {
+            Message::Wake(key) => woken.insert(*key),
+            Message::Stop => !std::mem::replace(&mut stops, true),
+            Message::Call(_) | Message::ForgetSocket(_) | Message::ForgetTimer(_) => true,
         });
-        self.crowded = FEW.max(2 * self.items.len());
-        self.items.shrink_to(self.crowded);
+        self.crowded = FEW.max(2 * self.messages.len());
+        self.messages.shrink_to(self.crowded);
     }
 }
 
@@ -218,10 +218,10 @@ impl Inbox {
         self.notified.load(SeqCst)
     }
 
-    /// Puts `item` in the list and wakes the loop if it sleeps.
-    pub(crate) fn post(&self, item: Item) -> Result<(), LoopClosed> {
+    /// Puts `message` in the list and wakes the loop if it sleeps.
+    pub(crate) fn post(&self, message: Message) -> Result<(), LoopClosed> {
         match &mut *self.arrived.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(arrived) => arrived.push(item),
+            Some(arrived) => arrived.push(message),
             None => return Err(LoopClosed),
         }
         self.ring();
@@ -233,7 +233,7 @@ impl Inbox {
         if self.doorbell.ring() {
             self.notified.fetch_add(1, SeqCst);
             // Writing to an eventfd that is in nobody's way cannot fail; if it does, the loop
-            // takes the item at its next turn.
+            // takes the message at its next turn.
             let waker = self.waker.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(Err(error)) = waker.as_ref().map(mio::Waker::wake) {
                 report::error(report::IOLOOP, format_args!("cannot wake {}: {error}", self.id));
@@ -251,11 +251,11 @@ impl Inbox {
     }
 
     /// Takes everything that has arrived, in order.
-    pub(crate) fn take(&self) -> VecDeque<Item> {
+    pub(crate) fn take(&self) -> VecDeque<Message> {
         self.doorbell.answer();
         let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
         let arrived = arrived.as_mut().map(|arrived| std::mem::replace(arrived, Arrived::new()));
-        arrived.map(|arrived| arrived.items).unwrap_or_default()
+        arrived.map(|arrived| arrived.messages).unwrap_or_default()
     }
 
     pub(crate) fn fall_asleep(&self) -> bool {
@@ -271,11 +271,11 @@ impl Inbox {
     }
 
     /// Refuses what is posted from now on, and returns what had been promised to run.
-    pub(crate) fn close(&self) -> VecDeque<Item> {
+    pub(crate) fn close(&self) -> VecDeque<Message> {
         let arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(self.waker.write().unwrap_or_else(PoisonError::into_inner).take());
         self.descriptors.close();
-        arrived.map(|arrived| arrived.items).unwrap_or_default()
+        arrived.map(|arrived| arrived.messages).unwrap_or_default()
     }
 }
 
@@ -294,7 +294,7 @@ fn find(number: usize) -> Option<Arc<Inbox>> {
 /// Wakes slot `key` of loop `number` from wherever this is; nothing happens if that loop is gone.
 pub(crate) fn wake(number: usize, key: Key) {
     if let Some(inbox) = find(number) {
-        let _ = inbox.post(Item::Wake(key));
+        let _ = inbox.post(Message::Wake(key));
     }
 }
 
@@ -304,19 +304,19 @@ pub(crate) fn is_closed(id: LoopId) -> bool {
 }
 
 /// Tells loop `id` that something of its was dropped on another thread.
-pub(crate) fn forget(id: LoopId, item: Item) {
+pub(crate) fn forget(id: LoopId, message: Message) {
     match find(id.number()) {
-        Some(inbox) if inbox.id == id => drop(inbox.post(item)),
+        Some(inbox) if inbox.id == id => drop(inbox.post(message)),
         _ => {}
     }
 }
 
 /// A socket of loop `id` is dropped on another thread, its fd still open.
-pub(crate) fn forget_source(id: LoopId, fd: RawFd, key: Key) {
+pub(crate) fn forget_socket(id: LoopId, fd: RawFd, key: Key) {
     match find(id.number()) {
         Some(inbox) if inbox.id == id => {
             inbox.descriptors.release(fd, key);
-            let _ = inbox.post(Item::ForgetSource(key));
+            let _ = inbox.post(Message::ForgetSocket(key));
         }
         _ => {}
     }
@@ -362,7 +362,7 @@ impl LoopHandle {
     /// [`LoopClosed`] if the loop is closed; the callback is dropped on this thread then.
     #[track_caller]
     pub fn add_callback(&self, callback: impl FnOnce() + Send + 'static) -> Result<(), LoopClosed> {
-        self.inbox.post(Item::Call(Posted::new(Location::caller(), callback)))
+        self.inbox.post(Message::Call(Posted::new(Location::caller(), callback)))
     }
 
     /// Asks the loop to stop, as [`IoLoop::stop`](crate::IoLoop::stop) does; in order with callbacks.
@@ -371,7 +371,7 @@ impl LoopHandle {
     ///
     /// [`LoopClosed`] if the loop is closed.
     pub fn stop(&self) -> Result<(), LoopClosed> {
-        self.inbox.post(Item::Stop)
+        self.inbox.post(Message::Stop)
     }
 
     pub(crate) fn id(&self) -> LoopId {
@@ -433,8 +433,8 @@ mod tests {
         (poll, Inbox::register(waker, descriptors).unwrap())
     }
 
-    fn call() -> Item {
-        Item::Call(Posted::new(Location::caller(), || ()))
+    fn call() -> Message {
+        Message::Call(Posted::new(Location::caller(), || ()))
     }
 
     #[test]
@@ -442,13 +442,13 @@ mod tests {
         let (_poll, inbox) = inbox();
         let id = inbox.id();
         let other = LoopId(id.0 + (1 << NUMBER_BITS));
-        forget(other, Item::Stop);
-        forget_source(other, -1, Key::NONE);
+        forget(other, Message::Stop);
+        forget_socket(other, -1, Key::NONE);
         assert!(!inbox.is_pending() && inbox.take().is_empty());
-        forget(id, Item::Stop);
-        assert!(inbox.is_pending() && matches!(inbox.take().pop_front(), Some(Item::Stop)));
-        forget_source(id, -1, Key::NONE);
-        assert!(matches!(inbox.take().pop_front(), Some(Item::ForgetSource(Key::NONE))));
+        forget(id, Message::Stop);
+        assert!(inbox.is_pending() && matches!(inbox.take().pop_front(), Some(Message::Stop)));
+        forget_socket(id, -1, Key::NONE);
+        assert!(matches!(inbox.take().pop_front(), Some(Message::ForgetSocket(Key::NONE))));
         inbox.close();
     }
 
@@ -458,26 +458,27 @@ mod tests {
         let key = |n| Key::unpack(n as usize % 100);
         let mut most = 0;
         for n in 0..200_000 {
-            arrived.push(Item::Wake(key(n)));
+            arrived.push(Message::Wake(key(n)));
             if n % 3 == 0 {
-                arrived.push(Item::Stop);
+                arrived.push(Message::Stop);
             }
-            most = most.max(arrived.items.capacity());
+            most = most.max(arrived.messages.capacity());
         }
         assert!(most <= 2 * FEW, "{most}");
         for _ in 0..10_000 {
             arrived.push(call());
-            arrived.push(Item::Wake(key(7)));
+            arrived.push(Message::Wake(key(7)));
         }
-        let calls = arrived.items.iter().filter(|item| matches!(item, Item::Call(_))).count();
+        let calls =
+            arrived.messages.iter().filter(|message| matches!(message, Message::Call(_))).count();
         assert_eq!(calls, 10_000);
         arrived.throw_out_repeated();
-        let woken: Vec<_> = arrived.items.iter().take(103).collect();
+        let woken: Vec<_> = arrived.messages.iter().take(103).collect();
         let keys: Vec<_> = woken
             .iter()
-            .filter_map(|item| if let Item::Wake(key) = item { Some(*key) } else { None })
+            .filter_map(|message| if let Message::Wake(key) = message { Some(*key) } else { None })
             .collect();
         assert_eq!(keys, (0..100).map(key).collect::<Vec<_>>());
-        assert_eq!(arrived.items.len(), 10_101);
+        assert_eq!(arrived.messages.len(), 10_101);
     }
 }

@@ -44,5 +44,5 @@ pub(crate) use self::core::{Core, LentBuffer, Resume};
 pub(crate) use callback::Callback;
 pub(crate) use clock::nanos;
 pub(crate) use current::{on_current, with_current};
-pub(crate) use inbox::{Item, LoopId, forget, forget_source, is_closed};
+pub(crate) use inbox::{LoopId, Message, forget, forget_socket, is_closed};
 pub(crate) use readiness::{By, Direction, SHORT_IS_DRAINED, Ticket, Until, Wait};

@@ -1,18 +1,48 @@
 //! Which sockets are ready: turns the selector's edges into levels.
 //!
-//! A socket is registered once, edge-triggered, for both directions. Each has a slot here with a
-//! bit a direction and the wakers of who waits for it. An event sets bits and wakes who waits; a bit
-//! stays set until a system call proves that the kernel has nothing left, so nobody who stops
-//! reading early (Tornado's flow control) loses an edge, and waiting costs no `epoll_ctl`.
+//! A socket is registered with the selector once, for both directions, and *edge-triggered*: the selector
+//! reports that the socket has become readable, and does not report it again until new bytes arrive. A
+//! reader may stop with bytes unread, though (Tornado's flow control does), and will want them later without
+//! any new event. So this table remembers what was reported: a direction is *ready* from the event on until
+//! a system call has proved that the kernel has nothing left (it was *drained*). As long as a direction is
+//! ready, an operation is simply tried; only when it is not does anybody wait. So waiting costs no system
+//! call, as it would if the socket had to be registered each time.
 //!
-//! What proves it is `EAGAIN`, or for TCP, on selectors that report every new edge (epoll, kqueue),
-//! also a short read or write. Two things must survive such a proof, for their edge may have come together
-//! with the bytes that were read, and no other will follow: the end of the stream, and TCP's urgent
-//! data, before which a read stops although more is there. So `closed` bits stay until `EAGAIN`
-//! itself.
+//! # What a direction goes through
 //!
-//! A token is the packed key of a slot: an event for a socket closed earlier in the same batch
-//! finds nothing. This is the only file that reads mio's events.
+//! The table has a [`Side`] for each direction of each socket.
+//!
+//! | what happens | `ready` | `closed` | those who wait |
+//! | --- | --- | --- | --- |
+//! | the socket is registered | set if the caller says that a try is worth it | | |
+//! | event: bytes, or room to write | set | | are woken |
+//! | event: end of the stream, error, urgent data | set | set | are woken |
+//! | somebody asks, and it is ready | cleared if asked with [`Until::ReadyOnce`] | | |
+//! | somebody asks, and it is not ready | | | one more |
+//! | the operation has not drained the socket after all: [`again`](Readiness::again) | set | | |
+//! | a short read or write that proves it drained: [`drained`](Readiness::drained) | cleared | | |
+//! | the system says `WouldBlock`: [`would_block`](Readiness::would_block) | cleared | cleared | |
+//! | a future that waits is dropped: [`leave`](Readiness::leave) | | | one less |
+//!
+//! # What proves that a socket is drained
+//!
+//! `WouldBlock` always does. For a TCP stream, so does a read or write that moves fewer bytes than it was
+//! asked to, which saves the call that would only say `WouldBlock`; but only on selectors that report every
+//! new edge (epoll, kqueue).
+//!
+//! Such a short read must not hide two things whose edge may have come together with the bytes that were
+//! read, because no other edge will follow: the end of the stream, and TCP's urgent data, before which a read
+//! stops although more is there. So they set `closed`, which a short read leaves alone, and a direction that
+//! is `closed` counts as ready.
+//!
+//! # Who waits
+//!
+//! Nearly always it is a coroutine of this loop, whose waker is a [word](crate::ground::word). A side has
+//! room for two such words, for the two [ways](By) of waiting: nothing is allocated or cloned. Any other
+//! waiter is in a box of [`OtherWaiters`], which hardly any socket has.
+//!
+//! A token of the selector is the packed key of a slot in this table, so an event for a socket that was
+//! closed earlier in the same batch of events finds nothing. This is the only file that reads mio's events.
 
 use std::cell::Cell;
 use std::task::Waker;
@@ -29,217 +59,221 @@ pub(crate) enum Direction {
     Write = 1,
 }
 
-/// A short read or write proves the socket drained: not so on poll(2), where mio arms a socket again
-/// only when it sees `EAGAIN`.
+/// Whether a short read or write proves that a TCP stream is drained. On poll(2) it does not, because there
+/// mio reports a socket again only after it has seen `WouldBlock`.
 pub(crate) const SHORT_IS_DRAINED: bool = cfg!(not(mio_unsupported_force_poll_poll));
 
-/// Bits by direction: ready, and closed (or urgent), of which ready follows until `EAGAIN`.
-const READY: [u8; 2] = [1, 2];
-const CLOSED: [u8; 2] = [4, 8];
-/// The fd is in an error state (for handlers, which are told).
-const ERROR: u8 = 16;
-/// Its reads may end early though more is there.
-const PARTIAL: u8 = 32;
-
+/// What the table knows of a socket: one side for each [`Direction`].
 #[derive(Debug, Default)]
-struct Source {
-    bits: u8,
-    /// Which of the words below are to be woken: a bit each, the first one lowest.
-    armed: u8,
-    /// The words of the slots that ask by a poll function to read, and to write; that await a future of
-    /// each. A word stays when it was woken, as it is most often the same slot that waits next.
-    words: [usize; 4],
-    /// Which futures those of the words are.
-    tickets: [Ticket; 2],
-    /// Who else waits, which is rare.
-    others: Option<Box<Others>>,
+struct Sides([Side; 2]);
+
+/// One direction of a socket; what sets and clears its fields is in the module's table.
+#[derive(Debug, Default)]
+struct Side {
+    /// Reading or writing is worth a try.
+    ready: bool,
+    /// The direction has ended, or has an error, or there is urgent data to read: it counts as ready until
+    /// the system says `WouldBlock`.
+    closed: bool,
+    /// A short read or write proves nothing of this socket, whatever its type.
+    short_proves_nothing: bool,
+    /// Whether the slot of `poll_word` is to be woken: it waits by a poll function.
+    poll_waits: bool,
+    /// Whether the slot of `future_word` is to be woken: it awaits the future whose ticket is
+    /// `future_ticket`.
+    future_waits: bool,
+    /// The word of the slot that waits by a poll function, or was the last to do so.
+    poll_word: usize,
+    /// The word of the slot that awaits a future, or was the last to do so.
+    future_word: usize,
+    future_ticket: Ticket,
+    /// Those who wait and have no word above, which is rare.
+    others: Option<Box<OtherWaiters>>,
 }
 
-/// Names one wait of one future in a table, for ever: a future that is dropped takes itself out by it,
-/// and nobody else, whatever wakers the others wait by.
+/// Names one wait of one future, for ever: no other wait in the table ever gets the same ticket. A future
+/// that is dropped shows its ticket to be taken out. (Its waker could not tell it from the others: several
+/// futures of one coroutine wait by the same waker.)
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub(crate) struct Ticket(u64);
 
 impl Ticket {
-    /// Of a future that does not wait.
+    /// What a future has that does not wait.
     pub(crate) const NONE: Ticket = Ticket(0);
 }
 
-/// Who waits for a socket and has no word in it; two of each, by direction.
+/// Those who wait for one direction of a socket, and whose word is not in its [`Side`].
 #[derive(Debug, Default)]
-struct Others {
-    /// Who asks by a poll function, with a waker that is not a slot's.
-    polls: [Option<Waker>; 2],
-    /// The futures beside one that has its word in the source, and those with wakers that are not
-    /// slots' (several coroutines in `accept` on one listener).
-    futures: [Row; 2],
+struct OtherWaiters {
+    /// Who waits by a poll function, with a foreign waker.
+    poll: Option<Waker>,
+    /// Futures with a foreign waker, and all futures that come while another one waits (several coroutines
+    /// in `accept` on one listener).
+    futures: Row,
 }
 
-impl Others {
-    fn is_awaited(&self) -> bool {
-        let waits = |row: &Row| row.places.iter().any(|(_, waker)| waker.is_some());
-        self.polls.iter().any(Option::is_some) || self.futures.iter().any(waits)
+impl OtherWaiters {
+    fn is_empty(&self) -> bool {
+        self.poll.is_none() && self.futures.waiting == 0
     }
 }
 
-/// Futures in the order in which they came, which is that of their tickets.
+/// Futures in the order in which they came, which is also the order of their tickets: so one is found by
+/// binary search.
 #[derive(Debug, Default)]
 struct Row {
-    /// `None` where one has left; at most every second place is empty.
-    places: Vec<(Ticket, Option<Waker>)>,
-    taken: usize,
+    /// The waker is `None` where a future has left. At most half of the positions are vacant like that, since
+    /// closing the gap each time would move all that stand behind it.
+    positions: Vec<(Ticket, Option<Waker>)>,
+    /// How many positions are not vacant.
+    waiting: usize,
 }
 
 /// A row that is longer gives its memory back when it is emptied.
-const KEPT_PLACES: usize = 64;
+const KEPT_POSITIONS: usize = 64;
 
 impl Row {
     fn push(&mut self, ticket: Ticket, waker: Waker) {
-        self.places.push((ticket, Some(waker)));
-        self.taken += 1;
+        self.positions.push((ticket, Some(waker)));
+        self.waiting += 1;
     }
 
     fn find(&mut self, ticket: Ticket) -> Option<&mut Option<Waker>> {
-        let at = self.places.binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok()?;
-        Some(&mut self.places[at].1).filter(|place| place.is_some())
+        let at = self.positions.binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok()?;
+        Some(&mut self.positions[at].1).filter(|waker| waker.is_some())
     }
 
     fn leave(&mut self, ticket: Ticket) -> Option<Waker> {
         let waker = self.find(ticket)?.take();
-        self.taken -= 1;
-        if self.taken * 2 < self.places.len() {
-            self.places.retain(|(_, waker)| waker.is_some());
+        self.waiting -= 1;
+        if self.waiting * 2 < self.positions.len() {
+            self.positions.retain(|(_, waker)| waker.is_some());
         }
         waker
     }
 
     fn empty(&mut self, into: &mut Vec<Waker>) {
-        self.taken = 0;
-        into.extend(self.places.drain(..).filter_map(|(_, waker)| waker));
-        self.places.shrink_to(KEPT_PLACES);
+        self.waiting = 0;
+        into.extend(self.positions.drain(..).filter_map(|(_, waker)| waker));
+        self.positions.shrink_to(KEPT_POSITIONS);
     }
 }
 
 /// What somebody waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Until {
-    /// Something can be done, or the direction has ended.
+    /// An operation is worth a try: the direction is ready, or it has ended.
     Ready,
-    /// The same, and what is done next is taken to drain the socket, which saves a look into the table
-    /// where it nearly always does. If it did not, there is more: [`again`](Readiness::again).
+    /// The same. But if it is ready, it stops being so at once, on the assumption that the operation which
+    /// the caller does next drains the socket. That saves a second look into the table where it nearly
+    /// always does. A caller whose operation has not drained the socket says [`again`](Readiness::again);
+    /// otherwise what is left would not be noticed until more arrives.
     ReadyOnce,
-    /// It has ended.
+    /// The direction has ended.
     Closed,
 }
 
 /// How somebody waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum By<'a> {
-    /// By a poll function: one at a time, the last one, as those traits have it.
+    /// By a poll function (`poll_read` and the like). It keeps only the waker of the latest call, as the
+    /// traits have it that declare such functions.
     Poll,
-    /// By a future, which keeps its ticket here, and leaves when it is dropped.
+    /// By a future, which keeps its ticket here, and leaves when it is dropped. Any number of futures wait
+    /// at once.
     Future(&'a Cell<Ticket>),
 }
 
-/// The answer to who asks for readiness.
+/// What the caller of [`Readiness::poll`] has to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wait {
-    /// No need to.
+    /// Not wait: the operation is worth a try.
     Ready,
-    /// The waker is known.
-    Known,
-    /// It is not: let it [`wait`](Readiness::wait).
-    Unknown,
+    /// Return `Pending`: the waker will be woken.
+    Pending,
+    /// Clone the waker, which may run foreign code, without holding a borrow, and give the clone to
+    /// [`Readiness::wait`]; then return `Pending`.
+    GiveWaker,
 }
 
-/// The bits of the words by direction: of who asks by a poll function, of who awaits a future, of both.
-const POLL: [u8; 2] = [0b0001, 0b0010];
-const FUTURE: [u8; 2] = [0b0100, 0b1000];
-const WORDS: [u8; 2] = [0b0101, 0b1010];
-
-impl Source {
+impl Side {
     #[inline]
-    fn is_ready(&self, direction: Direction, until: Until) -> bool {
-        let ready = if until == Until::Closed { 0 } else { READY[direction as usize] };
-        self.bits & (ready | CLOSED[direction as usize]) != 0
+    fn is_ready(&self, until: Until) -> bool {
+        self.closed || (self.ready && until != Until::Closed)
     }
 
-    /// Is the future's word armed?
+    /// Whether the future that has this ticket waits by the word.
     #[inline]
-    fn is_armed(&self, direction: Direction, ticket: Ticket) -> bool {
-        self.armed & FUTURE[direction as usize] != 0 && self.tickets[direction as usize] == ticket
+    fn is_at_word(&self, ticket: Ticket) -> bool {
+        self.future_waits && self.future_ticket == ticket
     }
 
-    /// Lets the waker be woken, if that takes no clone of it; tells whether that is so. `last` is the
-    /// last ticket that was given out.
-    // Inlined, it would keep the look whether the socket is ready from being inlined.
+    /// Lets the caller wait, if that takes no clone of its waker; tells whether it waits now.
+    /// `last_ticket` is the last ticket that the table has given out.
+    // Inlined, this would keep the question whether the socket is ready from being inlined.
     #[inline(never)]
-    fn arm(&mut self, direction: Direction, by: By<'_>, waker: &Waker, last: &mut Ticket) -> bool {
-        let at = direction as usize;
+    fn wait_by_word(&mut self, by: By<'_>, waker: &Waker, last_ticket: &mut Ticket) -> bool {
         match (by, word_of(waker), &self.others) {
             (By::Poll, Some(word), None) => {
-                self.words[at] = word;
-                self.armed |= POLL[at];
+                self.poll_waits_by(word);
                 true
             }
-            (By::Future(_), Some(word), None) if self.armed & FUTURE[at] == 0 => {
-                self.arm_future(direction, by, word, last);
+            (By::Future(ticket), Some(word), None) if !self.future_waits => {
+                self.future_waits_by(word, ticket, last_ticket);
                 true
             }
-            _ => self.arm_rarely(direction, by, waker, last),
+            _ => self.wait_beside_others(by, waker, last_ticket),
         }
     }
 
     #[inline]
-    fn arm_future(&mut self, direction: Direction, by: By<'_>, word: usize, last: &mut Ticket) {
-        let By::Future(ticket) = by else { return };
-        let at = direction as usize;
-        last.0 += 1;
-        ticket.set(*last);
-        self.tickets[at] = *last;
-        self.words[2 + at] = word;
-        self.armed |= FUTURE[at];
+    fn poll_waits_by(&mut self, word: usize) {
+        self.poll_word = word;
+        self.poll_waits = true;
     }
 
-    /// [`arm`](Source::arm) where somebody else waits, or by a waker that is not a slot's.
+    #[inline]
+    fn future_waits_by(&mut self, word: usize, ticket: &Cell<Ticket>, last_ticket: &mut Ticket) {
+        last_ticket.0 += 1;
+        ticket.set(*last_ticket);
+        self.future_ticket = *last_ticket;
+        self.future_word = word;
+        self.future_waits = true;
+    }
+
+    /// [`wait_by_word`](Side::wait_by_word) where somebody else waits, or with a foreign waker.
     #[cold]
-    fn arm_rarely(
-        &mut self,
-        direction: Direction,
-        by: By<'_>,
-        waker: &Waker,
-        last: &mut Ticket,
-    ) -> bool {
-        let at = direction as usize;
+    fn wait_beside_others(&mut self, by: By<'_>, waker: &Waker, last_ticket: &mut Ticket) -> bool {
         let word = word_of(waker);
-        let known = |known: &Option<Waker>| known.as_ref().is_some_and(|w| w.will_wake(waker));
+        let is_known = |known: &Option<Waker>| known.as_ref().is_some_and(|w| w.will_wake(waker));
         match by {
             By::Poll => {
-                let foreign = self.others.as_ref().map_or(&None, |others| &others.polls[at]);
+                let foreign = self.others.as_ref().map_or(&None, |others| &others.poll);
                 match word {
-                    // The foreign waker has to go.
+                    // The foreign waker of an earlier call has to go: `wait` gives it to the caller to drop.
                     Some(_) if foreign.is_some() => false,
                     Some(word) => {
-                        self.words[at] = word;
-                        self.armed |= POLL[at];
+                        self.poll_waits_by(word);
                         true
                     }
-                    None => known(foreign),
+                    None => is_known(foreign),
                 }
             }
             By::Future(ticket) => {
-                if self.is_armed(direction, ticket.get()) {
-                    self.words[2 + at] = word.unwrap_or(self.words[2 + at]);
+                // It waits already, and may have moved to another coroutine since.
+                if self.is_at_word(ticket.get()) {
+                    self.future_word = word.unwrap_or(self.future_word);
                     return word.is_some();
                 }
-                let row = self.others.as_mut().map(|others| &mut others.futures[at]);
+                let row = self.others.as_mut().map(|others| &mut others.futures);
                 match (row, word) {
-                    // First in, first out: the word is only for who finds nobody waiting.
-                    (Some(row), _) if row.taken > 0 => {
-                        row.find(ticket.get()).is_some_and(|w| known(w))
+                    // The word is woken before the row. So a future may take it only if nobody is in the
+                    // row, or it would overtake those who have waited longer.
+                    (Some(row), _) if row.waiting > 0 => {
+                        row.find(ticket.get()).is_some_and(|waker| is_known(waker))
                     }
-                    (_, Some(word)) if self.armed & FUTURE[at] == 0 => {
-                        self.arm_future(direction, by, word, last);
+                    (_, Some(word)) if !self.future_waits => {
+                        self.future_waits_by(word, ticket, last_ticket);
                         true
                     }
                     _ => false,
@@ -248,85 +282,93 @@ impl Source {
         }
     }
 
-    /// Puts a waker down that could not be armed, and gives back the one whose place it takes.
-    fn wait(
+    /// Lets the caller wait by `waker`, where it could not do so by a word alone. Gives back a waker that is
+    /// replaced, for the caller to drop when it holds no borrow.
+    fn wait_by_waker(
         &mut self,
-        direction: Direction,
         by: By<'_>,
         waker: Waker,
-        last: &mut Ticket,
+        last_ticket: &mut Ticket,
     ) -> Option<Waker> {
-        let at = direction as usize;
-        let is_armed = matches!(by, By::Future(ticket) if self.is_armed(direction, ticket.get()));
+        let is_at_word = matches!(by, By::Future(ticket) if self.is_at_word(ticket.get()));
         let others = self.others.get_or_insert_default();
         match by {
             By::Poll => match word_of(&waker) {
                 Some(word) => {
-                    self.words[at] = word;
-                    self.armed |= POLL[at];
-                    others.polls[at].take()
+                    let foreign = others.poll.take();
+                    self.poll_waits_by(word);
+                    foreign
                 }
                 None => {
-                    self.armed &= !POLL[at];
-                    others.polls[at].replace(waker)
+                    self.poll_waits = false;
+                    others.poll.replace(waker)
                 }
             },
             By::Future(ticket) => {
-                if let Some(place) = others.futures[at].find(ticket.get()) {
-                    return place.replace(waker);
+                if let Some(known) = others.futures.find(ticket.get()) {
+                    return known.replace(waker);
                 }
-                if is_armed {
-                    self.armed &= !FUTURE[at];
+                if is_at_word {
+                    self.future_waits = false;
                 }
-                last.0 += 1;
-                ticket.set(*last);
-                others.futures[at].push(*last, waker);
+                last_ticket.0 += 1;
+                ticket.set(*last_ticket);
+                others.futures.push(*last_ticket, waker);
                 None
             }
         }
     }
 
-    /// Takes out a future, if it is still to be woken; the caller drops its waker.
-    fn leave(&mut self, direction: Direction, ticket: Ticket) -> Option<Waker> {
-        if self.is_armed(direction, ticket) {
-            self.armed &= !FUTURE[direction as usize];
+    /// Takes out the future that has this ticket, if it still waits. Gives back its waker, for the caller to
+    /// drop when it holds no borrow.
+    fn leave(&mut self, ticket: Ticket) -> Option<Waker> {
+        if self.is_at_word(ticket) {
+            self.future_waits = false;
             return None;
         }
-        self.others.as_mut()?.futures[direction as usize].leave(ticket)
+        self.others.as_mut()?.futures.leave(ticket)
     }
 
-    /// Wakes who waits for the directions whose `WORDS` these are: slots by `wake`, if that can.
-    #[inline]
-    fn wake(&mut self, words: u8, wake: &mut impl FnMut(usize) -> bool, later: &mut Vec<Waker>) {
-        let mut due = self.armed & words;
-        self.armed &= !words;
-        while due != 0 {
-            let word = self.words[due.trailing_zeros() as usize % 4];
-            due &= due - 1;
-            if !wake(word) {
-                later.push(waker(word));
-            }
+    fn is_awaited(&self) -> bool {
+        let others = self.others.as_ref();
+        self.poll_waits || self.future_waits || others.is_some_and(|others| !others.is_empty())
+    }
+
+    /// Wakes all who wait, once. `wake` gets the words, and says whether the slot is one of this loop, which
+    /// it has woken then. The wakers of all others are put into `later`.
+    // An event of a socket that can be written to reports both directions, so this is called twice for each.
+    #[inline(always)]
+    fn wake(&mut self, wake: &mut impl FnMut(usize) -> bool, later: &mut Vec<Waker>) {
+        // The words stay, since it is most often the same slot that waits next.
+        if std::mem::take(&mut self.poll_waits) && !wake(self.poll_word) {
+            later.push(waker(self.poll_word));
+        }
+        if std::mem::take(&mut self.future_waits) && !wake(self.future_word) {
+            later.push(waker(self.future_word));
         }
         if self.others.is_some() {
-            self.wake_others(words, later);
+            self.wake_others(later);
         }
     }
 
     #[cold]
-    fn wake_others(&mut self, words: u8, later: &mut Vec<Waker>) {
+    fn wake_others(&mut self, later: &mut Vec<Waker>) {
         let Some(others) = &mut self.others else { return };
-        for (at, direction) in WORDS.into_iter().enumerate() {
-            if words & direction != 0 {
-                later.extend(others.polls[at].take());
-                others.futures[at].empty(later);
-            }
-        }
+        later.extend(others.poll.take());
+        others.futures.empty(later);
     }
 }
 
-/// What a handler is told: the bits since it was last told.
+impl Sides {
+    #[inline]
+    fn of(&mut self, direction: Direction) -> &mut Side {
+        &mut self.0[direction as usize]
+    }
+}
+
+/// What has happened to the fd of a handler since the handler was last told.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Taken {
+pub(crate) struct Happened {
     pub(crate) readable: bool,
     pub(crate) writable: bool,
     pub(crate) error: bool,
@@ -335,35 +377,42 @@ pub(crate) struct Taken {
 /// The table of sockets.
 #[derive(Debug)]
 pub(crate) struct Readiness {
-    sources: Slots<Source, true>,
+    sockets: Slots<Sides, true>,
     /// The last ticket that was given out.
-    last: Ticket,
+    last_ticket: Ticket,
 }
 
 impl Readiness {
     pub(crate) fn new() -> Readiness {
-        Readiness { sources: Slots::new(), last: Ticket::NONE }
+        Readiness { sockets: Slots::new(), last_ticket: Ticket::NONE }
     }
 
-    /// A slot for a socket; what is `ready` is tried at once rather than waited for.
+    /// A slot for a socket. The directions in `ready` count as ready from the start, so that they are tried
+    /// rather than waited for.
     pub(crate) fn insert(&mut self, ready: &[Direction]) -> Result<Key, Full> {
-        let bits = ready.iter().fold(0, |bits, &direction| bits | READY[direction as usize]);
-        self.sources.insert(Source { bits, ..Source::default() })
+        let mut sides = Sides::default();
+        for &direction in ready {
+            sides.of(direction).ready = true;
+        }
+        self.sockets.insert(sides)
     }
 
-    /// Forgets a socket. Who waited for it is to be woken, to find it gone.
+    /// Forgets a socket, and puts the wakers of all who wait for it into `woken`. The caller wakes them when
+    /// it holds no borrow; they find the socket gone.
     pub(crate) fn remove(&mut self, key: Key, woken: &mut Vec<Waker>) {
-        if let Some(mut source) = self.sources.remove(key) {
-            source.wake(WORDS[0] | WORDS[1], &mut |_| false, woken);
+        if let Some(mut sides) = self.sockets.remove(key) {
+            for side in &mut sides.0 {
+                side.wake(&mut |_| false, woken);
+            }
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.sources.len()
+        self.sockets.len()
     }
 
-    /// Is the socket ready, or else: is this waker woken when it is? `None` if it is not in this
-    /// table: its loop was closed.
+    /// Whether the socket is ready; if not, the caller waits, and `waker` is woken when it is. `None` if the
+    /// socket is not in this table, because its loop was closed.
     #[inline]
     pub(crate) fn poll(
         &mut self,
@@ -373,19 +422,19 @@ impl Readiness {
         by: By<'_>,
         waker: &Waker,
     ) -> Option<Wait> {
-        let source = self.sources.get_mut(key)?;
-        if source.is_ready(direction, until) {
-            if until == Until::ReadyOnce && source.bits & PARTIAL == 0 {
-                source.bits &= !READY[direction as usize];
+        let side = self.sockets.get_mut(key)?.of(direction);
+        if side.is_ready(until) {
+            if until == Until::ReadyOnce && !side.short_proves_nothing {
+                side.ready = false;
             }
             return Some(Wait::Ready);
         }
-        let known = source.arm(direction, by, waker, &mut self.last);
-        Some(if known { Wait::Known } else { Wait::Unknown })
+        let waits = side.wait_by_word(by, waker, &mut self.last_ticket);
+        Some(if waits { Wait::Pending } else { Wait::GiveWaker })
     }
 
-    /// Wakes `waker`, which is not known, when the socket is ready. Gives back what the caller is to
-    /// drop.
+    /// Wakes `waker` when the socket is ready: the second step, after [`Wait::GiveWaker`]. Gives back a waker
+    /// that is replaced, for the caller to drop when it holds no borrow.
     pub(crate) fn wait(
         &mut self,
         key: Key,
@@ -393,108 +442,105 @@ impl Readiness {
         by: By<'_>,
         waker: Waker,
     ) -> Option<Waker> {
-        self.sources.get_mut(key)?.wait(direction, by, waker, &mut self.last)
+        let side = self.sockets.get_mut(key)?.of(direction);
+        side.wait_by_waker(by, waker, &mut self.last_ticket)
     }
 
-    /// A future that waits is dropped; so is its waker by the caller, when it holds no borrow.
+    /// A future is dropped that waits: it is not woken any more. Gives back its waker, for the caller to drop
+    /// when it holds no borrow.
     pub(crate) fn leave(
         &mut self,
         key: Key,
         direction: Direction,
         ticket: Ticket,
     ) -> Option<Waker> {
-        self.sources.get_mut(key)?.leave(direction, ticket)
+        self.sockets.get_mut(key)?.of(direction).leave(ticket)
     }
 
-    /// Whether anybody waits for the socket; nothing if it is gone.
+    /// Whether anybody waits for the socket; `None` if it is not in this table any more.
     pub(crate) fn is_awaited(&self, key: Key) -> Option<bool> {
-        let source = self.sources.get(key)?;
-        Some(source.armed != 0 || source.others.as_ref().is_some_and(|others| others.is_awaited()))
+        Some(self.sockets.get(key)?.0.iter().any(Side::is_awaited))
     }
 
-    /// What was done after [`ReadyOnce`](Until::ReadyOnce) has not drained the socket.
+    /// The operation that was done after [`Until::ReadyOnce`] has not drained the socket: it is ready still.
     pub(crate) fn again(&mut self, key: Key, direction: Direction) {
-        if let Some(source) = self.sources.get_mut(key) {
-            source.bits |= READY[direction as usize];
+        if let Some(sides) = self.sockets.get_mut(key) {
+            sides.of(direction).ready = true;
         }
     }
 
     /// A short read or write has drained the socket for now.
     pub(crate) fn drained(&mut self, key: Key, direction: Direction) {
-        if let Some(source) = self.sources.get_mut(key) {
-            if source.bits & PARTIAL == 0 {
-                source.bits &= !READY[direction as usize];
+        if let Some(sides) = self.sockets.get_mut(key) {
+            let side = sides.of(direction);
+            if !side.short_proves_nothing {
+                side.ready = false;
             }
         }
     }
 
-    /// What is said of short reads and writes is not so of this socket.
-    pub(crate) fn set_partial(&mut self, key: Key) {
-        if let Some(source) = self.sources.get_mut(key) {
-            source.bits |= PARTIAL;
+    /// From now on, a short read or write of this socket proves nothing: [`Until::ReadyOnce`] and
+    /// [`drained`](Readiness::drained) leave it ready, and only `WouldBlock` counts.
+    pub(crate) fn short_proves_nothing(&mut self, key: Key) {
+        if let Some(sides) = self.sockets.get_mut(key) {
+            for side in &mut sides.0 {
+                side.short_proves_nothing = true;
+            }
         }
     }
 
-    /// `EAGAIN`: nothing there, not even an end.
+    /// The system has said `WouldBlock`: there is nothing to read or no room to write, and no end either.
     pub(crate) fn would_block(&mut self, key: Key, direction: Direction) {
-        if let Some(source) = self.sources.get_mut(key) {
-            source.bits &= !(READY[direction as usize] | CLOSED[direction as usize]);
+        if let Some(sides) = self.sockets.get_mut(key) {
+            let side = sides.of(direction);
+            (side.ready, side.closed) = (false, false);
         }
     }
 
-    /// Takes the bits of a handler's fd and lets `waker` wait for the next ones.
-    pub(crate) fn take(&mut self, key: Key, waker: &Waker) -> Option<Taken> {
-        let source = self.sources.get_mut(key)?;
-        for direction in [Direction::Read, Direction::Write] {
-            if !source.arm(direction, By::Poll, waker, &mut self.last) {
-                source.wait(direction, By::Poll, waker.clone(), &mut self.last);
-            }
+    /// Tells a handler what has happened to its fd, and forgets it: after each call of a handler its fd is
+    /// registered anew, so the selector reports again what still holds. The next event wakes the slot of
+    /// `word`.
+    pub(crate) fn take_happened(&mut self, key: Key, word: usize) -> Option<Happened> {
+        let [read, write] = &mut self.sockets.get_mut(key)?.0;
+        let happened =
+            Happened { readable: read.ready, writable: write.ready, error: write.closed };
+        for side in [read, write] {
+            (side.ready, side.closed) = (false, false);
+            side.poll_waits_by(word);
         }
-        let bits = std::mem::take(&mut source.bits);
-        Some(Taken {
-            readable: bits & READY[0] != 0,
-            writable: bits & READY[1] != 0,
-            error: bits & (CLOSED[1] | ERROR) != 0,
-        })
+        Some(happened)
     }
 
-    /// Sets the bits of an event and wakes who waited for them: by `wake`, which runs no foreign code,
-    /// or else `later`, when the caller holds no borrow any more.
+    /// Notes an event, and wakes those who waited for it. `wake` gets the words of slots, runs no foreign
+    /// code, and says whether the slot is one of this loop. The wakers of all others are put into `later`,
+    /// for the caller to wake when it holds no borrow.
     pub(crate) fn on_event(
         &mut self,
         event: &Event,
         wake: &mut impl FnMut(usize) -> bool,
         later: &mut Vec<Waker>,
     ) {
-        let Some(source) = self.sources.get_mut(Key::unpack(event.token().0)) else { return };
-        // An error ends both directions as far as waiting goes: the next call on the socket tells.
+        let Some(sides) = self.sockets.get_mut(Key::unpack(event.token().0)) else { return };
+        let [read, write] = &mut sides.0;
+        // An error ends the waiting in both directions: the next operation on the socket gets it.
         let error = event.is_error() || is_closed_fd(event);
-        let read_closed = error || event.is_read_closed();
+        let read_closed = error || event.is_read_closed() || event.is_priority();
         let write_closed = error || event.is_write_closed();
-        if read_closed || event.is_priority() {
-            source.bits |= CLOSED[0];
+        if read_closed || event.is_readable() {
+            read.ready = true;
+            read.closed |= read_closed;
+            read.wake(wake, later);
         }
-        if write_closed {
-            source.bits |= CLOSED[1];
+        if write_closed || event.is_writable() {
+            write.ready = true;
+            write.closed |= write_closed;
+            write.wake(wake, later);
         }
-        if error {
-            source.bits |= ERROR;
-        }
-        let mut words = 0;
-        if event.is_readable() || event.is_priority() || read_closed {
-            source.bits |= READY[0];
-            words |= WORDS[0];
-        }
-        if event.is_writable() || write_closed {
-            source.bits |= READY[1];
-            words |= WORDS[1];
-        }
-        source.wake(words, wake, later);
     }
 }
 
-/// mio has no name for what poll(2) says of an fd that is closed; it is the event that is nothing
-/// else. (epoll and kqueue forget such fds.)
+/// Whether poll(2) reports that the fd is closed. mio has no name for that report (`POLLNVAL`), which is the
+/// one event that is nothing else. (epoll and kqueue forget such an fd, and report nothing.)
 fn is_closed_fd(event: &Event) -> bool {
     cfg!(mio_unsupported_force_poll_poll)
         && !(event.is_readable()
@@ -535,7 +581,7 @@ mod tests {
         waker: &Waker,
     ) -> Wait {
         let wait = readiness.poll(key, direction, Until::Ready, by, waker).unwrap();
-        if wait == Wait::Unknown {
+        if wait == Wait::GiveWaker {
             readiness.wait(key, direction, by, waker.clone());
         }
         wait
@@ -543,8 +589,7 @@ mod tests {
 
     fn woken(readiness: &mut Readiness, key: Key, direction: Direction) -> Vec<Waker> {
         let mut woken = Vec::new();
-        let source = readiness.sources.get_mut(key).unwrap();
-        source.wake(WORDS[direction as usize], &mut |_| false, &mut woken);
+        readiness.sockets.get_mut(key).unwrap().of(direction).wake(&mut |_| false, &mut woken);
         woken
     }
 
@@ -561,14 +606,14 @@ mod tests {
         for word in [7, 7, 8] {
             let ticket = ticket();
             let by = By::Future(&ticket);
-            assert_eq!(ask(&mut readiness, key, Read, by, &waker(word)), Wait::Known);
-            let source = readiness.sources.get_mut(key).unwrap();
+            assert_eq!(ask(&mut readiness, key, Read, by, &waker(word)), Wait::Pending);
+            let side = readiness.sockets.get_mut(key).unwrap().of(Read);
             for _ in 0..2 {
                 let wake = &mut |word| {
                     woken.push(word);
                     true
                 };
-                source.wake(WORDS[0], wake, &mut Vec::new());
+                side.wake(wake, &mut Vec::new());
             }
         }
         assert_eq!(woken, [7, 7, 8], "once each time");
@@ -581,8 +626,8 @@ mod tests {
             assert_eq!(ask(&mut readiness, key, Read, By::Poll, Waker::noop()), Wait::Ready);
         }
         readiness.drained(key, Read);
-        assert_eq!(ask(&mut readiness, key, Read, By::Poll, Waker::noop()), Wait::Unknown);
-        assert_eq!(ask(&mut readiness, key, Write, By::Poll, Waker::noop()), Wait::Unknown);
+        assert_eq!(ask(&mut readiness, key, Read, By::Poll, Waker::noop()), Wait::GiveWaker);
+        assert_eq!(ask(&mut readiness, key, Write, By::Poll, Waker::noop()), Wait::GiveWaker);
     }
 
     #[test]
@@ -601,8 +646,8 @@ mod tests {
     #[test]
     fn nothing_is_taken_to_drain_a_socket_of_which_short_reads_prove_nothing() {
         let (mut readiness, key) = table();
-        readiness.set_partial(key);
-        readiness.set_partial(key);
+        readiness.short_proves_nothing(key);
+        readiness.short_proves_nothing(key);
         for is_again in [false, false, true, true] {
             let wait = readiness.poll(key, Read, Until::ReadyOnce, By::Poll, &waker(1));
             assert_eq!(wait, Some(Wait::Ready));
@@ -613,17 +658,17 @@ mod tests {
         }
         assert_eq!(ask(&mut readiness, key, Read, By::Poll, &waker(1)), Wait::Ready);
         readiness.would_block(key, Read);
-        assert_eq!(ask(&mut readiness, key, Read, By::Poll, &waker(1)), Wait::Known);
+        assert_eq!(ask(&mut readiness, key, Read, By::Poll, &waker(1)), Wait::Pending);
     }
 
     #[test]
     fn the_end_of_the_stream_survives_a_short_read_but_not_eagain() {
         let (mut readiness, key) = table();
-        readiness.sources.get_mut(key).unwrap().bits = READY[0] | CLOSED[0];
+        readiness.sockets.get_mut(key).unwrap().of(Read).closed = true;
         readiness.drained(key, Read);
         assert_eq!(ask(&mut readiness, key, Read, By::Poll, Waker::noop()), Wait::Ready);
         readiness.would_block(key, Read);
-        assert_eq!(ask(&mut readiness, key, Read, By::Poll, Waker::noop()), Wait::Unknown);
+        assert_eq!(ask(&mut readiness, key, Read, By::Poll, Waker::noop()), Wait::GiveWaker);
     }
 
     #[test]
@@ -638,7 +683,7 @@ mod tests {
             }
             for (waker, ticket) in wakers.iter().zip(&tickets) {
                 let wait = ask(&mut readiness, key, Read, By::Future(ticket), waker);
-                assert_eq!(wait, Wait::Known);
+                assert_eq!(wait, Wait::Pending);
             }
             ask(&mut readiness, key, Write, By::Future(&tickets[3]), &wakers[0]);
             let got = woken(&mut readiness, key, Read);
@@ -781,7 +826,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_many_have_left_keeps_no_empty_places() {
+    fn a_row_that_many_have_left_keeps_few_vacant_positions() {
         let mut row = Row::default();
         for n in 1..=1000 {
             row.push(Ticket(n), Waker::noop().clone());
@@ -790,17 +835,17 @@ mod tests {
         for n in (10..=1000).step_by(20) {
             assert!(row.leave(Ticket(n)).is_some());
         }
-        assert_eq!((row.taken, row.places.len()), (950, 1000));
+        assert_eq!((row.waiting, row.positions.len()), (950, 1000));
         for n in (10..=1000).step_by(20) {
             assert!(row.leave(Ticket(n)).is_none());
         }
         for n in (1..=1000).filter(|n| n % 10 != 0) {
             assert!(row.leave(Ticket(n)).is_some() && row.leave(Ticket(n)).is_none());
         }
-        assert!(row.taken == 50 && row.places.len() <= 100, "{}", row.places.len());
+        assert!(row.waiting == 50 && row.positions.len() <= 100, "{}", row.positions.len());
         let mut woken = Vec::new();
         row.empty(&mut woken);
-        assert!(woken.len() == 50 && row.places.capacity() <= KEPT_PLACES);
-        assert_eq!((row.taken, row.places.len()), (0, 0));
+        assert!(woken.len() == 50 && row.positions.capacity() <= KEPT_POSITIONS);
+        assert_eq!((row.waiting, row.positions.len()), (0, 0));
     }
 }

@@ -34,7 +34,7 @@ use std::time::Duration;
 use super::callback::Callback;
 use super::core::Resume;
 use super::due::Fired;
-use super::inbox::Item;
+use super::inbox::Message;
 use super::introspect::Step;
 use super::io_loop::IoLoop;
 use super::ready::Next;
@@ -263,23 +263,23 @@ impl IoLoop {
     #[cold]
     fn take_inbox(&self, is_midst: bool) {
         let core = &*self.core;
-        let items = core.inbox.take();
-        let mut taken = items.len() as u64;
-        for item in items {
-            match item {
-                Item::Wake(key) => core.schedule(key),
-                Item::Call(posted) => core.call(posted.into()),
-                Item::ForgetSource(key) => self.wake_all(core.take_source(key)),
-                Item::ForgetTimer(key) => {
+        let messages = core.inbox.take();
+        let mut taken = messages.len() as u64;
+        for message in messages {
+            match message {
+                Message::Wake(key) => core.schedule(key),
+                Message::Call(posted) => core.call(posted.into()),
+                Message::ForgetSocket(key) => self.wake_all(core.forget_socket(key)),
+                Message::ForgetTimer(key) => {
                     foreign::discard(core.remove_timer(key));
                 }
                 // In the midst of a turn, what was posted before it may have to wait for the next one, and
                 // so does this.
-                Item::Stop if is_midst => {
+                Message::Stop if is_midst => {
                     taken -= 1;
-                    let _ = core.inbox.post(Item::Stop);
+                    let _ = core.inbox.post(Message::Stop);
                 }
-                Item::Stop => self.stop(),
+                Message::Stop => self.stop(),
             }
         }
         core.counting().messages.add(taken);

@@ -33,7 +33,7 @@ use crate::ground::error::LoopClosed;
 use crate::ground::slots::Key;
 use crate::ground::{foreign, resumption};
 use crate::ioloop::{
-    By, Core, Direction, Interest, IoLoop, LoopId, Ticket, Until, Wait, forget_source, is_closed,
+    By, Core, Direction, Interest, IoLoop, LoopId, Ticket, Until, Wait, forget_socket, is_closed,
     with_current,
 };
 
@@ -85,7 +85,7 @@ impl Token {
         });
         match wait.flatten() {
             Some(Wait::Ready) if !spent => Poll::Ready(Ok(())),
-            Some(Wait::Known) => Poll::Pending,
+            Some(Wait::Pending) => Poll::Pending,
             wait => self.wait(wait, asker, direction, until),
         }
     }
@@ -100,8 +100,8 @@ impl Token {
         until: Until,
     ) -> Poll<io::Result<()>> {
         match wait {
-            Some(Wait::Known) => {}
-            Some(Wait::Unknown) => {
+            Some(Wait::Pending) => {}
+            Some(Wait::GiveWaker) => {
                 // Cloning may run foreign code, and so may dropping.
                 let waker = asker.waker.clone();
                 let before = with_current(|core| {
@@ -183,12 +183,12 @@ impl Drop for Token {
         let woken = with_current(|core| {
             (core.id() == self.id).then(|| {
                 core.descriptors().release(self.fd, self.key);
-                core.take_source(self.key)
+                core.forget_socket(self.key)
             })
         });
         match woken.flatten() {
             Some(woken) => foreign::wake_all(woken),
-            None => forget_source(self.id, self.fd, self.key),
+            None => forget_socket(self.id, self.fd, self.key),
         }
     }
 }
@@ -504,7 +504,7 @@ impl<S: AsRawFd> Registered<S> {
     ) -> io::Result<Registered<S>> {
         let fd = source.as_raw_fd();
         let register = |core: &Core| {
-            let key = core.add_source(&mut SourceFd(&fd), fd, interest, ready)?;
+            let key = core.add_socket(&mut SourceFd(&fd), fd, interest, ready)?;
             Ok(Token { id: core.id(), key, fd, interest })
         };
         let token = match with_current(register) {
@@ -568,7 +568,7 @@ pub(crate) trait WriteBytes: ByteStream {
 impl<S: ByteStream> Registered<S> {
     /// [`SHORT_IS_DRAINED`](ByteStream::SHORT_IS_DRAINED) is not so of this one, whatever its type.
     pub(super) fn set_partial(&self) {
-        with_current(|core| core.readiness(|table| table.set_partial(self.token.key)));
+        with_current(|core| core.readiness(|table| table.short_proves_nothing(self.token.key)));
     }
 
     /// [`poll_io`](Registered::poll_io) for byte streams: moving less than `asked` may prove something.
