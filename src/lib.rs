@@ -34,16 +34,16 @@
 //!
 //! | for | see |
 //! | --- | --- |
-//! | functions that wait | [`coroutine`](mod@coroutine), [`#[coroutine]`](macro@coroutine), [`#[coroutines]`](macro@coroutines), [`Coroutine`] |
+//! | functions that can wait | [`coroutine`](mod@coroutine), [`#[coroutine]`](macro@coroutine), [`#[coroutines]`](macro@coroutines), [`Coroutine`] |
 //! | running them | [`IoLoop::run_sync`], [`#[main]`](macro@main), [`#[test]`](macro@test) |
 //! | time | [`coroutine::sleep()`], [`coroutine::with_timeout()`], [`coroutine::interval()`], [`IoLoop::call_later`], [`PeriodicCallback`] |
 //! | several at once | [`coroutine::multi`], [`coroutine::multi_outputs`], [`coroutine::WaitIterator`], [`coroutine::TaskGroup`] |
-//! | taking turns | [`locks`], [`queues`] |
-//! | from one coroutine to another, until either has gone | [`channels`] |
-//! | sockets and fds | [`net`], [`IoLoop::add_handler`] |
+//! | locks and queues | [`locks`], [`queues`] |
+//! | messages from one coroutine to another, where each side learns that the other has gone | [`channels`] |
+//! | sockets and other file descriptors | [`net`], [`IoLoop::add_handler`] |
 //! | reading up to a delimiter, buffered writes | [`iostream`] |
 //! | servers, clients, names | [`net::TcpServer`], [`net::UnixServer`], [`net::Server`], [`net::TcpClient`], [`net::Resolver`] |
-//! | a result that comes later | [`concurrent::promise`] |
+//! | a result that somebody sets later | [`concurrent::promise`] |
 //! | testing | [`#[test]`](macro@test), [`testing`] |
 //! | other threads | [`LoopHandle`], [`IoLoop::run_in_executor`], [`concurrent::channel`] |
 //! | processes, a loop on every core | [`process`], [`signal`] |
@@ -51,26 +51,31 @@
 //!
 //! # The word list
 //!
-//! Tornado's `gen` module is [`coroutine`](mod@coroutine) here, since `gen` is a reserved word.
-//! Tornado's `Future` is [`concurrent::Future`]; the trait of that name is [`std::future::Future`].
-//! `set_exception` takes any error; a number of seconds is a [`Duration`](std::time::Duration), a
-//! point in time an [`Instant`](std::time::Instant). `add_callback` from another thread is
-//! [`LoopHandle::add_callback`].
+//! | Tornado | here |
+//! | --- | --- |
+//! | the module `gen` | [`coroutine`](mod@coroutine), since `gen` is a reserved word of Rust |
+//! | `Future` | [`concurrent::Future`]; [`std::future::Future`] is Rust's trait |
+//! | `set_exception(exception)` | [`set_exception`](concurrent::Promise::set_exception), which takes any error |
+//! | a number of seconds | a [`Duration`](std::time::Duration) |
+//! | a point in time | an [`Instant`](std::time::Instant) |
+//! | `add_callback`, called from another thread | [`LoopHandle::add_callback`] |
 //!
 //! # What fails, and who hears of it
 //!
-//! An error or a panic goes to whoever awaits what failed. One that nobody awaits (a callback's, that of
-//! a coroutine whose handle was dropped) goes to the loop's [`Builder::on_exception`] as an
-//! [`Exception`], which says what failed, by name and place. Without a handler of its own it is an error
-//! in the log of the [`log`] crate. So are warnings of too many open files, or of
-//! [slow callbacks](Builder::slow_callback). `env_logger` shows them, or `tracing` by
-//! way of `tracing-log`, or any logger for that crate. As long as the process has no logger, or has
-//! turned all levels off (at run time, or by `log`'s feature `max_level_off`), they are lines on standard
-//! error that begin with `waterspout:`, for failures must not vanish. In a [`#[test]`](macro@test) an exception
-//! [fails the test](testing#what-fails-in-the-background).
+//! An error or a panic goes to whoever awaits what failed. If nobody awaits it (a callback has failed, or
+//! a coroutine whose handle was dropped), it goes as an [`Exception`], which has the name and the place of
+//! what failed, to the exception handler that [`Builder::on_exception`] has set for the loop. A loop
+//! without an exception handler writes it to the log, as an error.
 //!
-//! Each record has one of these targets, by which a logger can tell them apart. All are within
-//! `waterspout`, so that a filter for that takes all of them.
+//! The log is that of the [`log`] crate. The crate also writes its own warnings there: of too many open
+//! files, or of [slow callbacks](Builder::slow_callback). Any logger for the `log` crate shows them,
+//! `env_logger` say, or `tracing` by way of `tracing-log`. Failures must not vanish: while the process has
+//! no logger, or has turned all levels off (at run time, or by the feature `max_level_off` of `log`), they
+//! are printed on standard error, in lines that begin with `waterspout:`. In a [`#[test]`](macro@test) an
+//! exception [fails the test](testing#what-fails-in-the-background).
+//!
+//! Each record of the log has one of these targets. All of them begin with `waterspout`, so a filter for
+//! that name finds all.
 //!
 //! | target | what | Tornado |
 //! | --- | --- | --- |
@@ -80,16 +85,16 @@
 //! | `waterspout::net` | servers that cannot accept; handshakes that failed | `tornado.general` |
 //! | `waterspout::process` | workers that failed and are started again | `tornado.general` |
 //!
-//! What can be expected there in a test is listed at [`ExpectLog`](testing::ExpectLog).
+//! The texts that a test can expect in the log are listed at [`ExpectLog`](testing::ExpectLog).
 //!
 //! # Features
 //!
-//! | feature | default | what |
+//! | feature | default | what it gives |
 //! | --- | --- | --- |
 //! | `macros` | yes | `#[coroutine]`, `#[engine]`, `#[coroutines]`, `#[main]`, `#[test]` |
-//! | `process` | yes | [`process`]: child processes, workers; and `signal` |
-//! | `signal` | yes | [`signal`]: Unix signals |
-//! | `affinity` | no | [`Workers::pinned`](process::Workers::pinned) |
+//! | `process` | yes | [`process`]: child processes, and a loop on every core; includes `signal` |
+//! | `signal` | yes | [`signal`]: Unix signals as streams and callbacks |
+//! | `affinity` | no | [`Workers::pinned`](process::Workers::pinned), on Linux; includes `process` |
 //! | `peer_cred` | no | [`UnixStream::peer_cred`](net::UnixStream::peer_cred) |
 //! | `regex` | no | [`IoStream::read_until_regex`](iostream::IoStream::read_until_regex), patterns in [`ExpectLog`](testing::ExpectLog) |
 
@@ -127,9 +132,9 @@ pub mod testing;
 pub mod __private;
 pub mod net;
 
-/// The crate of that name, whose traits ours implement, and whose macros and combinators go with them:
-/// `select!`, `join!`, `StreamExt`, `SinkExt`, `AsyncReadExt`. A program that names it `futures` in its own
-/// `Cargo.toml` has the same one, in version 0.3.
+/// The crate `futures`. Types of this crate implement its traits, and its macros and combinators can be
+/// used with them: `select!`, `join!`, `StreamExt`, `SinkExt`, `AsyncReadExt`. It is version 0.3, so a
+/// program that has `futures` 0.3 in its own `Cargo.toml` has the same crate.
 pub use futures;
 
 pub use coroutine::Coroutine;

@@ -1,17 +1,22 @@
 //! Sockets, pipes and other file descriptors on the loop; servers, clients and names.
 //!
-//! Every socket belongs to the loop that was current when it was made, and is used on that loop's
-//! thread. It is plain data, and so `Send`: it can be inside boxed `Send` trait objects, travel and
-//! be dropped anywhere; polled elsewhere it answers with an error that says so.
+//! Every socket belongs to the loop that was current when the socket was made, and is used on that loop's
+//! thread. A socket is plain data, and so `Send`: it can be part of a boxed `Send` trait object, and be moved
+//! to any thread and dropped there. An operation on it fails, with an error that says so, while another loop
+//! than the socket's is current.
 //!
-//! All implement the traits of [`futures::io`] where they are byte streams, and have inherent
-//! methods of the same names, which take `&self`. A system call is tried before waiting; a socket
-//! is registered once, for its whole life.
+//! Byte streams implement the traits of [`futures::io`], and have methods of the same names that take
+//! `&self`. An operation tries its system call first, and waits only if the call would block. A socket is
+//! registered with the selector once, for its whole life.
 //!
-//! TCP and Unix streams have listeners, streams and halves; UDP and Unix datagrams one socket each;
-//! [`pipe`] has the two ends of a pipe and takes those of a child process. For everything else that
-//! has a file descriptor there is [`AsyncFd`]. System calls that have no method are done by `try_io` and
-//! `async_io` of a socket ([`TcpStream::async_io`], say).
+//! | for | there are |
+//! | --- | --- |
+//! | TCP | [`TcpListener`], [`TcpStream`] and its halves |
+//! | Unix streams | [`UnixListener`], [`UnixStream`] and its halves |
+//! | datagrams | [`UdpSocket`], [`UnixDatagram`] |
+//! | pipes, also those of a child process | [`pipe`] |
+//! | anything else with a file descriptor | [`AsyncFd`] |
+//! | a system call that has no method here | a socket's `try_io` and `async_io` (as [`TcpStream::async_io`]) |
 
 pub use crate::service::{Listener, Server, TcpClient, TcpServer, UnixServer};
 #[cfg(feature = "peer_cred")]

@@ -9,8 +9,8 @@ use futures::future::FusedFuture;
 
 use crate::sockets::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-/// Somewhere connections come from, for a [`Server`](super::Server): the listeners of this crate, one of
-/// another crate, or none that is a socket at all.
+/// What a [`Server`](super::Server) accepts connections from: a listener of this crate, one of another crate,
+/// or something that is not a socket at all.
 ///
 /// ```
 /// use std::{cell::RefCell, io, rc::Rc, time::Duration};
@@ -49,27 +49,28 @@ use crate::sockets::{TcpListener, TcpStream, UnixListener, UnixStream};
 pub trait Listener: 'static {
     /// A connection.
     type Stream: 'static;
-    /// Who is at its other side.
+    /// The address of the other side of a connection.
     type Address: Clone + fmt::Debug + 'static;
 
     /// Waits for a connection, and takes it.
     ///
-    /// An implementation may be an `async fn`. Those of this crate give a [`FusedFuture`].
+    /// An implementation may be an `async fn`. The listeners of this crate return a [`FusedFuture`].
     ///
-    /// Where the server has a limit of connections, this is polled only while there is room for one.
+    /// A server that has a limit of connections polls this future only while there is room for one more.
     ///
     /// # Errors
     ///
-    /// `ConnectionAborted`, `ConnectionRefused`, `ConnectionReset`, `PermissionDenied` and what says that a
-    /// network or a host cannot be reached are taken for the trouble of one connection: the server goes on.
-    /// After any other error, too many open files say, it goes on after a pause, and says so in the log.
+    /// Errors of these kinds are about one connection only, and the server accepts the next one at once:
+    /// `ConnectionAborted`, `ConnectionRefused`, `ConnectionReset`, `PermissionDenied`, `HostUnreachable`,
+    /// `NetworkUnreachable` and `NetworkDown`. After any other error (too many open files, say) the server
+    /// pauses, writes a warning to the log, and then goes on.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Address)>>;
 
-    /// Where it listens, for people.
+    /// The address that it listens on. The server puts it into the log.
     ///
     /// # Errors
     ///
-    /// If that is not known.
+    /// If the address is not known.
     fn local_address(&self) -> io::Result<Self::Address>;
 }
 

@@ -1,6 +1,6 @@
-//! Servers and clients: what stands on streams, and gives them to the user's protocol.
+//! Servers, and a client that connects by name: both give streams to the user's protocol.
 //!
-//! Users find these in [`net`](crate::net), beside the sockets.
+//! Users find them in [`net`](crate::net), beside the sockets.
 
 mod listener;
 mod server;

@@ -1,15 +1,17 @@
-//! `Server`: accepting connections, and living with what goes wrong there.
+//! `Server`: accepts connections, and goes on when that fails.
 //!
-//! Each listener has a coroutine that accepts, each connection one that handles it. Accepting gives
-//! way to the others by the budget that all I/O has. When the process or the system has no more file
-//! descriptors, accepting pauses: the connections that it has are served on, those that wait stay in
-//! the backlog, and the log gets a line, not a flood.
+//! A server has one coroutine for each listener, which accepts, and one for each connection, which runs the
+//! handler. A coroutine that accepts spends of its budget for each connection, as with all I/O, and so lets
+//! other coroutines run although more connections wait. When the process or the system has no more file
+//! descriptors, accepting pauses: the connections that were accepted are served on, those that wait stay in
+//! the backlog, and the log gets a line now and then instead of a line for each attempt.
 //!
-//! What listens is a [`Listener`]; the server knows nothing else of it, so one over TLS, over a proxy, or in
-//! the memory of a test is served like those of this crate.
+//! A server knows its listeners only as [`Listener`]s, so a listener over TLS, over a proxy, or in the memory
+//! of a test is served like those of this crate.
 //!
-//! A handler may do anything to its server, in its first step too, which runs inside the coroutine
-//! that accepts: so that one looks whether it was stopped before it accepts another.
+//! A handler may do anything to its server, such as stopping it. It may do so in its first step, which runs
+//! inside the coroutine that accepts. That coroutine cannot be cancelled while it is running, so it looks
+//! at a flag, `stopped`, before it accepts another connection.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -43,24 +45,26 @@ use crate::sockets::{
     BindOptions, TcpListener, TcpStream, UnixListener, UnixStream, bind_sockets, bind_unix_socket,
 };
 
-/// How long accepting pauses when there are no descriptors. (trio's is 100 ms, too.)
+/// How long accepting pauses after an error such as too many open files. (In trio it is 100 ms, too.)
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often such a pause is worth a line in the log.
-const TELL_EVERY: Duration = Duration::from_secs(30);
+/// A pause that begins sooner than this after the last one that was logged is not logged.
+const WARN_EVERY: Duration = Duration::from_secs(30);
 
-/// A server of connections; each is a coroutine on the current loop. `S` is the stream that a listener
-/// gives, `A` the address of who is at the other side.
+/// Accepts connections, and handles each in a coroutine on the current loop. `S` is the type of stream that
+/// the listeners give, `A` the type of the other side's address.
 ///
-/// [`TcpServer`] and [`UnixServer`] are this for the sockets of this crate.
-/// [`add_listener`](Server::add_listener) takes any [`Listener`]. The handler gets
+/// [`TcpServer`] and [`UnixServer`] are servers over the sockets of this crate;
+/// [`add_listener`](Server::add_listener) takes any [`Listener`]. How the server is made says what its
+/// handler gets:
 ///
-/// * an [`IoStream`] over the connection: [`new`](Server::new), Tornado's form;
-/// * the connection as it is, for protocols that have buffers of their own (HTTP, TLS, gRPC):
-///   [`bare`](Server::bare);
-/// * what a handshake has made of it, within a time limit: [`wrapping`](Server::wrapping).
+/// | made by | the handler gets |
+/// | --- | --- |
+/// | [`new`](Server::new), Tornado's form | an [`IoStream`] over the connection |
+/// | [`bare`](Server::bare) | the connection as it is, for protocols that have buffers of their own (HTTP, TLS, gRPC) |
+/// | [`wrapping`](Server::wrapping) | what a handshake, which has a time limit, has made of the connection |
 ///
-/// Dropping it stops accepting, cancels the connections and closes their streams;
-/// [`drain`](Server::drain) lets them finish.
+/// Dropping the server stops accepting, cancels the connections and closes their streams.
+/// [`drain`](Server::drain) lets the connections finish.
 pub struct Server<S, A = SocketAddr> {
     inner: Rc<Inner<S, A>>,
     accepting: RefCell<Vec<Accepting>>,
@@ -113,14 +117,15 @@ pub type TcpServer = Server<TcpStream, SocketAddr>;
 /// ```
 pub type UnixServer = Server<UnixStream, unix::SocketAddr>;
 
-/// A coroutine that accepts.
+/// A coroutine that accepts from one listener.
 struct Accepting {
     coroutine: Coroutine<()>,
-    /// Tells it, if it is what runs now, that it was cancelled.
+    /// Tells the coroutine to end before it accepts again. Cancelling is not enough if it is running just
+    /// now.
     stopped: Rc<Cell<bool>>,
 }
 
-/// Handles a connection, in a future that only reports how it ended.
+/// Makes the future that handles a connection, and that itself reports an error or a panic of the handler.
 type Handler<S, A> = Box<dyn Fn(S, A, Options) -> Pin<Box<dyn Future<Output = ()>>>>;
 
 struct Inner<S, A> {
@@ -129,11 +134,13 @@ struct Inner<S, A> {
     connections: TaskGroup,
     accepted: Cell<u64>,
     options: Cell<Options>,
+    /// Has a permit for each connection that there may be at a time.
     limit: RefCell<Option<Semaphore>>,
-    told: Cell<Option<Instant>>,
+    /// When a pause was last logged.
+    warned_at: Cell<Option<Instant>>,
 }
 
-/// What the handler is called, and where the server was made: the name and place of what it runs.
+/// The name of the handler, and where the server was made: the name and the place of the server's coroutines.
 #[derive(Clone, Copy)]
 struct Made {
     name: fn() -> &'static str,
@@ -141,19 +148,19 @@ struct Made {
 }
 
 impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
-    /// A server whose connections `handle_stream` handles. It listens nowhere yet.
+    /// A server that calls `handle_stream` for each connection. It listens nowhere yet. Tornado: overriding
+    /// `handle_stream`.
     ///
-    /// The future that `handle_stream` makes is a coroutine of the connection's own; an `Err` or a
-    /// panic of it is reported with the address of the other side, and ends that connection only. So
-    /// a handler may use `?` on its stream: [`StreamError::Closed`] without an error is a client that
-    /// hung up, which is reported to nobody, also within an [`io::Error`] or a boxed error. Tornado:
-    /// overriding `handle_stream`.
+    /// Each call's future runs in a coroutine of its own. An `Err` or a panic in it is reported with the
+    /// address of the other side, and ends that connection only.
     ///
-    /// A connection that was *reset*, or that timed out, is reported: that is `Closed` with the error. What
-    /// was sent to that client may have been lost, and nobody else would hear of it. A handler to which that
-    /// is all the same gives `Ok` for any `Closed`.
+    /// A client that hung up is not reported, so a handler may use `?` on its stream: hanging up is
+    /// [`StreamError::Closed`] without an error in it, also if that is within an [`io::Error`] or a boxed
+    /// error. A connection that was *reset*, or that timed out, is reported; this is `Closed` with the
+    /// error in it. What was sent to that client may have been lost, and nobody else would hear of it. A
+    /// handler that does not care about this returns `Ok` for any `Closed`.
     ///
-    /// The connection has ended when its handler has, and what that wrote has been sent.
+    /// A connection has ended when its handler has ended and everything that the handler wrote has been sent.
     #[track_caller]
     pub fn new<H, R>(handle_stream: H) -> Server<S, A>
     where
@@ -174,11 +181,12 @@ impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
         })
     }
 
-    /// A server whose handler gets the connections as they are accepted, without a buffer: what hyper, rustls
-    /// and their like want. It listens nowhere yet.
+    /// A server whose handler gets the connections as they were accepted, without a buffer: hyper, rustls and
+    /// the like want them so. It listens nowhere yet.
     ///
-    /// Errors and panics are reported as in [`new`](Server::new). The connection has ended when the handler
-    /// has; whatever it has written by then and not flushed is the business of what it wrote to.
+    /// Errors and panics are reported as in [`new`](Server::new). A connection has ended when its handler
+    /// has ended. The server does not wait for bytes that are then still unsent: the handler has to flush
+    /// whatever buffers it used.
     ///
     /// ```
     /// use futures::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -219,12 +227,13 @@ impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
     }
 
     /// A server whose connections go through a handshake before they are handled: TLS, say, or the header
-    /// of a proxy. `handshake` makes of each what `handle` gets. It listens nowhere yet.
+    /// of a proxy. `handle` gets what `handshake` has made of the connection. It listens nowhere yet.
     ///
-    /// Handshakes do not wait for each other, and neither does accepting wait for them; they count as
-    /// connections. One that has not come to its end after `limit` is given up, which drops it with its
-    /// connection. That one fails is the client's affair, for anybody may connect and send anything: it is
-    /// a line of the log at the level of information, and no exception. A panic in it is one.
+    /// Neither accepting nor another handshake waits for a handshake. One that has not ended after `limit` is
+    /// dropped, and its connection with it. A connection in its handshake counts as a connection.
+    ///
+    /// Anybody may connect and send anything, so a handshake that fails is no exception: it is a line of
+    /// the log at the level `info`. A panic in a handshake is an exception.
     ///
     /// ```
     /// use std::time::Duration;
@@ -295,21 +304,21 @@ impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
             accepted: Cell::new(0),
             options: Cell::new(Options::default()),
             limit: RefCell::new(None),
-            told: Cell::new(None),
+            warned_at: Cell::new(None),
         };
         Server { inner: Rc::new(inner), accepting: RefCell::new(Vec::new()) }
     }
 
-    /// Accepts from `listener`, too, until the server is stopped: on the current loop, which has to be
-    /// the listener's.
+    /// Also accepts from `listener`, until the server is stopped. It does so on the current loop, which has
+    /// to be the listener's. Tornado: `add_socket`.
     ///
     /// # Panics
     ///
     /// As [`IoLoop::current`].
     pub fn add_listener(&self, listener: impl Listener<Stream = S, Address = A>) {
         let stopped = Rc::new(Cell::new(false));
-        // Not started here and now: it has to be in the list before a handler runs, which may
-        // stop the server.
+        // Queued, not started here and now: a handler may stop the server as soon as it runs, and that ends
+        // only the coroutines that are in the list by then.
         let accepting = accept(self.inner.clone(), listener, stopped.clone());
         let coroutine = spawn_at(self.inner.made.place, accepting);
         self.accepting.borrow_mut().push(Accepting { coroutine, stopped });
@@ -317,23 +326,23 @@ impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
 }
 
 impl<S, A> Server<S, A> {
-    /// Sets the limits of the [`IoStream`]s that [`new`](Server::new) makes of the connections that are
-    /// accepted from now on.
+    /// Sets the limits of the [`IoStream`]s that a server made by [`new`](Server::new) gives to its
+    /// handler, for the connections that are accepted from now on.
     #[must_use]
     pub fn stream_options(self, options: Options) -> Server<S, A> {
         self.inner.options.set(options);
         self
     }
 
-    /// Serves at most so many connections at a time; more wait in the backlog of their listener.
+    /// Serves at most this many connections at a time. Further ones wait in the backlog of their listener.
     #[must_use]
     pub fn max_connections(self, connections: usize) -> Server<S, A> {
         *self.inner.limit.borrow_mut() = Some(Semaphore::new(connections));
         self
     }
 
-    /// Stops accepting and closes the listeners; connections go on. Twice does no harm. Tornado:
-    /// `stop`.
+    /// Stops accepting and closes the listeners; connections go on. Calling it twice does no harm.
+    /// Tornado: `stop`.
     pub fn stop(&self) {
         for Accepting { coroutine, stopped } in self.accepting.take() {
             stopped.set(true);
@@ -341,12 +350,13 @@ impl<S, A> Server<S, A> {
         }
     }
 
-    /// Stops accepting and waits until the connections have ended, but no longer than until
-    /// `deadline`; then cancels those that have not, closes their streams with what is unsent, and
-    /// tells how many that were.
+    /// Stops accepting and waits until the connections have ended, but no longer than until `deadline`.
+    /// Then it cancels the connections that have not ended and closes their streams; what is unsent there
+    /// is lost. Gives the number of connections that it has cancelled.
     ///
-    /// Cancel safe: given up, it has only stopped accepting. A handler that awaits it waits for itself,
-    /// and is among those that are cancelled.
+    /// Cancel safe: if the future was polled and is dropped before it is ready, the server has stopped
+    /// accepting, and the connections go on. A handler that awaits this waits for itself, and is cancelled
+    /// at the deadline.
     #[track_caller]
     pub fn drain(&self, deadline: impl Into<Deadline>) -> impl FusedFuture<Output = usize> {
         resumption::here(async move {
@@ -367,8 +377,8 @@ impl<S, A> Server<S, A> {
 }
 
 impl TcpServer {
-    /// Listens on a port of all addresses of the machine, and tells which one it is: 0 takes a free
-    /// one. May be called again for others. Connections send small writes at once (`TCP_NODELAY`).
+    /// Listens on a port of all addresses of the machine, and returns the port's number; port 0 takes a free
+    /// port. Can be called again for more ports. Connections send small writes at once (`TCP_NODELAY`).
     /// Tornado: `listen`.
     ///
     /// # Errors
@@ -382,8 +392,8 @@ impl TcpServer {
         self.listen_with(port, &BindOptions::default())
     }
 
-    /// [`listen`](TcpServer::listen) on some addresses of the machine only: those of `address`, a name
-    /// or a numeric one.
+    /// [`listen`](TcpServer::listen) on the addresses of `address` only, which is a name or a numeric address
+    /// of the machine.
     ///
     /// # Errors
     ///
@@ -396,8 +406,9 @@ impl TcpServer {
         self.listen_with(port, &BindOptions { address: Some(address.into()), ..Default::default() })
     }
 
-    /// [`listen`](TcpServer::listen) with all that can be told of it: the addresses and their family, how
-    /// many connections may wait, whether other sockets share the port. Tornado: the arguments of `listen`.
+    /// [`listen`](TcpServer::listen) with all its options: the addresses and their family, how many
+    /// connections may wait to be accepted, whether other sockets share the port. Tornado: the arguments of
+    /// `listen`.
     ///
     /// # Errors
     ///
@@ -413,11 +424,11 @@ impl TcpServer {
         Ok(port)
     }
 
-    /// Accepts from sockets that listen already, from [`bind_sockets`] say. Tornado: `add_sockets`.
+    /// Accepts from sockets that listen already: those of [`bind_sockets`], say. Tornado: `add_sockets`.
     ///
     /// # Errors
     ///
-    /// If one cannot be watched: those before it are.
+    /// If a socket cannot be registered with the loop. The server accepts from the sockets before it.
     ///
     /// # Panics
     ///
@@ -434,8 +445,8 @@ impl TcpServer {
 }
 
 impl UnixServer {
-    /// Listens on a path, whose file gets the permissions `mode`. May be called again for others. The
-    /// file stays when the server has gone. Tornado: `add_socket(bind_unix_socket(path, mode))`.
+    /// Listens on a path, and gives its file the permissions `mode`. Can be called again for more paths. The
+    /// file is not removed when the server has gone. Tornado: `add_socket(bind_unix_socket(path, mode))`.
     ///
     /// # Errors
     ///
@@ -473,7 +484,8 @@ async fn accept<L: Listener>(
     stopped: Rc<Cell<bool>>,
 ) {
     while !stopped.get() {
-        // A listener of somebody's may have a connection, or an error, whenever it is asked.
+        // Spends of the budget for each connection. A user's listener may be ready whenever it is polled, and
+        // would otherwise keep the loop for ever.
         poll_fn(|cx| resumption::poll_proceed(cx)).await;
         let accepted = match AssertUnwindSafe(server.next(&listener)).catch_unwind().await {
             Ok(accepted) => accepted,
@@ -494,10 +506,10 @@ async fn accept<L: Listener>(
                     Ok(())
                 });
             }
-            // One connection's trouble, over before it began.
+            // Only that one connection has failed.
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
-                server.tell(&listener, &error);
+                server.warn_of_pause(&listener, &error);
                 sleep(PAUSE).await;
             }
         }
@@ -505,7 +517,8 @@ async fn accept<L: Listener>(
 }
 
 impl Made {
-    /// Comes to the end of a handler, if there is anything to handle, and reports an error or a panic.
+    /// Awaits `handling`, and reports an error or a panic of it. `None` means that nothing was handled,
+    /// because the handshake failed.
     async fn report<R: Outcome + 'static>(
         self,
         peer: &dyn fmt::Debug,
@@ -528,8 +541,9 @@ impl Made {
     }
 }
 
-/// Whether a handler ended because the other side had hung up, which is how connections end:
-/// [`StreamError::Closed`] without an error, by itself or as an error of the usual kinds.
+/// Whether a handler ended because the other side had hung up, which is how connections usually end:
+/// whether its error is [`StreamError::Closed`] without an error in it, by itself or within one of the
+/// usual error types.
 fn is_hang_up(outcome: &dyn Any) -> bool {
     fn closed(error: &(dyn Error + 'static)) -> bool {
         if let Some(error) = error.downcast_ref::<StreamError>() {
@@ -548,7 +562,8 @@ fn is_hang_up(outcome: &dyn Any) -> bool {
         || err::<Box<dyn Error + Send + Sync>>(outcome).is_some_and(|error| closed(&**error))
 }
 
-/// `accept` also tells network errors of the connection that it would have given (see accept(2)).
+/// Whether an error of `accept` is about one connection only. accept(2) also gives the network errors of the
+/// connection that it would have returned.
 fn is_of_the_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkDown,
@@ -569,7 +584,8 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 impl<S, A> Inner<S, A> {
     /// The next connection of a listener, and the permit for it.
     ///
-    /// A permit is held only while the listener is asked: while it waits, another listener may use it.
+    /// A permit is held only while the listener is polled. While it waits, another listener of this server
+    /// may need the permit for a connection of its own.
     async fn next<L>(&self, listener: &L) -> io::Result<(S, A, Option<Permit>)>
     where
         L: Listener<Stream = S, Address = A>,
@@ -586,7 +602,8 @@ impl<S, A> Inner<S, A> {
                 return accepted.map(|(stream, peer)| (stream, peer, permit));
             }
             drop(permit);
-            // The listener has the waker.
+            // The listener has this coroutine's waker by now. So this waits until the waker is woken: it is
+            // pending when it is polled for the first time, and ready the next time.
             let mut is_woken = false;
             poll_fn(|_| match std::mem::replace(&mut is_woken, true) {
                 false => Poll::Pending,
@@ -596,13 +613,13 @@ impl<S, A> Inner<S, A> {
         }
     }
 
-    /// Says that accepting pauses, now and then.
-    fn tell(&self, listener: &impl Listener, error: &io::Error) {
+    /// Logs that accepting pauses, unless a pause was logged shortly before.
+    fn warn_of_pause(&self, listener: &impl Listener, error: &io::Error) {
         let now = IoLoop::current().time();
-        if self.told.get().is_some_and(|told| now < told + TELL_EVERY) {
+        if self.warned_at.get().is_some_and(|warned_at| now < warned_at + WARN_EVERY) {
             return;
         }
-        self.told.set(Some(now));
+        self.warned_at.set(Some(now));
         let address = foreign::call("a listener", Some(self.made.place), || {
             listener.local_address().ok().map(|address| format!("{address:?}"))
         });

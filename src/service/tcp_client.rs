@@ -1,9 +1,9 @@
-//! `TcpClient`: connecting to a name, by the address that answers first.
+//! `TcpClient`: connects to a host by its name, at whichever of its addresses answers first.
 //!
 //! A name may have addresses of both families, and one family may be broken without saying so. As
-//! RFC 8305 has it, attempts alternate between the families; the next one starts when the last has
-//! failed, or after a quarter of a second, and the first to succeed wins. The others are dropped,
-//! which closes them.
+//! RFC 8305 demands, attempts alternate between the families. The next attempt starts when one has
+//! failed, or a quarter of a second after the last one started. The first attempt that succeeds wins, and
+//! the others are dropped, which closes their sockets.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -27,16 +27,16 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Connects to hosts by name. Tornado: `TCPClient`.
 ///
 /// A name may have several addresses, often of both families, and one family may be broken without
-/// saying so. So it connects as RFC 8305, "Happy Eyeballs", has it:
+/// saying so. So a client connects as RFC 8305, "Happy Eyeballs", describes:
 ///
-/// * The addresses are tried in the [`Resolver`]'s order, but alternate between the families, beginning
-///   with that of the first.
-/// * The next attempt starts as soon as one has failed, and beside those under way when the last was
-///   given 250 ms. (Tornado: 300 ms, and two attempts at once at most.)
-/// * The first to succeed wins. The others are dropped, which closes their sockets.
-/// * If all fail, the error is that of the last to do so.
+/// * The addresses are tried in the [`Resolver`]'s order, except that they alternate between the families,
+///   beginning with the family of the first address.
+/// * The next attempt starts as soon as one has failed, or 250 ms after the last one started; those under way
+///   go on beside it. (Tornado: 300 ms, and at most two attempts at once.)
+/// * The first attempt that succeeds wins. The others are dropped, which closes their sockets.
+/// * If all fail, the error is that of the attempt that failed last.
 ///
-/// All addresses are looked up before the first attempt. A name that is an address is not looked up.
+/// All addresses are looked up before the first attempt. A name that is a numeric address is not looked up.
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,8 +52,8 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// The futures of [`connect`](TcpClient::connect) are `Send` if those of the resolver are, which
-/// [`ThreadedResolver`]'s are.
+/// The future of [`connect`](TcpClient::connect) is `Send` if the resolver's futures are, as those of
+/// [`ThreadedResolver`] are.
 #[derive(Clone)]
 pub struct TcpClient<R = ThreadedResolver> {
     resolver: R,
@@ -62,14 +62,14 @@ pub struct TcpClient<R = ThreadedResolver> {
 }
 
 impl TcpClient {
-    /// A client that asks the system for addresses and has no time limit but the system's.
+    /// A client that asks the system for addresses, and has no time limit but that of the system.
     pub fn new() -> TcpClient {
         TcpClient { resolver: ThreadedResolver, source: None, timeout: None }
     }
 }
 
 impl<R: Resolver> TcpClient<R> {
-    /// Finds addresses in another way. (A resolver that several clients share is in an [`Rc`].)
+    /// Looks names up by `resolver`. (To share one between several clients, put it into an [`Rc`].)
     ///
     /// [`Rc`]: std::rc::Rc
     #[must_use]
@@ -77,28 +77,30 @@ impl<R: Resolver> TcpClient<R> {
         TcpClient { resolver, source: self.source, timeout: self.timeout }
     }
 
-    /// Connects from this address; port 0 is any. Addresses of the other family are not tried.
+    /// Connects from this address of the machine; port 0 stands for any port. Addresses of the other family
+    /// are not tried.
     #[must_use]
     pub fn source(mut self, source: SocketAddr) -> TcpClient<R> {
         self.source = Some(source);
         self
     }
 
-    /// Gives up after this long, which covers finding the address and connecting.
+    /// Gives up after this long. The time limit covers both looking the name up and connecting.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> TcpClient<R> {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Connects to the first address of `host` that answers. The stream sends small writes at once; for
-    /// Nagle's algorithm, [`set_nodelay(false)`](TcpStream::set_nodelay) on it.
+    /// Connects to the first address of `host` that answers. The stream sends small writes at once; to have
+    /// Nagle's algorithm, call [`set_nodelay(false)`](TcpStream::set_nodelay) on it.
     ///
-    /// Cancel safe: dropping it closes all attempts. So does the time limit.
+    /// Cancel safe: dropping the future closes the sockets of all attempts. So does the time limit.
     ///
     /// # Errors
     ///
-    /// Of the last attempt that failed, or of finding an address; `TimedOut` after the time limit.
+    /// The error of the attempt that failed last, or of looking the name up; `TimedOut` after the time limit;
+    /// `AddrNotAvailable` if there is no address to try.
     #[track_caller]
     pub fn connect(
         &self,
@@ -146,7 +148,8 @@ impl<R> fmt::Debug for TcpClient<R> {
     }
 }
 
-/// The families by turns, beginning with that of the first; each in its order.
+/// Puts the addresses into the order in which they are tried: one of each family by turns, beginning with the
+/// family of the first address. Within a family the order stays.
 fn alternating(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     let Some(first) = addresses.first().map(SocketAddr::is_ipv4) else { return VecDeque::new() };
     let (ours, others): (VecDeque<_>, VecDeque<_>) =
@@ -156,7 +159,8 @@ fn alternating(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     (0..longest).flat_map(|_| [ours.next(), others.next()]).flatten().collect()
 }
 
-/// Tries one address after the other, each with a head start, until one connects.
+/// Starts an attempt at one address after the other, each with a head start of [`ATTEMPT_DELAY`], until one
+/// connects.
 async fn first_to_connect<T, F: Future<Output = io::Result<T>>>(
     mut addresses: VecDeque<SocketAddr>,
     connect: impl Fn(SocketAddr) -> F,
@@ -165,7 +169,7 @@ async fn first_to_connect<T, F: Future<Output = io::Result<T>>>(
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "no address to connect to");
     while let Some(address) = addresses.pop_front() {
         attempts.push(connect(address));
-        // Until this attempt, or one before it, has succeeded or failed, or its head start is over.
+        // Waits until this attempt, or one before it, has succeeded or failed, or the head start is over.
         match select(attempts.next(), sleep(ATTEMPT_DELAY)).await {
             Either::Left((Some(Ok(stream)), _)) => return Ok(stream),
             Either::Left((Some(Err(error)), _)) => last = error,
@@ -191,8 +195,8 @@ mod tests {
         text.split(' ').map(|address| address.parse().unwrap()).collect()
     }
 
-    /// What the address does: the last part of it is the number of 10 ms that it takes, an even port
-    /// succeeds.
+    /// Connects to nothing. The last part of the address, times 10 ms, is how long that takes; it succeeds if
+    /// the port is even, and fails if it is odd.
     async fn fake(address: SocketAddr) -> io::Result<SocketAddr> {
         let delay = match address {
             SocketAddr::V4(address) => u64::from(address.ip().octets()[3]),
@@ -206,7 +210,7 @@ mod tests {
         }
     }
 
-    /// Which address wins, when, and which were tried when (in ms).
+    /// Gives the address that won, how long that took (in ms), and when each address was tried (in ms).
     fn race(text: &str) -> (Result<String, String>, u128, Vec<(u128, String)>) {
         let io_loop = IoLoop::builder().virtual_time().build().unwrap();
         let begun = io_loop.time();
