@@ -1,13 +1,15 @@
 //! The bytes that a stream has received and nobody has read yet. Plain data.
 //!
-//! Wanted: append at the end, look at all of it as one slice, take from the front; linear in the
-//! bytes that pass through; and no memory while empty, since most streams are idle most of the time.
+//! Bytes are appended at the end, all of them can be seen as one slice, and they are taken from the front.
+//! That takes time linear in the bytes that pass through. An empty buffer owns no memory, since most streams
+//! are idle most of the time.
 //!
-//! So it is one vector with a start. Taking everything, of a vector that nothing was taken from, gives
-//! it away without copying; taking a part moves the start, and the bytes before it are dropped when
-//! they are half of the vector, so that each byte is moved at most once on average.
+//! The buffer is one vector, and the index at which its unread bytes start. Taking all bytes of a vector
+//! whose start is 0 gives the vector away without copying. Taking a part moves the start. When the bytes
+//! before the start are more than half of the vector, they are removed and the others moved to the front;
+//! so each byte is moved at most once on average.
 
-/// The buffer.
+/// Bytes that have arrived and were not read. See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
@@ -32,7 +34,11 @@ impl Buffer {
         self.bytes.capacity()
     }
 
-    /// Takes the first `n` bytes, which there must be.
+    /// Takes the first `n` bytes.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
     pub(super) fn take(&mut self, n: usize) -> Vec<u8> {
         if self.start == 0 && n == self.bytes.len() {
             return std::mem::take(&mut self.bytes);
@@ -42,7 +48,7 @@ impl Buffer {
         taken
     }
 
-    /// Copies what fits into `buf` and takes that.
+    /// Takes as many bytes as there are and fit into `buf`, copies them there, and returns their number.
     pub(super) fn take_into(&mut self, buf: &mut [u8]) -> usize {
         let n = self.len().min(buf.len());
         buf[..n].copy_from_slice(&self.as_slice()[..n]);
@@ -50,6 +56,7 @@ impl Buffer {
         n
     }
 
+    /// Drops the first `n` bytes.
     fn consume(&mut self, n: usize) {
         self.start += n;
         if self.start == self.bytes.len() {

@@ -1,22 +1,23 @@
 //! `IoStream`: buffered reading and writing in Tornado's terms, over any byte stream.
 //!
-//! Reads say what they want (so many bytes, up to a delimiter, everything) and get all of it or an
-//! error. What has arrived stays in the stream until a read takes all that it wants, so a read that
-//! is dropped (by a time-out, by `select!`) loses nothing. If what has arrived is enough for a read, the
-//! read is served from that, also after the stream was closed. If not, it takes from the socket no more
-//! than a chunk beyond what it wants, and then lets TCP hold the sender back.
+//! **Reads** say what they want (a number of bytes, everything up to a delimiter, everything) and get all
+//! of it or an error. What has arrived stays in the stream until a read takes all that it wants. So a read
+//! that is dropped (by a time limit, by `select!`) loses nothing. If what has arrived is enough for a read,
+//! the read is served from that, also after the stream was closed. If it is not enough, the read takes from
+//! the socket no more than a chunk beyond what it wants. When nobody reads, TCP holds the sender back.
 //!
-//! Writes are sent at once as far as the socket takes them; the rest is kept and sent by a coroutine
-//! of the stream's own, so a write need not be awaited. Awaiting one waits until its last byte has
-//! been handed to the system.
+//! **Writes** are sent at once as far as the socket takes them. The stream keeps the rest, and a coroutine
+//! of its own sends it, so a write need not be awaited. Awaiting a write waits until its last byte has been
+//! handed to the system.
 //!
-//! A stream is a handle: a clone is the same stream, and a read that is under way is a handle, too. It
-//! is closed by [`IoStream::close`], by the end from the other side, by an error, or when the last
-//! handle is dropped and everything written has been sent; a peer that never reads keeps it open till
-//! then. There is no half of a stream: as in Tornado, the end of what arrives closes both directions.
-//! (Who needs the one direction after the end of the other closes it by [`AsyncWrite`](futures::io::AsyncWrite).)
+//! **An `IoStream` is a handle.** A clone is a handle of the same stream, and so is a read that is under
+//! way. The stream is closed by [`IoStream::close`], by the end from the other side, or by an error. It is
+//! also closed when the last handle is dropped, as soon as everything that was written has been sent; a
+//! peer that never reads keeps it open. A stream has no halves: as in Tornado, the end of what arrives
+//! closes both directions. (To end only what is sent, and still read, use
+//! [`AsyncWrite`](futures::io::AsyncWrite)'s `poll_close`.)
 //!
-//! Over TCP, one can read and write while it still connects:
+//! Over TCP, a program can read and write while the stream still connects:
 //!
 //! ```
 //! use waterspout::{IoLoop, coroutine, iostream::IoStream, net::TcpListener};
@@ -27,7 +28,7 @@
 //! let stream = IoStream::connect(address)?;
 //! stream.write("GET / HTTP/1.0\r\n\r\n");
 //! let answer = coroutine::start(async move { stream.read_until_close().await });
-//! // Goes on while that connects.
+//! // This goes on while the stream connects.
 //! # let (server, _) = listener.accept().await?;
 //! # let server = IoStream::new(server);
 //! # server.read_until("\r\n\r\n", 100).await?;
@@ -73,7 +74,7 @@ use transport::poll_for_both;
 use unsent::Unsent;
 pub use write::Write;
 
-/// How much may be kept that has arrived and was not read, unless told: Tornado's 100 MiB.
+/// How many bytes may have arrived and not been read, by default: 100 MiB, as in Tornado.
 const MAX_BUFFER_SIZE: usize = 100 * 1024 * 1024;
 
 /// A buffered stream over `S`; see the [module](self). Tornado: `IOStream`.
@@ -99,51 +100,60 @@ pub struct IoStream<S: Transport> {
 }
 
 struct Inner<S> {
-    /// The loop that it was made on. It is written to and closed whichever loop is current.
+    /// The loop that the stream was made on. The transport is used only while this loop is current. A
+    /// stream can be written to and closed while another one is.
     home: LoopId,
-    /// What the stream is over. A close drops it: at once, or if it is in use just then (the close may
-    /// come out of its own code), when that use is over.
+    /// The transport. Closing the stream drops it: at once, or if it is being used just then (its own code
+    /// may close the stream), at the end of that use.
     io: RefCell<Option<S>>,
     is_closed: Cell<bool>,
     received: RefCell<Buffer>,
     unsent: RefCell<Unsent>,
-    /// A read is under way.
+    /// Whether a read is under way. A task that waits by `AsyncRead` is not a read.
     reading: Cell<bool>,
-    /// A coroutine is sending what is unsent.
+    /// Whether the stream's coroutine that sends is alive.
     sending: Cell<bool>,
-    /// The wakers of who reads and of who sends. What the stream is over has them, too, and wakes them
-    /// when something happens there. But a close from this side drops it, and it may wake nobody then:
-    /// so the stream itself wakes these. Who reads or writes by a poll function may have given up.
+    /// The waker of the task that reads, by a read or by `AsyncRead`.
+    ///
+    /// The transport has this waker, too, and wakes it when something happens there. But closing the stream
+    /// drops the transport, which may wake nobody then. So the stream keeps the waker, and closing wakes
+    /// it; likewise `sender` and `writer`. (A task that waits by `AsyncRead` or `AsyncWrite` may have given
+    /// up meanwhile. Waking it does no harm.)
     reader: Cell<Option<Waker>>,
+    /// The waker of the coroutine that sends.
     sender: Cell<Option<Waker>>,
+    /// The waker of the task that writes by `AsyncWrite`.
     writer: Cell<Option<Waker>>,
-    /// The waker of who watches for the close and has asked what the stream is over last.
+    /// The waker of a task that waits for the close: of the one that polled the transport last, to notice
+    /// the end.
     watcher: Cell<Option<Waker>>,
+    /// The error that has closed the stream.
     error: RefCell<Option<Arc<io::Error>>>,
-    /// Who watches for the close. They are woken when the stream is closed, and also when they have to
-    /// look for the end of it themselves again; see `watch_again`.
+    /// The tasks that wait for the close. They are woken when the stream is closed, and also when one of
+    /// them has to poll the transport again; see `watch_again`.
     closed: WaitQueue,
     close_callback: RefCell<Weak<CloseCallback>>,
     options: Options,
-    /// How many handles there are; the coroutine that sends is none of them.
+    /// How many handles of the stream there are. The coroutine that sends is not one of them.
     handles: Cell<usize>,
 }
 
-/// What is called when a stream is closed, until it is. It belongs to the coroutine that calls it, so that
-/// it goes with the loop: it may hold a handle of its own stream.
+/// The callback for when a stream is closed; empty once it was called or cleared. It belongs to the
+/// coroutine that calls it, and not to the stream, so that it is dropped with the loop: it may hold a handle
+/// of its own stream, and the two would otherwise keep each other alive.
 type CloseCallback = Cell<Option<Box<dyn FnOnce()>>>;
 
 /// The limits of a stream. From [`IoStream::with_options`].
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How many bytes may have arrived and not been read: 100 MiB unless told. A read that wants more
+    /// How many bytes may have arrived and not been read; by default 100 MiB. A read that wants more
     /// closes the stream with [`ReadBufferFull`].
     pub max_buffer_size: usize,
-    /// How many bytes may have been written and not been sent: any number unless told. A write beyond
+    /// How many bytes may have been written and not been sent; by default any number. A write of more
     /// is refused with [`StreamError::WriteBufferFull`].
     pub max_write_buffer_size: usize,
-    /// How many bytes are read from the socket at a time: [`Lent::SIZE`] unless told. It is no more than
-    /// that, and no more than half of `max_buffer_size`, whatever is told.
+    /// How many bytes are read from the socket at a time; by default [`Lent::SIZE`]. A larger number counts
+    /// as [`Lent::SIZE`], and one that is more than half of `max_buffer_size` as that half.
     pub read_chunk_size: usize,
 }
 
@@ -158,8 +168,8 @@ impl Default for Options {
 }
 
 impl<S: Transport> IoStream<S> {
-    /// A stream over `io` with Tornado's limits: 100 MiB received, any number written. It belongs to
-    /// the current loop, as what it is over has to.
+    /// A stream over `io` with Tornado's limits: 100 MiB that have arrived, any number of bytes that are
+    /// unsent. It belongs to the current loop, and so has `io` to do.
     ///
     /// # Panics
     ///
@@ -199,10 +209,11 @@ impl<S: Transport> IoStream<S> {
         IoStream { inner: Rc::new(inner) }
     }
 
-    /// Shows what the stream is over; `None` once it is closed, or if the transport itself asks.
+    /// Calls `look` with what the stream is over. `None` once the stream is closed, or if this is called by
+    /// the code of the transport itself while the stream uses it.
     ///
-    /// `look` may use the stream. What is to be read or sent then has to wait until the transport is free
-    /// again, and is done a turn later.
+    /// `look` may use the stream. Whatever it reads or writes is read or sent a turn later, when the
+    /// transport is free again.
     pub fn with_io<R>(&self, look: impl FnOnce(&S) -> R) -> Option<R> {
         if self.is_closed() {
             return None;
@@ -210,20 +221,20 @@ impl<S: Transport> IoStream<S> {
         let _released = Release(&self.inner);
         match self.inner.io.try_borrow() {
             Ok(io) => io.as_ref().map(look),
-            // Something in the transport's own code asks, and that has it borrowed.
+            // This was called by the transport's own code, while `poll_io` has the transport borrowed.
             Err(_) => None,
         }
     }
 
-    /// Closes the stream now. What was written and is unsent is dropped, and its writes give an
-    /// error; what has arrived can still be read. Closing twice does nothing. Tornado: `close`.
+    /// Closes the stream now. What was written and is unsent is dropped, and awaiting those writes gives an
+    /// error. What has arrived can still be read. Closing a second time does nothing. Tornado: `close`.
     pub fn close(&self) {
         self.inner.close(None);
     }
 
-    /// [`close`](IoStream::close) with an error of your own: who waits for the stream and who uses it
-    /// later gets that, as [`StreamError::Closed`]. If the stream is closed already, what closed it stays.
-    /// Tornado: `close(exc_info=...)`.
+    /// [`close`](IoStream::close) with an error of your own. Whoever waits for the stream, or uses it
+    /// later, gets that error within [`StreamError::Closed`]. If the stream is closed already, its error
+    /// does not change. Tornado: `close(exc_info=...)`.
     ///
     /// ```
     /// use waterspout::{IoLoop, iostream::IoStream, net::UnixStream};
@@ -242,22 +253,24 @@ impl<S: Transport> IoStream<S> {
         self.inner.close(Some(error.into()));
     }
 
-    /// Takes what the stream is over out of it, with the bytes that have arrived and were not read: for a
+    /// Takes out what the stream is over, and the bytes that have arrived and were not read. This is for a
     /// protocol that goes on as another one (`STARTTLS`, `CONNECT`, `Upgrade`). Tornado: `start_tls`,
     /// `HTTP1Connection.detach`.
     ///
-    /// For the other handles, the stream is closed then, without an error. [`closed`](IoStream::closed)
-    /// is done; a callback of [`set_close_callback`](IoStream::set_close_callback) is dropped, for the
-    /// connection was not closed (Tornado's goes on with the new stream). Who waits in
-    /// [`AsyncRead`](futures::io::AsyncRead) or [`AsyncWrite`](futures::io::AsyncWrite) is told that the stream is closed. A connection of a
-    /// [`TcpServer`](crate::net::TcpServer) still is its handler: what is taken out and lives on is
-    /// counted, drained and cancelled no more.
+    /// For other handles the stream is then closed, without an error, and [`closed`](IoStream::closed) is
+    /// ready. A callback of [`set_close_callback`](IoStream::set_close_callback) is dropped, since the
+    /// connection was not closed. (Tornado's callback goes on with the new stream.) Whoever waits in
+    /// [`AsyncRead`](futures::io::AsyncRead) or [`AsyncWrite`](futures::io::AsyncWrite) gets the error that
+    /// the stream is closed.
+    ///
+    /// A connection of a [`TcpServer`](crate::net::TcpServer) ends with its handler. If what was taken out
+    /// is used after that, the server neither counts it, nor waits for it in `drain`, nor cancels it.
     ///
     /// # Errors
     ///
     /// [`StreamError::NotIdle`] if a read is under way, or something that was written is unsent: await
-    /// those before. [`StreamError::Closed`] if the stream is closed. The stream, which is as it was, is in
-    /// the error: nothing is lost.
+    /// those first. [`StreamError::Closed`] if the stream is closed. The error contains the stream, as it
+    /// was, so nothing is lost.
     ///
     /// ```
     /// use waterspout::{IoLoop, iostream::IoStream, net::UnixStream};
@@ -279,7 +292,7 @@ impl<S: Transport> IoStream<S> {
         self.inner.take_apart().map_err(|error| IntoInnerError { stream: self, error })
     }
 
-    /// Whether the stream is closed, from either side. Tornado: `closed`.
+    /// Whether the stream is closed, by either side. Tornado: `closed`.
     pub fn is_closed(&self) -> bool {
         self.inner.is_closed()
     }
@@ -294,27 +307,33 @@ impl<S: Transport> IoStream<S> {
         !self.inner.unsent.borrow().is_empty()
     }
 
-    /// What closed the stream, if it was an error: `None` for a clean end. Tornado: `error`.
+    /// The error that closed the stream; `None` if it is open, or was closed without an error. Tornado:
+    /// `error`.
     pub fn error(&self) -> Option<Arc<io::Error>> {
         self.inner.error.borrow().clone()
     }
 
-    /// Waits until the stream is closed, watching for that also while nobody reads.
-    ///
-    /// What arrives meanwhile is kept, up to a chunk. If there is as much that nobody reads, the end
-    /// behind it is seen only after it was read, as in Tornado. Another loop than the stream's own cannot
-    /// look for the end; awaited there, it tells of a close that others have noticed. Cancel safe. Tornado:
+    /// Waits until the stream is closed. It looks for the end of the stream also while nobody reads. Tornado:
     /// `set_close_callback`.
+    ///
+    /// To look for the end is to read: what arrives meanwhile is kept, up to a chunk. If a chunk has
+    /// arrived that nobody reads, an end after it is noticed only when it was read, as in Tornado. While
+    /// another loop than the stream's is current, this cannot look for the end, and is ready only when
+    /// somebody else has closed the stream or noticed its end.
+    ///
+    /// Cancel safe.
     #[track_caller]
     pub fn closed(&self) -> impl FusedFuture<Output = ()> + use<S> {
         let mut watch = Watch { waiting: Waiting::new(self.inner.clone()) };
         resumption::fused(std::future::poll_fn(move |cx| watch.poll(cx)))
     }
 
-    /// Calls `callback` in a later turn of the stream's loop when the stream is closed, once; also if
-    /// it is already. It takes the place of the one that was set before, which is dropped, unless that is
-    /// due: the stream was closed. A panic in it is reported. If the loop is closed, the callback is dropped. Tornado:
-    /// `set_close_callback`.
+    /// Calls `callback` once, in a later turn of the stream's loop, when the stream is closed; also if it
+    /// is closed already. Tornado: `set_close_callback`.
+    ///
+    /// A callback that was set before is dropped, and this one is called instead. But if the stream is
+    /// closed already, both are called. A panic in a callback is reported. If the loop is closed, the
+    /// callback is dropped.
     ///
     /// ```
     /// use std::{cell::Cell, rc::Rc};
@@ -355,8 +374,8 @@ impl<S: Transport> IoStream<S> {
         });
     }
 
-    /// Drops the callback that [`set_close_callback`](IoStream::set_close_callback) has set, unless that
-    /// is due: the stream was closed. Tornado: `set_close_callback(None)`.
+    /// Drops the callback that [`set_close_callback`](IoStream::set_close_callback) has set. If the stream
+    /// is closed already, the callback is called all the same. Tornado: `set_close_callback(None)`.
     pub fn clear_close_callback(&self) {
         self.inner.clear_close_callback();
     }
@@ -367,35 +386,36 @@ impl<S> Inner<S> {
         self.is_closed.get()
     }
 
-    /// Drops what the stream is over, if it is closed and nobody uses that now.
+    /// Drops the transport if the stream is closed and the transport is not being used.
     fn release_io(&self) {
         if self.is_closed() {
             let io = self.io.try_borrow_mut().ok().and_then(|mut io| io.take());
-            // With nothing borrowed: this is foreign code.
+            // Nothing is borrowed any more: dropping the transport is foreign code.
             foreign::discard(io);
         }
     }
 }
 
 impl<S: Transport> Inner<S> {
-    /// The loop that it was made on, unless that is closed.
+    /// The loop that the stream was made on, unless that loop is closed.
     fn home(&self) -> Option<IoLoop> {
         IoLoop::of(self.home)
     }
 
-    /// Whether the loop that it was made on is the current one, so that what it is over can be used.
+    /// Whether the loop that the stream was made on is the current one, so that the transport can be used.
     fn is_at_home(&self) -> bool {
         with_current(|core| core.id()) == Some(self.home)
     }
 
-    /// Those who read and write are woken before those who only wait for the close, so that they have
-    /// their errors before a close callback runs, as in Tornado.
+    /// Closes the stream, once. The tasks that read and write are woken before those that only wait for the
+    /// close, so that they have their errors before a close callback runs, as in Tornado.
     fn close(&self, error: Option<io::Error>) {
         if self.is_closed.replace(true) {
             return;
         }
         *self.error.borrow_mut() = error.map(Arc::new);
-        // The callback is due now: one that is set later is another one.
+        // The callback is due now. Forgetting it here makes a callback that is set later another one,
+        // instead of replacing this one.
         self.close_callback.take();
         let unsent = self.unsent.take();
         wake(self.reader.take());
@@ -413,7 +433,7 @@ impl<S: Transport> Inner<S> {
         }
     }
 
-    /// Takes out what the stream is over, and what has arrived, if nobody is using it.
+    /// Takes out the transport and what has arrived, unless somebody is using the stream.
     fn take_apart(&self) -> Result<(S, Vec<u8>), StreamError> {
         if self.is_closed() {
             return Err(self.closed_error());
@@ -421,7 +441,7 @@ impl<S: Transport> Inner<S> {
         if self.reading.get() || !self.unsent.borrow().is_empty() {
             return Err(StreamError::NotIdle);
         }
-        // Also not if its own code asks.
+        // The transport is in use, too, if its own code has called this.
         let io = self.io.try_borrow_mut().ok().and_then(|mut io| io.take());
         let io = io.ok_or(StreamError::NotIdle)?;
         let mut received = self.received.take();
@@ -434,17 +454,18 @@ impl<S: Transport> Inner<S> {
         Ok((io, received))
     }
 
-    /// The error of whoever wants something of a closed stream.
+    /// The error for whoever wants something of the stream once it is closed.
     fn closed_error(&self) -> StreamError {
         StreamError::Closed(self.error.borrow().clone())
     }
 
-    /// Uses what the stream is over. That is somebody else's code, and is borrowed meanwhile.
+    /// Calls `poll` with the transport. That is foreign code, and the transport is borrowed while it runs.
     ///
-    /// * It may call this stream. If it closes it, what the stream is over is dropped when this use has
-    ///   ended. If it reads or writes, that has to come back in the next turn.
-    /// * It may panic. Nobody knows what state it is in then, so that is an error here, for which the
-    ///   callers close the stream.
+    /// * It may use this stream. If it closes the stream, the transport is dropped when this call ends. If
+    ///   it reads or writes, the transport is in use, so that is pending, and is polled again in the next
+    ///   turn.
+    /// * It may panic. Nobody knows what state the transport is in then, so this gives an error, for which
+    ///   the callers close the stream.
     fn poll_io<T>(
         &self,
         cx: &mut Context<'_>,
@@ -464,7 +485,7 @@ impl<S: Transport> Inner<S> {
         }
     }
 
-    /// Reads a chunk, of at most `most` bytes.
+    /// Reads a chunk of at most `most` bytes into the buffer, and gives its size; 0 is the end.
     fn poll_read(&self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
         let mut lent = Lent::borrow();
         let most = most.min(self.options.read_chunk_size);
@@ -474,7 +495,8 @@ impl<S: Transport> Inner<S> {
         Poll::Ready(Ok(n))
     }
 
-    /// Receives a chunk, of at most `most` bytes; the end closes the stream.
+    /// Reads a chunk of at most `most` bytes into the buffer. The end, or an error, closes the stream.
+    /// Ready if either has happened.
     fn poll_receive(&self, cx: &mut Context<'_>, most: usize) -> Poll<()> {
         match ready!(self.poll_read(cx, most)) {
             Ok(0) => self.close(None),
@@ -484,11 +506,11 @@ impl<S: Transport> Inner<S> {
         Poll::Ready(())
     }
 
-    /// Writing has failed, which closes the stream. Whoever stopped listening may have said why
-    /// before, so what has arrived is received first.
+    /// Closes the stream because writing has failed. What has arrived is read first: the other side, which
+    /// takes no more, may have said why.
     fn fail(&self, error: io::Error) {
-        // Of its own, for the caller's may be spent: large enough to empty a socket's buffer, and with an
-        // end, for something to read from that has none.
+        // A budget of its own, since the caller's may be spent. It is large enough to empty a socket's
+        // buffer, and it ends, also if the transport always has something to read.
         let _budget = resumption::fresh();
         let mut cx = Context::from_waker(Waker::noop());
         while !self.is_closed() {
@@ -500,9 +522,9 @@ impl<S: Transport> Inner<S> {
         self.close(Some(error));
     }
 
-    /// Somebody has stopped reading, or watching. It may have been the only one whom what the stream is
-    /// over would wake, and then nobody would notice the end. So those who still watch are woken, to ask it
-    /// themselves.
+    /// Called when somebody has stopped reading, or waiting for the close. Theirs may have been the only
+    /// waker that the transport would wake, and then nobody would notice the end of the stream. So the
+    /// tasks that still wait for the close are woken, and poll the transport themselves.
     fn watch_again(&self) {
         if !self.is_closed() && !self.closed.is_empty() {
             self.closed.wake_all();
@@ -510,8 +532,8 @@ impl<S: Transport> Inner<S> {
     }
 }
 
-/// At the end of a use of what the stream is over, also by a panic: drops it if the stream was closed
-/// meanwhile, which could not be done as long as it was in use.
+/// Dropped at the end of a use of the transport, also by a panic. If the stream was closed during that use,
+/// the transport could not be dropped then, and is dropped now.
 struct Release<'a, S>(&'a Inner<S>);
 
 impl<S> Drop for Release<'_, S> {
@@ -526,6 +548,7 @@ impl<S: Transport> Queued<()> for Inner<S> {
     }
 }
 
+/// Waits for the close of a stream.
 struct Watch<S: Transport> {
     waiting: Waiting<Inner<S>>,
 }
@@ -540,9 +563,10 @@ impl<S: Transport> Watch<S> {
                 continue;
             }
             let inner = self.waiting.queued();
-            // To look for the end is to read. Not so if somebody reads anyway, who closes the stream when
-            // he sees the end, and has those who watch woken when he is done; if there is a chunk already
-            // that nobody has read; or if this is not the stream's loop.
+            // To look for the end is to read. Three cases need no looking, or do not allow it. A read is
+            // under way: it closes the stream when it comes to the end, and wakes this when it is done. A
+            // chunk has arrived that nobody has read: more must not be kept. Or this is not the stream's
+            // loop.
             let chunk = inner.options.read_chunk_size;
             let room = chunk.saturating_sub(inner.received.borrow().len());
             if inner.reading.get() || room == 0 || !inner.is_at_home() {
@@ -553,8 +577,8 @@ impl<S: Transport> Watch<S> {
             if received.is_pending() {
                 return Poll::Pending;
             }
-            // Who reads by a poll function gets what has arrived from the stream, and not from where he
-            // waits for it.
+            // This may have read the bytes for which a task waits by `AsyncRead`. The transport would not
+            // wake that task again for them, so this does. The task then finds the bytes in the stream.
             wake(inner.reader.take());
         }
     }
@@ -577,7 +601,7 @@ pub struct IntoInnerError<S: Transport> {
 }
 
 impl<S: Transport> IntoInnerError<S> {
-    /// Why not.
+    /// Why the stream could not be taken apart.
     pub fn error(&self) -> &StreamError {
         &self.error
     }

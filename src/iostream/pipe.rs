@@ -1,9 +1,9 @@
 //! `PipeIoStream`: a stream over pipes.
 //!
-//! A pipe has one direction. A stream over one end has the other direction, too, in which nothing
-//! ever happens but the end: nothing arrives at a writer until nobody reads what it writes, and a
-//! reader takes nothing. So closing works as over sockets. Two pipes, one for each direction, are a
-//! two-way stream.
+//! A pipe has one direction, and a stream has two. In the direction that a stream's pipe does not have, no
+//! byte ever passes, but the end is noticed: reading from a stream over a [`PipeWriter`] waits until nobody
+//! reads the pipe any more, and is then at its end. So closing works as over sockets. Two pipes, one for
+//! each direction, make a stream that can be both read and written.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
@@ -16,9 +16,9 @@ use crate::sockets::pipe::{PipeReader, PipeWriter};
 
 /// A stream over one pipe or two. Tornado: `PipeIOStream`.
 ///
-/// Make one `from` a [`PipeReader`], a [`PipeWriter`], or both as a tuple. Over both, the end of what
-/// is read closes also what is written, as over a socket; two streams of one pipe each end each by
-/// itself, which is what a child process's pipes want:
+/// Make one by `from`, from a [`PipeReader`], a [`PipeWriter`], or a tuple of both. A stream over both closes
+/// both when the one that it reads from ends, as over a socket. Two streams, over one pipe each, are closed
+/// independently of each other; that is right for the pipes of a child process:
 ///
 /// ```
 /// # #[cfg(feature = "process")]
@@ -43,8 +43,8 @@ pub type PipeIoStream = IoStream<Pipe>;
 
 /// What a [`PipeIoStream`] is over: a pipe to read from, one to write to, or both.
 ///
-/// Reading where there is only a writer waits until nobody reads what is written, and is the end
-/// then; writing where there is only a reader is an error.
+/// If there is only a pipe to write to, reading waits until nobody reads that pipe any more, and then gives
+/// the end. If there is only a pipe to read from, writing is an error.
 #[derive(Debug)]
 pub struct Pipe {
     reader: Option<PipeReader>,
@@ -52,12 +52,12 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// The end that is read from, if there is one.
+    /// The pipe to read from, if there is one.
     pub fn reader(&self) -> Option<&PipeReader> {
         self.reader.as_ref()
     }
 
-    /// The end that is written to, if there is one.
+    /// The pipe to write to, if there is one.
     pub fn writer(&self) -> Option<&PipeWriter> {
         self.writer.as_ref()
     }

@@ -1,9 +1,10 @@
-//! A stream as `AsyncRead` and `AsyncWrite`, for what takes any byte stream: codecs, TLS, HTTP.
+//! A stream as `AsyncRead` and `AsyncWrite`, for whatever takes any byte stream: codecs, TLS, HTTP.
 //!
-//! A future tells when it is given up, by being dropped; who asks by a poll function just asks no more.
-//! So such a wait is nothing that others could count on: it does not make the stream
-//! [`reading`](IoStream::reading), and who watches for the close goes on looking for it. As what the
-//! stream is over wakes only the last one who asked, it gets a waker that wakes both.
+//! A future says that it has given up waiting, by being dropped. The caller of a poll function says
+//! nothing: it just does not poll any more. So nobody can rely on its waiting. It does not make the stream
+//! [`reading`](IoStream::reading), and [`closed`](IoStream::closed) goes on looking for the end of the
+//! stream by itself. Both then wait for the transport to be readable. A transport wakes only the waker that
+//! polled it last, so it is given one that wakes both.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,7 +17,8 @@ use super::{Inner, IoStream};
 use crate::ground::error::StreamError;
 use crate::ground::{foreign, resumption};
 
-/// What a poll function of writing gives for the error of a stream that ended well.
+/// The error that the poll functions of writing give for `error`. A stream that was closed without an error
+/// is a broken pipe for them, as a closed socket is.
 fn write_error(error: StreamError) -> io::Error {
     match error {
         StreamError::Closed(None) => io::Error::new(io::ErrorKind::BrokenPipe, error),
@@ -25,7 +27,7 @@ fn write_error(error: StreamError) -> io::Error {
 }
 
 impl<S: Transport> Inner<S> {
-    /// Reads what has arrived; if nothing has, from what the stream is over.
+    /// Reads what has arrived, or if nothing has, from the transport.
     fn poll_read_into(
         &self,
         cx: &mut Context<'_>,
@@ -67,8 +69,8 @@ impl<S: Transport> Inner<S> {
         }
     }
 
-    /// Does something with the writing side of what the stream is over, when all that was written before
-    /// is sent. An error of it closes the stream.
+    /// Calls `write` with the transport as soon as everything that was written before has been sent. An
+    /// error of `write` closes the stream.
     fn poll_write_side<T>(
         &self,
         cx: &mut Context<'_>,
@@ -81,7 +83,7 @@ impl<S: Transport> Inner<S> {
             return Poll::Ready(Err(StreamError::OtherLoop));
         }
         foreign::discard(self.writer.replace(Some(cx.waker().clone())));
-        // Who sends that wakes the writer when it has.
+        // The coroutine that sends these bytes wakes `writer` when it has sent them.
         if !self.unsent.borrow().is_empty() {
             return Poll::Pending;
         }
@@ -94,12 +96,13 @@ impl<S: Transport> Inner<S> {
     }
 }
 
-/// What has arrived comes first. Cancel safe: a poll that has to wait has taken nothing.
+/// Gives what has arrived first, and then reads from the transport. Cancel safe: a poll that has to wait
+/// has taken nothing.
 ///
-/// While a read of the stream's own is under way, this is the error [`StreamError::AlreadyReading`], and
-/// when one begins, whoever waits here gets that. The end closes the stream, and so does an error, as in
-/// reads of its own: who wants to write after the other side has ended needs the stream without this
-/// one around it ([`into_inner`](IoStream::into_inner)).
+/// While a read by one of [`IoStream`]'s own methods is under way, reading here is the error
+/// [`StreamError::AlreadyReading`]; whoever waits here when such a read begins gets that error, too. As
+/// with those methods, the end and an error close the stream in both directions. To write after the other
+/// side has ended, take the transport out ([`into_inner`](IoStream::into_inner)) and write to that.
 ///
 /// ```
 /// use futures::AsyncReadExt;
@@ -128,12 +131,14 @@ impl<S: Transport> AsyncRead for IoStream<S> {
     }
 }
 
-/// What was written with [`IoStream::write`] is sent first: until then, and while what the stream is over
-/// takes no more, this waits, and keeps nothing of its own. An error closes the stream.
+/// Writes to the transport itself, and keeps nothing: it waits until everything that was written with
+/// [`IoStream::write`] has been sent, and then until the transport takes some bytes. An error closes the
+/// stream.
 ///
-/// Closing it by [`poll_close`](AsyncWrite::poll_close) ends what is sent, as far as what the stream is
-/// over can do that: the other side sees the end of the stream, and what it sends can still be read.
-/// [`IoStream::close`], which closes both directions, comes first where a method is looked for.
+/// [`poll_close`](AsyncWrite::poll_close) ends the direction that is sent, if the transport can do that:
+/// the other side then sees the end, and what it sends can still be read. Note that `stream.close()` is
+/// [`IoStream::close`], which closes both directions; write `AsyncWriteExt::close(&mut stream)` for this
+/// one.
 ///
 /// ```
 /// use futures::AsyncWriteExt;
@@ -184,7 +189,7 @@ impl<S: Transport> AsyncWrite for IoStream<S> {
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match ready!(self.inner.poll_write_side(cx, |io, cx| io.poll_close(cx))) {
-            // It is closed already.
+            // Closing a stream that was closed well does nothing.
             Err(StreamError::Closed(None)) => Poll::Ready(Ok(())),
             closed => Poll::Ready(closed.map_err(write_error)),
         }

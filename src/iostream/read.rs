@@ -1,4 +1,4 @@
-//! Reading: what a read wants, and until when it waits.
+//! Reading: what a read looks for in the bytes that have arrived, and how it waits for more.
 
 use std::error::Error;
 use std::future::poll_fn;
@@ -25,35 +25,35 @@ use crate::ground::error::{ReadBufferFull, StreamError, UnsatisfiableRead};
 use crate::ground::wait_queue::wake;
 use crate::ground::{foreign, report, resumption};
 
-/// What a read finds in the bytes that have arrived.
+/// What a read has found in the bytes that have arrived.
 enum Found {
-    /// All that it wants: so many bytes from the front.
+    /// Everything that it wants: this many bytes from the front.
     First(usize),
-    /// Not all: so many more are wanted.
+    /// Not everything: it wants this many more bytes.
     Wants(usize),
-    /// Not all, and nobody knows how many more.
+    /// Not everything, and it cannot know how many more bytes it wants.
     More,
-    /// It cannot come any more.
+    /// It cannot be satisfied, whatever comes.
     Never(UnsatisfiableRead),
 }
 
-/// What comes after the bytes that have arrived.
+/// What can come after the bytes that have arrived.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum After {
-    /// Nobody knows yet.
+    /// More bytes: the stream is open.
     More,
-    /// Nothing, for an error has closed the stream.
+    /// Nothing: an error has closed the stream.
     Error,
-    /// Nothing: the stream has ended well.
+    /// Nothing: the stream was closed without an error.
     End,
 }
 
 /// What a read looks for.
 trait Find {
-    /// Finds it in the bytes that have arrived.
+    /// Looks for it in all the bytes that have arrived.
     fn find(&mut self, received: &[u8], after: After) -> Found;
 
-    /// Nothing more has arrived. Ready if it wants to look again at what has.
+    /// Called while nothing more arrives. Ready if `find` is to be called again with the same bytes.
     fn poll_idle(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
     }
@@ -65,19 +65,20 @@ impl<F: FnMut(&[u8], After) -> Found> Find for F {
     }
 }
 
-/// A read that looks for `find` in the bytes that have arrived. It keeps its stream open, as every handle
-/// does.
+/// A read that waits until `find` has found what it wants. It has a handle of its stream, and so keeps the
+/// stream open.
 struct Reading<S: Transport, F> {
     stream: IoStream<S>,
     find: F,
-    /// Whether it is under way: it has been polled and is not done. A stream has one such read.
+    /// Whether it is under way: it has been polled and is not done. A stream has at most one such read.
     begun: bool,
-    /// Whether it has asked what the stream is over.
-    asked: bool,
+    /// Whether it has polled the transport.
+    has_polled: bool,
 }
 
 impl<S: Transport, F: Find> Reading<S, F> {
-    /// Waits until all that is wanted has arrived, and gives it to `take`.
+    /// Waits until everything that the read wants has arrived. Then `take` takes it, which is the given
+    /// number of bytes, out of the buffer.
     fn poll<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -94,6 +95,7 @@ impl<S: Transport, F: Find> Reading<S, F> {
         Poll::Ready(found.map(|n| take(&mut self.stream.inner.received.borrow_mut(), n)))
     }
 
+    /// Waits for the number of bytes that satisfy the read, from the front of the buffer.
     fn poll_found(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, StreamError>> {
         let inner = &*self.stream.inner;
         let max_buffer_size = inner.options.max_buffer_size;
@@ -108,8 +110,8 @@ impl<S: Transport, F: Find> Reading<S, F> {
             let found = self.find.find(received.as_slice(), after);
             let room = max_buffer_size.checked_sub(received.len());
             drop(received);
-            // A read that has received something from a socket has spent of the resumption's budget. One
-            // that is served from the buffer, or fails at once, spends here: else somebody who reads
+            // Receiving from a socket has spent of the resumption's budget already. A read that is served
+            // from the buffer, or fails at once, spends of it here. Otherwise a coroutine that reads
             // millions of short lines from one chunk would never let others run.
             let proceed = |cx: &Context<'_>| match has_received {
                 true => Poll::Ready(()),
@@ -125,8 +127,8 @@ impl<S: Transport, F: Find> Reading<S, F> {
                     return proceed(cx).map(|()| Err(inner.closed_error()));
                 }
                 (Found::Wants(wants), Some(room)) if wants <= room => room,
-                // If there is no room, the stream may still end just here, and then all is well. So one
-                // more byte is asked for: only if that comes is it too much.
+                // The stream may end just where the buffer is full, and then the read succeeds. So one more
+                // byte is asked for; only if that byte comes has too much arrived.
                 (Found::More, Some(room)) => room.max(1),
                 (Found::Wants(_) | Found::More, _) => {
                     let error = ReadBufferFull { max_buffer_size };
@@ -136,13 +138,14 @@ impl<S: Transport, F: Find> Reading<S, F> {
             if !inner.is_at_home() {
                 return Poll::Ready(Err(StreamError::OtherLoop));
             }
-            if !std::mem::replace(&mut self.asked, true) {
-                // Who waits by a poll function would not be woken any more: only the last one who asks is.
-                // He finds this read under way.
+            if !std::mem::replace(&mut self.has_polled, true) {
+                // A task that waits by `AsyncRead` has polled the transport before, and would not be woken
+                // any more, since a transport wakes only the waker that polled it last. Woken here, that
+                // task gets the error that a read is under way.
                 wake(inner.reader.take());
             }
             foreign::discard(inner.reader.replace(Some(cx.waker().clone())));
-            // Ready, something has come, or the stream was closed: either way, look again.
+            // If this is ready, bytes have arrived or the stream was closed. In both cases look again.
             match inner.poll_receive(cx, room) {
                 Poll::Ready(()) => has_received = true,
                 Poll::Pending => ready!(self.find.poll_idle(cx)),
@@ -152,7 +155,7 @@ impl<S: Transport, F: Find> Reading<S, F> {
 }
 
 impl<S: Transport, F> Reading<S, F> {
-    /// Lets others read: this is done, or was given up.
+    /// Lets others read, when this read is done or is dropped.
     fn end(&mut self) {
         if std::mem::take(&mut self.begun) {
             let inner = &*self.stream.inner;
@@ -172,7 +175,7 @@ impl<S: Transport, F> Drop for Reading<S, F> {
 }
 
 impl<S: Transport> Inner<S> {
-    /// A read cannot be satisfied: that closes the stream, and is the error.
+    /// Closes the stream because a read cannot be satisfied, and gives the error of that read.
     fn give_up(
         &self,
         kind: io::ErrorKind,
@@ -187,7 +190,7 @@ impl<S: Transport> Inner<S> {
     }
 }
 
-/// So many bytes.
+/// Looks for `n` bytes.
 fn exactly(n: usize) -> impl FnMut(&[u8], After) -> Found {
     move |received, _| match n.checked_sub(received.len()) {
         None | Some(0) => Found::First(n),
@@ -195,7 +198,7 @@ fn exactly(n: usize) -> impl FnMut(&[u8], After) -> Found {
     }
 }
 
-/// From 1 to `most` bytes, as soon as there are any.
+/// Looks for any number of bytes from 1 to `most`, as soon as there are any; if `most` is 0, for none.
 fn some(most: usize) -> impl FnMut(&[u8], After) -> Found {
     move |received, _| match received.len().min(most) {
         0 if most > 0 => Found::Wants(1),
@@ -203,10 +206,11 @@ fn some(most: usize) -> impl FnMut(&[u8], After) -> Found {
     }
 }
 
-/// What a read goes up to: a byte, which most often ends a line, or several, as they end a header.
+/// The delimiter that a read goes up to: one byte, which usually ends a line, or several, which may end a
+/// header.
 enum Delimiter {
     Byte(u8),
-    /// Boxed, for a finder is large and futures are moved.
+    /// Boxed because a `Finder` is large and the read's future, which has it, is moved.
     Bytes(Box<Finder<'static>>),
 }
 
@@ -233,14 +237,15 @@ impl Delimiter {
     }
 }
 
-/// Everything up to and with a delimiter; also the rest before the end, if `rest` says so.
+/// Looks for everything up to and including the delimiter. If `rest` is true and the stream ends well
+/// without a delimiter, it takes what is left.
 fn delimited(
     delimiter: &[u8],
     max_bytes: usize,
     rest: bool,
 ) -> impl FnMut(&[u8], After) -> Found + use<> {
     let delimiter = Delimiter::new(delimiter);
-    // Up to here it was looked for: it does not begin before this.
+    // The delimiter was looked for and does not begin before this index.
     let mut from = 0;
     move |received, after| {
         let within = &received[..received.len().min(max_bytes)];
@@ -258,36 +263,36 @@ fn delimited(
     }
 }
 
-/// A search for a regular expression, and when it is worth while to search again.
+/// Looks for a regular expression, and knows when it is time to look again.
 ///
-/// A match may begin anywhere in what has arrived, so `regex` has to begin at the front each time.
-/// Doing that for each chunk would take quadratic time. So it is done when
+/// A match may begin anywhere in what has arrived, and `regex` cannot go on where it stopped, so each search
+/// begins at the front. A search for each chunk that arrives would take quadratic time. So there is a search
 ///
-/// * there are twice as many bytes as at the last search: all these searches together look at no more
-///   than twice as many bytes as the last of them, or
-/// * nothing has come for as long as a search takes: so a match that is there is found although nothing
-///   follows it, and no more than half of the time is spent in searching.
+/// * when there are twice as many bytes as at the last search. All these searches together look at no more
+///   than twice as many bytes as the last of them.
+/// * when nothing has arrived for as long as a search takes. So a match is found although nothing follows
+///   it, and no more than half of the time is spent searching.
 #[cfg(feature = "regex")]
 struct Search {
     regex: regex::bytes::Regex,
     max_bytes: usize,
     max_buffer_size: usize,
-    /// How many bytes were looked at in vain.
+    /// How many bytes there were at the last search, which found nothing.
     searched: usize,
-    /// How many there were when it was asked last, whether it searched or not.
+    /// How many bytes there were at the last call of `find`, whether that searched or not.
     seen: usize,
-    /// Runs from when it was found that nothing more has arrived, until it is time to search again...
+    /// Runs while nothing more arrives, until it is time to search again.
     pause: Option<Sleep>,
-    /// ...and then this is set.
-    is_paused: bool,
+    /// Whether a pause has run to its end, so that the next call of `find` is to search.
+    has_paused: bool,
 }
 
 #[cfg(feature = "regex")]
 impl Search {
-    /// So few bytes are looked at each time, which takes no longer than receiving them does.
+    /// Up to this many bytes are searched each time, since that takes no longer than receiving them.
     const FEW: usize = 4096;
 
-    /// How long looking at so many bytes may take.
+    /// How long a search in this many bytes takes, by estimate: a nanosecond a byte.
     fn takes(bytes: usize) -> Duration {
         Duration::from_nanos(bytes as u64)
     }
@@ -296,13 +301,13 @@ impl Search {
 #[cfg(feature = "regex")]
 impl Find for Search {
     fn find(&mut self, received: &[u8], after: After) -> Found {
-        let (is_paused, have) = (std::mem::take(&mut self.is_paused), received.len());
+        let (has_paused, have) = (std::mem::take(&mut self.has_paused), received.len());
         if std::mem::replace(&mut self.seen, have) != have {
             self.pause = None;
         }
         let is_full = have >= self.max_bytes.min(self.max_buffer_size);
         let is_due = have <= Search::FEW || have / 2 >= self.searched;
-        if !(is_due || is_paused || is_full || after != After::More) {
+        if !(is_due || has_paused || is_full || after != After::More) {
             return Found::More;
         }
         match self.regex.find(received).map(|found| found.end()) {
@@ -321,17 +326,17 @@ impl Find for Search {
         }
         let pause = self.pause.get_or_insert_with(|| sleep(Search::takes(self.seen)));
         ready!(Pin::new(pause).poll(cx));
-        (self.pause, self.is_paused) = (None, true);
+        (self.pause, self.has_paused) = (None, true);
         Poll::Ready(())
     }
 }
 
 impl<S: Transport> IoStream<S> {
     fn start_reading<F: Find>(&self, find: F) -> Reading<S, F> {
-        Reading { stream: self.clone(), find, begun: false, asked: false }
+        Reading { stream: self.clone(), find, begun: false, has_polled: false }
     }
 
-    /// Reads what `find` finds.
+    /// Reads the bytes that `find` finds.
     #[track_caller]
     fn read_found<F: Find>(
         &self,
@@ -341,16 +346,19 @@ impl<S: Transport> IoStream<S> {
         resumption::here(poll_fn(move |cx| reading.poll(cx, |received, n| received.take(n))))
     }
 
-    /// Reads `n` bytes; none is done at once. Tornado: `read_bytes(n)`.
+    /// Reads `n` bytes. Reading 0 bytes is done at once. Tornado: `read_bytes(n)`.
     ///
-    /// Cancel safe: what has arrived stays in the stream. So are all reads of a stream.
+    /// Cancel safe, as all reads of a stream are: what has arrived stays in the stream.
     ///
     /// # Errors
     ///
-    /// [`StreamError::Closed`] if the stream ends before; its error is [`ReadBufferFull`] if `n` is
-    /// more than the stream may keep. [`StreamError::AlreadyReading`] if another read is under way.
-    /// [`StreamError::OtherLoop`] if what has arrived is not enough, and it is awaited on another loop than
-    /// the stream's. So for all reads.
+    /// All reads of a stream can give these errors.
+    ///
+    /// * [`StreamError::Closed`] if the stream ends before the read has everything. The error in it is
+    ///   [`ReadBufferFull`] if the read wants more than the stream may keep.
+    /// * [`StreamError::AlreadyReading`] if another read is under way.
+    /// * [`StreamError::OtherLoop`] if what has arrived is not enough, and the read is awaited on another
+    ///   loop than the stream's.
     #[track_caller]
     pub fn read_bytes(
         &self,
@@ -362,7 +370,7 @@ impl<S: Transport> IoStream<S> {
     /// Reads from 1 to `most` bytes, as soon as there are any. Tornado:
     /// `read_bytes(n, partial=True)`.
     ///
-    /// Cancel safe.
+    /// Cancel safe: what has arrived stays in the stream.
     ///
     /// # Errors
     ///
@@ -390,10 +398,10 @@ impl<S: Transport> IoStream<S> {
         }))
     }
 
-    /// Reads into `buf` as soon as there is anything, and tells how much. Tornado:
+    /// Reads into `buf` as soon as there are any bytes, and gives their number. Tornado:
     /// `read_into(buf, partial=True)`.
     ///
-    /// Cancel safe.
+    /// Cancel safe: what has arrived stays in the stream.
     ///
     /// # Errors
     ///
@@ -407,15 +415,18 @@ impl<S: Transport> IoStream<S> {
         resumption::here(poll_fn(move |cx| reading.poll(cx, |received, _| received.take_into(buf))))
     }
 
-    /// Reads up to and with `delimiter`. Tornado: `read_until`.
+    /// Reads up to and including `delimiter`. Tornado: `read_until`.
     ///
-    /// The delimiter has to end within `max_bytes`, or the stream is closed: what the other side sends
-    /// without end must not fill the memory. Each byte is looked at once, so it takes linear time.
-    /// Cancel safe.
+    /// If the delimiter does not end within `max_bytes`, the stream is closed: otherwise the other side
+    /// could fill the memory by sending without end. Each byte is looked at once, so this takes linear
+    /// time.
+    ///
+    /// Cancel safe: what has arrived stays in the stream.
     ///
     /// # Errors
     ///
-    /// As [`read_bytes`](IoStream::read_bytes); [`StreamError::Closed`] with [`UnsatisfiableRead`].
+    /// As [`read_bytes`](IoStream::read_bytes); [`StreamError::Closed`] with [`UnsatisfiableRead`] in it if
+    /// the delimiter does not end within `max_bytes`.
     #[track_caller]
     pub fn read_until<D: AsRef<[u8]>>(
         &self,
@@ -427,10 +438,14 @@ impl<S: Transport> IoStream<S> {
 
     /// Reads up to the end of what matches a regular expression. Tornado: `read_until_regex`.
     ///
-    /// The match has to end within `max_bytes`, or the stream is closed. As a regular expression may
-    /// match from anywhere, it is looked for from the beginning of what has arrived: not for each
-    /// byte that comes, but when there are twice as many as the last time, or none comes for a
-    /// nanosecond a byte. So it takes linear time altogether. Cancel safe.
+    /// If the match does not end within `max_bytes`, the stream is closed.
+    ///
+    /// A match may begin anywhere, so each search begins at the front of what has arrived. There is a
+    /// search when twice as many bytes have arrived as at the last search, and when nothing more has
+    /// arrived for a while (a nanosecond for each byte that is there). So all searches together take linear
+    /// time.
+    ///
+    /// Cancel safe: what has arrived stays in the stream.
     ///
     /// # Errors
     ///
@@ -449,19 +464,19 @@ impl<S: Transport> IoStream<S> {
             searched: 0,
             seen: 0,
             pause: None,
-            is_paused: false,
+            has_paused: false,
         })
     }
 
-    /// Reads everything until the stream is closed; what is left, if it is closed already. Tornado:
+    /// Reads everything until the stream is closed; if it is closed already, what is left. Tornado:
     /// `read_until_close`.
     ///
-    /// Cancel safe.
+    /// Cancel safe: what has arrived stays in the stream.
     ///
     /// # Errors
     ///
-    /// [`StreamError::Closed`] if an error closes the stream, or with [`ReadBufferFull`] if it is more
-    /// than the stream may keep. Otherwise as [`read_bytes`](IoStream::read_bytes).
+    /// [`StreamError::Closed`] if an error closes the stream. The error in it is [`ReadBufferFull`] if more
+    /// arrives than the stream may keep. Otherwise as [`read_bytes`](IoStream::read_bytes).
     #[track_caller]
     pub fn read_until_close(
         &self,
@@ -472,11 +487,14 @@ impl<S: Transport> IoStream<S> {
         })
     }
 
-    /// Lines as a stream, without their ends (`\n` or `\r\n`); the last one may lack its end.
+    /// Reads lines, as a [`Stream`] of them, without the `\n` or `\r\n` at their ends. The last line need
+    /// not have such an end.
     ///
-    /// It ends with the stream, or after its first error. A line of more than `max_bytes`, counted with
-    /// its end, is an error, and closes the stream as [`read_until`](IoStream::read_until) does. Cancel
-    /// safe: a line is taken whole. Other reads may come between two lines.
+    /// The lines end with this stream, or after the first error. A line of more than `max_bytes`, including
+    /// its end, is an error, and closes this stream as [`read_until`](IoStream::read_until) does. Between
+    /// two lines, other methods may read.
+    ///
+    /// Cancel safe: a line is taken only when all of it has arrived.
     #[track_caller]
     pub fn lines(
         &self,
@@ -484,7 +502,7 @@ impl<S: Transport> IoStream<S> {
     ) -> impl Stream<Item = Result<Vec<u8>, StreamError>> + use<S> {
         let (stream, place) = (self.clone(), Location::caller());
         let begin = move || stream.start_reading(delimited(b"\n", max_bytes, true));
-        // The line that is being read; none after the end.
+        // The read of the next line; `None` after the end.
         let mut reading = Some(begin());
         futures::stream::poll_fn(move |cx| {
             let Some(line) = &mut reading else { return Poll::Ready(None) };
@@ -526,7 +544,7 @@ mod tests {
             searched: 0,
             seen: 0,
             pause: None,
-            is_paused: false,
+            has_paused: false,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Streams over sockets: connecting while one writes already, and what is asked about the socket.
+//! Streams over sockets: connecting, and the methods of a socket that a stream over one has, too.
 
 use std::io;
 use std::net;
@@ -8,7 +8,7 @@ use super::{IoStream, Transport};
 use crate::sockets::{TcpStream, UnixStream};
 
 impl<S: Transport> IoStream<S> {
-    /// Asks what the stream is over, if that can be asked.
+    /// Gives what `ask` says about the transport, or an error once the stream is closed.
     fn ask<R>(&self, ask: impl FnOnce(&S) -> io::Result<R>) -> io::Result<R> {
         self.with_io(ask).unwrap_or_else(|| {
             Err(io::Error::new(io::ErrorKind::NotConnected, self.inner.closed_error()))
@@ -18,23 +18,24 @@ impl<S: Transport> IoStream<S> {
 
 /// Connecting.
 impl IoStream<TcpStream> {
-    /// Begins to connect to `address`, and is a stream at once, with the limits of [`IoStream::new`]. What
-    /// is written meanwhile is sent when it is connected; reads wait for that. Small writes are sent at
-    /// once (`TCP_NODELAY`). Tornado: `IOStream.connect`.
+    /// Begins to connect to `address`, and returns the stream at once, with the limits of
+    /// [`IoStream::new`]. What is written while it connects is sent when it is connected, and reads wait
+    /// until then. Small writes are sent at once (`TCP_NODELAY`). Tornado: `IOStream.connect`.
     ///
-    /// For a name there is [`TcpClient`](crate::net::TcpClient): looking it up has to be waited for.
+    /// This takes no name, since looking one up has to be awaited. For names there is
+    /// [`TcpClient`](crate::net::TcpClient).
     ///
-    /// When the last handle is dropped, or the stream is closed, the attempt is given up; not as long as
-    /// something that was written is unsent, unless the stream is closed.
+    /// Closing the stream gives the attempt up. So does dropping the last handle, unless something that was
+    /// written is unsent.
     ///
     /// # Errors
     ///
-    /// What the system says at once (`NetworkUnreachable`, too many open files). If the attempt fails
-    /// later, that closes the stream: whatever is read, written or awaited of it gives
-    /// [`StreamError::Closed`](crate::StreamError::Closed) with the error (`ConnectionRefused`, `TimedOut`).
-    /// As with any other stream, that is noticed when somebody reads, writes or watches
-    /// ([`closed`](IoStream::closed)). A `TcpStream` that is taken out before
-    /// ([`into_inner`](IoStream::into_inner)) tells the error only to the first who uses it.
+    /// What the system finds wrong at once (`NetworkUnreachable`, too many open files). If the attempt
+    /// fails later, that closes the stream: reads and writes then give
+    /// [`StreamError::Closed`](crate::StreamError::Closed) with the error in it (`ConnectionRefused`,
+    /// `TimedOut`). As with any other stream, this is noticed only while somebody reads, writes, or waits
+    /// for [`closed`](IoStream::closed). A `TcpStream` that was taken out before
+    /// ([`into_inner`](IoStream::into_inner)) gives the error once, to the first operation on it.
     ///
     /// # Panics
     ///
@@ -115,7 +116,8 @@ impl IoStream<TcpStream> {
     }
 }
 
-/// About the socket.
+/// What the socket of the stream can tell. Once the stream is closed, all of these methods give an error of
+/// the kind `NotConnected`.
 impl IoStream<UnixStream> {
     /// The other side's path, if it has one.
     ///

@@ -1,4 +1,4 @@
-//! What a stream is over: somebody else's `AsyncRead` and `AsyncWrite`.
+//! The transport of a stream, which is what the stream is over: somebody else's `AsyncRead` and `AsyncWrite`.
 
 use std::cell::Cell;
 use std::task::{Context, Poll, Waker};
@@ -7,12 +7,15 @@ use futures::io::{AsyncRead, AsyncWrite};
 
 use crate::ground::foreign;
 
-/// What an [`IoStream`](super::IoStream) needs of what it is over.
+/// What an [`IoStream`](super::IoStream) can be over: anything that is `AsyncRead` and `AsyncWrite`.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for S {}
 
-/// Asks `poll` by a waker that wakes who asks, and whoever else waits for the same.
+/// Calls `poll` with a waker that wakes both the caller's task and `other`.
+///
+/// A transport wakes only the waker that polled it last. `other` has polled it before for the same direction,
+/// and would otherwise never be woken.
 pub(super) fn poll_for_both<T>(
     cx: &mut Context<'_>,
     other: &Cell<Option<Waker>>,

@@ -1,4 +1,4 @@
-//! Writing: at once as far as possible, the rest in the background.
+//! Writing: as much as possible is sent at once, and the rest by a coroutine of the stream.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -16,8 +16,8 @@ use crate::ground::error::{LoopClosed, StreamError};
 use crate::ground::wait_queue::wake;
 use crate::ground::{foreign, resumption};
 
-/// A write that is under way, or done; from [`IoStream::write`]. It may be dropped: the bytes are
-/// sent all the same.
+/// A write that is under way or done; from [`IoStream::write`]. Awaiting it is optional: if it is dropped,
+/// the bytes are sent all the same.
 #[derive(Debug)]
 pub struct Write {
     state: State,
@@ -36,10 +36,10 @@ impl Future for Write {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let polled = match &mut self.state {
-            // The call that sent it has not spent of the caller's budget, so this does.
+            // The call of `write`, which has sent the bytes, has not spent of the caller's budget. This does.
             State::Done(Ok(())) => resumption::poll_proceed(cx).map(Ok),
             State::Done(Err(error)) => Poll::Ready(Err(error.clone())),
-            // The promise goes with the stream.
+            // The promise is dropped only if the stream is, and then the stream is closed.
             State::Unsent(future) => Pin::new(future)
                 .poll(cx)
                 .map(|result| result.unwrap_or(Err(StreamError::Closed(None)))),
@@ -59,18 +59,24 @@ impl FusedFuture for Write {
 }
 
 impl<S: Transport> IoStream<S> {
-    /// Writes bytes, behind those written before. Tornado: `write`.
+    /// Writes bytes, after all those that were written before. Tornado: `write`.
     ///
-    /// They are sent now as far as the socket takes them, the rest by itself when it takes more. (While
-    /// another loop than the stream's is current, all of them wait for the stream's loop to run.) Awaiting
-    /// waits until the last of them has been handed to the system; whoever writes faster than the other
-    /// side reads should. Cancel safe: what was written is sent.
+    /// The call sends as many bytes as the transport takes now. The stream keeps the others, and a
+    /// coroutine of its own sends them when the transport takes more. (While another loop than the stream's
+    /// is current, the call sends nothing, and all bytes wait for the stream's loop to run.) Awaiting the
+    /// write waits until its last byte has been handed to the system. Await it if you write faster than the
+    /// other side reads; otherwise what is unsent grows.
+    ///
+    /// Cancel safe: what was written is sent, also if the future is dropped.
     ///
     /// # Errors
     ///
-    /// They come from awaiting it. [`StreamError::Closed`] if the stream is closed, or is before the last
-    /// byte was sent, as it is if its loop is closed; [`StreamError::WriteBufferFull`] if too much is unsent
-    /// already: nothing was written then, and the stream stays open.
+    /// Errors come from awaiting the write, not from the call.
+    ///
+    /// * [`StreamError::Closed`] if the stream is closed, or is closed before the last byte was sent.
+    ///   Closing the stream's loop does that, too.
+    /// * [`StreamError::WriteBufferFull`] if too many bytes are unsent already. None of these bytes was
+    ///   written then, and the stream stays open.
     ///
     /// # Panics
     ///
@@ -82,31 +88,33 @@ impl<S: Transport> IoStream<S> {
         Write { state, place: Location::caller(), is_done: false }
     }
 
-    /// For whoever has to see to the end of a stream that somebody else uses: a server.
-    pub(crate) fn keep(&self) -> Kept<S> {
-        Kept { inner: self.inner.clone(), closes: true }
+    /// A guard with which a server sees to the end of a stream that its handler uses.
+    pub(crate) fn close_on_drop(&self) -> CloseOnDrop<S> {
+        CloseOnDrop { inner: self.inner.clone(), closes: true }
     }
 }
 
-/// Dropping this closes the stream, and what is unsent is lost, unless [`all_sent`](Kept::all_sent) has
-/// come to its end before. It is no handle: it does not keep the stream open when all of those have gone.
-pub(crate) struct Kept<S: Transport> {
+/// Dropping this closes the stream, and what is unsent is lost, unless [`all_sent`](CloseOnDrop::all_sent)
+/// was awaited to its end. It is not a handle of the stream: when all handles are dropped, the stream is
+/// closed although this is there.
+pub(crate) struct CloseOnDrop<S: Transport> {
     inner: Rc<Inner<S>>,
     closes: bool,
 }
 
-impl<S: Transport> Kept<S> {
-    /// Waits until nothing that was written is unsent, or the stream is closed, and lets it go then.
+impl<S: Transport> CloseOnDrop<S> {
+    /// Waits until everything that was written has been sent, or the stream is closed. Then the stream is
+    /// left as it is: a handle that somebody still has keeps it open.
     pub(crate) async fn all_sent(mut self) {
         while let Some(sent) = self.inner.all_sent() {
-            // Also when an error has closed the stream.
+            // If an error has closed the stream, nothing is unsent any more, and the loop ends.
             let _ = sent.await;
         }
         self.closes = false;
     }
 }
 
-impl<S: Transport> Drop for Kept<S> {
+impl<S: Transport> Drop for CloseOnDrop<S> {
     fn drop(&mut self) {
         if self.closes {
             self.inner.close(None);
@@ -129,15 +137,17 @@ impl<S: Transport> Inner<S> {
         let (last, is_first) = (unsent.written, unsent.is_empty());
         drop(unsent);
         if is_first && self.is_at_home() {
-            // The call is no wait, so it has no waker. It has a budget of its own: if the caller's were spent,
-            // nobody could be woken to go on when there is a new one. (Awaiting the write spends of that.)
-            // And it asks by a waker that wakes nobody: if anything is left to send, the coroutine that
-            // does so asks again, by its own.
+            // This is a call and not a future, so it has no waker. Two things follow. It has a budget of
+            // its own: were the caller's budget spent, there would be no waker to go on by with the next
+            // one. (Awaiting the write spends of the caller's.) And it polls the transport with a waker
+            // that wakes nobody: if anything is left to send, the coroutine that sends it polls again, with
+            // its own waker.
             let _budget = resumption::fresh();
             let mut cx = Context::from_waker(Waker::noop());
             match self.send_now(&mut cx, &mut data) {
                 Poll::Ready(Ok(())) => {
-                    // Who writes by a poll function would not be woken, now that somebody else has asked.
+                    // A task that waits by `AsyncWrite` polled the transport before this, and would not be
+                    // woken any more, since a transport wakes only the waker that polled it last.
                     wake(self.writer.take());
                     return State::Done(Ok(()));
                 }
@@ -151,7 +161,8 @@ impl<S: Transport> Inner<S> {
         let (promise, future) = promise();
         let mut unsent = self.unsent.borrow_mut();
         if is_first {
-            // The transport may have written to this stream when it was given these. That stands behind.
+            // While the transport was called with these bytes, it may have written to this stream itself.
+            // Those bytes come after these.
             let mut behind = std::mem::replace(&mut unsent.bytes, data.iter().copied().collect());
             unsent.bytes.append(&mut behind);
             unsent.writes.push_front((last, promise));
@@ -161,18 +172,20 @@ impl<S: Transport> Inner<S> {
         }
         drop(unsent);
         if !self.sending.replace(true) {
-            // Queued, and not started here and now: there is nothing that it could send so soon.
+            // Queued, and not started here and now: it could not send anything yet.
             let (home, sending) = (self.home(), resumption::here(Sending(self).send()));
             match home {
                 Some(home) => drop(home.spawn(sending)),
-                // Its loop is closed. Dropping this closes the stream with that error.
+                // The stream's loop is closed. Dropping `Sending` closes the stream with the error that
+                // says so.
                 None => drop(sending),
             }
         }
         State::Unsent(future)
     }
 
-    /// Settles when what has been written so far is sent; none if nothing is unsent.
+    /// A future that is ready when everything that was written so far has been sent; `None` if nothing is
+    /// unsent.
     fn all_sent(&self) -> Option<concurrent::Future<Result<(), StreamError>>> {
         let mut unsent = self.unsent.borrow_mut();
         if unsent.is_empty() {
@@ -183,7 +196,7 @@ impl<S: Transport> Inner<S> {
         Some(future)
     }
 
-    /// Sends from the front of `data`, as far as it goes without waiting.
+    /// Sends bytes from the front of `data`, and removes them there, as long as the transport takes them.
     fn send_now(&self, cx: &mut Context<'_>, data: &mut &[u8]) -> Poll<io::Result<()>> {
         while !data.is_empty() {
             let sent = ready!(self.poll_send(cx, data, &[]))?;
@@ -192,7 +205,7 @@ impl<S: Transport> Inner<S> {
         self.poll_flush(cx)
     }
 
-    /// Sends from the front of two slices, which a queue's bytes are in.
+    /// Sends bytes from the front of the two slices that a `VecDeque` consists of, and gives their number.
     fn poll_send(
         &self,
         cx: &mut Context<'_>,
@@ -214,11 +227,12 @@ impl<S: Transport> Inner<S> {
         self.poll_io(cx, |io, cx| io.poll_flush(cx))
     }
 
+    /// Sends everything that is unsent, and settles the writes that are done.
     fn poll_send_all(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         foreign::discard(self.sender.replace(Some(cx.waker().clone())));
         loop {
-            // Taken out while the transport is given them: that may write to this stream, so the queue
-            // must not be borrowed.
+            // The bytes are taken out while the transport is called with them: it may write to this stream
+            // itself, and would find the queue borrowed.
             let mut bytes = std::mem::take(&mut self.unsent.borrow_mut().bytes);
             let polled = match bytes.as_slices() {
                 ([], _) => Poll::Ready(Ok(0)),
@@ -232,7 +246,7 @@ impl<S: Transport> Inner<S> {
             }
             if !bytes.is_empty() {
                 let mut unsent = self.unsent.borrow_mut();
-                // What was written meanwhile stands behind.
+                // What was written meanwhile comes after these bytes.
                 bytes.append(&mut unsent.bytes);
                 unsent.bytes = bytes;
             }
@@ -251,8 +265,9 @@ impl<S: Transport> Inner<S> {
     }
 }
 
-/// Sends what is unsent, until nothing is or the stream is closed. If it is dropped before, its loop was
-/// closed: nobody would send the rest then, so that closes the stream.
+/// The coroutine that sends what is unsent, until nothing is unsent or the stream is closed. If it is
+/// dropped before that, the stream's loop was closed. Nobody would send the rest then, so dropping it
+/// closes the stream.
 struct Sending<S: Transport>(Rc<Inner<S>>);
 
 impl<S: Transport> Sending<S> {
@@ -260,7 +275,7 @@ impl<S: Transport> Sending<S> {
         let inner = &self.0;
         match poll_fn(|cx| inner.poll_send_all(cx)).await {
             Err(error) => inner.fail(error),
-            // The last handle was dropped while this was under way.
+            // The last handle was dropped while this coroutine was sending.
             Ok(()) if inner.handles.get() == 0 => inner.close(None),
             Ok(()) => {}
         }
@@ -308,7 +323,8 @@ mod tests {
         done.unwrap();
     }
 
-    /// Takes as many bytes at each call as it is told, then none; writes to its own stream meanwhile.
+    /// A transport that takes the given number of bytes at each call, and then none. During the first call
+    /// that takes any, it writes to its own stream.
     struct Reentrant {
         stream: Rc<RefCell<Option<IoStream<Reentrant>>>>,
         inner: Rc<RefCell<Option<Write>>>,
@@ -354,7 +370,8 @@ mod tests {
 
     #[test]
     fn what_is_written_while_the_transport_is_given_bytes_stands_behind_those() {
-        // In the coroutine that sends the rest, and in the write itself.
+        // The transport writes to its stream while the coroutine that sends the rest calls it, and then
+        // while the call of `write` itself does.
         for takes in [vec![0, 3], vec![1, 0, 2]] {
             let (own, inner, seen) = <(Rc<RefCell<_>>, Rc<RefCell<_>>, Rc<RefCell<_>>)>::default();
             let io = Reentrant {

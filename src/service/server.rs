@@ -10,8 +10,9 @@
 //! of a test is served like those of this crate.
 //!
 //! A handler may do anything to its server, such as stopping it. It may do so in its first step, which runs
-//! inside the coroutine that accepts. That coroutine cannot be cancelled while it is running, so it looks
-//! at a flag, `stopped`, before it accepts another connection.
+//! inside the coroutine that accepts. Cancelling a coroutine that is running ends it
+//! only when it waits next, so the coroutine also looks at a flag, `stopped`, before it accepts another
+//! connection.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -120,8 +121,8 @@ pub type UnixServer = Server<UnixStream, unix::SocketAddr>;
 /// A coroutine that accepts from one listener.
 struct Accepting {
     coroutine: Coroutine<()>,
-    /// Tells the coroutine to end before it accepts again. Cancelling is not enough if it is running just
-    /// now.
+    /// Tells the coroutine to end before it accepts again. If it is running just now, cancelling it would end
+    /// it only when it waits next, and it might have accepted by then.
     stopped: Rc<Cell<bool>>,
 }
 
@@ -172,11 +173,11 @@ impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
         let handle_stream = Rc::new(handle_stream);
         Server::of(made, move |stream, peer: A, options| {
             let stream = IoStream::with_options(stream, options);
-            let (kept, handle_stream) = (stream.keep(), handle_stream.clone());
+            let (closing, handle_stream) = (stream.close_on_drop(), handle_stream.clone());
             Box::pin(async move {
                 let from = peer.clone();
                 made.report(&from, async move { Some(handle_stream(stream, peer).await) }).await;
-                kept.all_sent().await;
+                closing.all_sent().await;
             })
         })
     }
