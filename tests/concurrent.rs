@@ -13,7 +13,10 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use common::{AtDrop, Bomb, Diary, one_turn, panic_of, panicking_waker, suspend, virtual_loop};
+use common::{
+    AtDrop, Bomb, Diary, one_turn, panic_of, panicking_waker, poll_acting_when_cloned, suspend,
+    virtual_loop,
+};
 use futures::future::join_all;
 use waterspout::IoLoop;
 use waterspout::concurrent::{ExcInfo, Executor, Future, promise};
@@ -618,4 +621,11 @@ fn a_result_whose_destructor_panics_hurts_nobody() {
         .unwrap();
     assert_eq!(dropped.load(Relaxed), 2);
     assert_eq!(diary.read(), ["panicked: a destructor"; 2]);
+}
+
+#[test]
+fn a_result_that_is_set_while_a_waker_is_cloned_is_not_missed() {
+    let (promise, mut future) = promise::<u8>();
+    let got = poll_acting_when_cloned(&mut future, move || promise.set_result(7));
+    assert!(matches!(got, Poll::Ready(Ok(7))), "{got:?}");
 }

@@ -14,8 +14,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use common::{
-    AtDrop, Bomb, Diary, block_on, one_turn, panic_of, poll, polled_again, seconds, suspend,
-    virtual_loop,
+    AtDrop, Bomb, Diary, block_on, one_turn, panic_of, poll, poll_acting_when_cloned, polled_again,
+    seconds, suspend, virtual_loop,
 };
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -1387,4 +1387,12 @@ fn whatever_takes_a_closure_that_gives_a_future_takes_an_async_closure() {
     });
     io_loop.run_sync(async || sleep(seconds(1)).await).unwrap();
     assert_eq!(called.get(), 4);
+}
+
+#[test]
+fn a_coroutine_that_is_cancelled_while_a_waker_is_cloned_is_not_awaited_for_ever() {
+    let io_loop = virtual_loop();
+    let mut joins = io_loop.spawn(std::future::pending::<()>()).join();
+    let handle = joins.cancel_handle();
+    assert!(poll_acting_when_cloned(&mut joins, move || handle.cancel()).is_ready());
 }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use common::{
-    AtDrop, Diary, panicking_waker, poll, poll_for, polled_again, run_elsewhere, seconds, suspend,
+    AtDrop, Diary, panicking_waker, poll, poll_acting_when_cloned, poll_for, polled_again,
+    run_elsewhere, seconds, suspend,
 };
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
@@ -1273,4 +1274,29 @@ async fn a_wake_up_of_a_waiter_that_has_gone_goes_to_the_next_or_is_kept() {
     drop(line(1, || Box::pin(notify.notified())));
     notify.notify_one();
     assert!(notify.notified().now_or_never().is_some());
+}
+
+#[test]
+fn what_comes_while_a_waker_is_cloned_is_not_missed() {
+    let event = Event::new();
+    let sets = event.clone();
+    assert!(poll_acting_when_cloned(&mut event.wait(), move || sets.set()).is_ready());
+
+    let semaphore = Semaphore::new(0);
+    let releases = semaphore.clone();
+    let permit = poll_acting_when_cloned(&mut semaphore.acquire(), move || releases.release());
+    assert!(permit.is_ready());
+    drop(permit);
+    assert_eq!(semaphore.permits(), 1);
+
+    let notify = Notify::new();
+    let notifies = notify.clone();
+    assert!(
+        poll_acting_when_cloned(&mut notify.notified(), move || notifies.notify_one()).is_ready()
+    );
+
+    let lock = Lock::new(1);
+    let mut held = Some(lock.try_acquire().unwrap());
+    let got = poll_acting_when_cloned(&mut lock.acquire(), move || drop(held.take()));
+    assert!(matches!(got, Poll::Ready(guard) if *guard == 1));
 }

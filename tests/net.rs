@@ -17,7 +17,10 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::{LOOPBACK, give_number, kind, pattern, poll_once, refusing, remote_number, turns};
+use common::{
+    LOOPBACK, WOKEN, give_number, kind, pattern, poll, poll_acting_when_cloned, poll_once,
+    refusing, remote_number, turns,
+};
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt, future::join_all};
@@ -2423,4 +2426,30 @@ async fn what_is_fresh_is_taken_for_ready_until_it_was_tried() {
     server.readable().await.unwrap();
     assert_eq!(kind(server.try_read(&mut [0])), io::ErrorKind::WouldBlock);
     assert!(poll_once(pin!(server.readable())).await.is_pending());
+}
+
+#[test]
+fn an_event_that_comes_while_a_waker_is_cloned_is_not_missed() {
+    let io_loop = IoLoop::new().unwrap();
+    let (here, there) = UnixStream::pair().unwrap();
+    // What is new is tried first, and found empty.
+    assert_eq!(kind(here.try_read(&mut [0])), io::ErrorKind::WouldBlock);
+    let mut readable = Box::pin(here.readable());
+    let there = Rc::new(there);
+    let (inner, writes) = (io_loop.clone(), there.clone());
+    let act = move || {
+        assert_eq!(writes.try_write(b"x").unwrap(), 1);
+        // The loop hears of it, and nobody waits yet.
+        inner.run_sync(|| turns(100)).unwrap();
+    };
+    assert!(poll_acting_when_cloned(&mut readable, act).is_pending());
+    assert_eq!(WOKEN.get(), 1);
+    assert!(poll(&mut readable).is_ready());
+
+    let mut writable = Box::pin(there.writable());
+    assert!(poll(&mut writable).is_ready());
+    let mut readable = Box::pin(there.readable());
+    assert_eq!(kind(there.try_read(&mut [0])), io::ErrorKind::WouldBlock);
+    let closed = poll_acting_when_cloned(&mut readable, move || io_loop.close());
+    assert!(matches!(closed, Poll::Ready(Err(_))), "nobody would wake it any more");
 }

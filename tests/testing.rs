@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Diary, one_turn, panic_of, seconds, virtual_loop};
+use common::{Diary, one_turn, panic_of, poll_acting_when_cloned, seconds, virtual_loop};
 use futures::FutureExt;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use log::{Level, Log, Metadata, Record};
@@ -1067,4 +1067,12 @@ fn the_time_is_the_loops_and_without_one_the_present() {
     let (before, now) = (Instant::now(), coroutine::now());
     assert!(before <= now && now <= Instant::now());
     assert_eq!(IoLoop::try_current(), None, "it makes none");
+}
+
+#[test]
+fn a_waker_may_use_the_stream_in_memory_when_it_is_cloned() {
+    let (mut one, other) = testing::duplex(3);
+    let mut buf = [0; 3];
+    let mut read = one.read(&mut buf);
+    assert!(poll_acting_when_cloned(&mut read, move || drop(other)).is_ready());
 }

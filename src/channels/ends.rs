@@ -107,9 +107,9 @@ impl<S> Ends<S> {
             if let Some(found) = look(waiting.queued()) {
                 return Poll::Ready(found);
             }
-            waiting.join(cx, &mut None);
-            // Joining has cloned the waker. That runs foreign code, which may have sent something before
-            // this receiver was in the queue; nobody else would wake it for that.
+            // Not only the clone of the waker runs foreign code here: `look` may ask the user, who may have
+            // sent something. So it looks once more in any case.
+            waiting.join(cx, &mut None, |_| false);
             let Some(found) = look(waiting.queued()) else { return Poll::Pending };
             waiting.leave();
             Poll::Ready(found)

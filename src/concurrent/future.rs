@@ -187,7 +187,7 @@ impl<T> Future<T> {
         if self.done() {
             return Poll::Ready(());
         }
-        self.waiting.wait(cx).map(drop)
+        self.waiting.wait(cx, |shared| shared.outcome.get().is_some()).map(drop)
     }
 }
 

@@ -396,16 +396,22 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         is_awaited || self.awaiter.get() != 0
     }
 
-    /// `waker` is not the one of a slot.
+    /// Notes who awaits it, by a waker that is not the one of a slot; tells whether there is anything to
+    /// wait for. To clone such a waker runs foreign code, in which this may have been cancelled.
     #[cold]
-    fn await_by(&self, waker: &Waker) {
+    fn await_by(&self, waker: &Waker) -> bool {
         let waker = waker.clone();
+        if self.is_done() {
+            foreign::discard(waker);
+            return false;
+        }
         let mut others = self.others.take().unwrap_or_default();
         let before = others.awaiter.replace(waker);
         self.others.set(Some(others));
         self.awaiter.set(0);
         // Foreign code, which may come back here.
         foreign::discard(before);
+        !self.is_done()
     }
 
     /// Takes the outcome; `None` if it is not done, or the outcome was taken.
@@ -526,11 +532,15 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Resume for Runner<F, K> {
 
 impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K> {
     fn poll_join(&self, cx: &mut Context<'_>) -> Poll<Result<F::Output, Failure>> {
-        if !self.is_done() {
-            match word_of(cx.waker()) {
-                Some(word) => self.awaiter.set(word),
+        let waits = !self.is_done()
+            && match word_of(cx.waker()) {
+                Some(word) => {
+                    self.awaiter.set(word);
+                    true
+                }
                 None => self.await_by(cx.waker()),
-            }
+            };
+        if waits {
             // The handle does not know where it is awaited; most often that is where it was got.
             resumption::waits_at(self.started_at);
             return Poll::Pending;

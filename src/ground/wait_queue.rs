@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::slots::{Key, Slots};
+use super::waker::word_of;
 use super::{foreign, resumption};
 
 struct Waiter<T> {
@@ -102,12 +103,28 @@ impl<Q: Queued<T>, T> Waiting<Q, T> {
         self.ticket.is_some()
     }
 
-    /// Joins at the end, with a value for whoever takes it.
-    pub(crate) fn join(&mut self, cx: &Context<'_>, value: &mut Option<T>) {
-        // Wakers are foreign: cloned before the borrow, and before the value is out of its owner's hands.
+    /// Joins at the end, with a value for whoever takes it; tells whether it has joined.
+    ///
+    /// The caller has found that it has to wait. But to join it needs a waker of its own, and to clone one
+    /// that is not ours runs foreign code, which may bring just what the caller wants to wait for: nobody
+    /// would wake it for that any more. So `need_not` looks once more, and may take what it finds; if it
+    /// says yes, the value stays with the caller. (Cloning one of our own wakers runs no code of anybody's,
+    /// so nothing is asked then.)
+    #[inline]
+    pub(crate) fn join(
+        &mut self,
+        cx: &Context<'_>,
+        value: &mut Option<T>,
+        need_not: impl FnOnce(&Q) -> bool,
+    ) -> bool {
         let waker = cx.waker().clone();
+        if word_of(cx.waker()).is_none() && need_not(&self.queued) {
+            foreign::discard(waker);
+            return false;
+        }
         self.ticket = Some(self.queued.waiters().waiters.borrow_mut().join(waker, value.take()));
         resumption::waits_at(self.place);
+        true
     }
 
     /// Waits. Ready when it was taken, and gives what was for it then; it has left the queue. So it
@@ -134,13 +151,16 @@ impl<Q: Queued<T>, T> Waiting<Q, T> {
         }
     }
 
-    /// [`poll`](Waiting::poll) for a waiter without a value, which joins if it has not.
-    pub(crate) fn wait(&mut self, cx: &Context<'_>) -> Poll<Option<T>> {
-        if !self.has_joined() {
-            self.join(cx, &mut None);
-            return Poll::Pending;
+    /// [`poll`](Waiting::poll) for a waiter without a value, which [joins](Waiting::join) if it has not.
+    pub(crate) fn wait(
+        &mut self,
+        cx: &Context<'_>,
+        need_not: impl FnOnce(&Q) -> bool,
+    ) -> Poll<Option<T>> {
+        if self.has_joined() {
+            return self.poll(cx);
         }
-        self.poll(cx)
+        if self.join(cx, &mut None, need_not) { Poll::Pending } else { Poll::Ready(None) }
     }
 
     /// Leaves, taken or not, and gives what it had to whoever calls, who is to hand it on.
@@ -330,7 +350,7 @@ mod tests {
     ) -> Waiting<Hands<T>, T> {
         let mut waiting = Waiting::new(hands.clone());
         let mut value = value;
-        waiting.join(&Context::from_waker(&waker(log, n)), &mut value);
+        waiting.join(&Context::from_waker(&waker(log, n)), &mut value, |_| false);
         assert!(waiting.has_joined() && value.is_none());
         waiting
     }
@@ -389,13 +409,13 @@ mod tests {
         let cx = Context::from_waker(Waker::noop());
         for _ in 0..2 {
             let _again = resumption::nested();
-            assert!(waiting.wait(&cx).is_pending());
+            assert!(waiting.wait(&cx, |_| false).is_pending());
             let place = resumption::place().unwrap();
             assert_eq!((place.file(), place.line()), (file!(), line));
         }
         hands.queue.wake_all();
         let _last = resumption::nested();
-        assert!(waiting.wait(&cx).is_ready() && resumption::place().is_none());
+        assert!(waiting.wait(&cx, |_| false).is_ready() && resumption::place().is_none());
     }
 
     #[test]
@@ -455,7 +475,7 @@ mod tests {
         let _second = joined(&hands, &log, 2, None);
         hands.queue.wake_first(1, |_| ());
         assert!(poll(&mut first).is_ready() && !first.has_joined());
-        assert!(first.wait(&Context::from_waker(&waker(&log, 3))).is_pending());
+        assert!(first.wait(&Context::from_waker(&waker(&log, 3)), |_| false).is_pending());
         hands.queue.wake_all();
         assert_eq!(*log.lock().unwrap(), [1, 2, 3]);
     }
@@ -478,12 +498,12 @@ mod tests {
         let (queue, dropped) = (Rc::new(Queue(WaitQueue::new())), Rc::<Cell<u32>>::default());
         let cx = Context::from_waker(Waker::noop());
         let mut taken = Waiting::new(queue.clone());
-        taken.join(&cx, &mut None);
+        taken.join(&cx, &mut None, |_| false);
         drop(queue.0.take_first(|value| *value = Some(Bomb(dropped.clone()))));
         drop(taken);
         assert_eq!(dropped.get(), 1);
         let mut waiting = Waiting::new(queue.clone());
-        waiting.join(&cx, &mut Some(Bomb(dropped.clone())));
+        waiting.join(&cx, &mut Some(Bomb(dropped.clone())), |_| false);
         drop(waiting);
         assert_eq!(dropped.get(), 2);
     }
@@ -495,7 +515,7 @@ mod tests {
         let mut first = Waiting::new(hands.clone());
         let mut second = Waiting::new(hands.clone());
         for waiting in [&mut first, &mut second] {
-            assert!(waiting.wait(&Context::from_waker(&panics)).is_pending());
+            assert!(waiting.wait(&Context::from_waker(&panics), |_| false).is_pending());
         }
         let _third = joined(&hands, &log, 3, None);
         hands.queue.wake_all();

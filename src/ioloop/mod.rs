@@ -45,4 +45,4 @@ pub(crate) use callback::Callback;
 pub(crate) use clock::nanos;
 pub(crate) use current::{on_current, with_current};
 pub(crate) use inbox::{LoopId, Message, forget, forget_socket, is_closed};
-pub(crate) use readiness::{By, Direction, SHORT_IS_DRAINED, Ticket, Until, Wait};
+pub(crate) use readiness::{By, Direction, Readiness, SHORT_IS_DRAINED, Ticket, Until, Wait};

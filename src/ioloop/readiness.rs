@@ -446,6 +446,11 @@ impl Readiness {
         side.wait_by_waker(by, waker, &mut self.last_ticket)
     }
 
+    /// Whether the socket is ready, or has ended; also if it is gone.
+    pub(crate) fn is_ready(&self, key: Key, direction: Direction, until: Until) -> bool {
+        self.sockets.get(key).is_none_or(|socket| socket.0[direction as usize].is_ready(until))
+    }
+
     /// A future is dropped that waits: it is not woken any more. Gives back its waker, for the caller to drop
     /// when it holds no borrow.
     pub(crate) fn leave(

@@ -559,7 +559,7 @@ impl<S: Transport> Watch<S> {
             if self.waiting.queued().is_closed() {
                 return Poll::Ready(());
             }
-            if self.waiting.wait(cx).is_ready() {
+            if self.waiting.wait(cx, Inner::is_closed).is_ready() {
                 continue;
             }
             let inner = self.waiting.queued();

@@ -69,7 +69,7 @@ impl Condition {
     #[track_caller]
     pub fn wait(&self) -> impl FusedFuture<Output = ()> + use<> {
         let mut waiting = Waiting::new(self.inner.clone());
-        resumption::fused(std::future::poll_fn(move |cx| waiting.wait(cx).map(drop)))
+        resumption::fused(std::future::poll_fn(move |cx| waiting.wait(cx, |_| false).map(drop)))
     }
 
     /// Wakes the `n` that have waited longest, or all if fewer wait. Tornado: `notify`.

@@ -85,7 +85,7 @@ impl Event {
                     return resumption::poll_proceed(cx);
                 }
             }
-            waiting.wait(cx).map(drop)
+            waiting.wait(cx, |inner| inner.is_set.get()).map(drop)
         }))
     }
 }

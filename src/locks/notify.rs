@@ -97,17 +97,11 @@ impl Notify {
                 return waiting.poll(cx).map(drop);
             }
             ready!(resumption::poll_proceed(cx));
-            if waiting.queued().is_kept.replace(false) {
-                return Poll::Ready(());
+            let take = |inner: &Inner| inner.is_kept.replace(false);
+            if !take(waiting.queued()) && waiting.join(cx, &mut None, take) {
+                return Poll::Pending;
             }
-            waiting.join(cx, &mut None);
-            // Joining has cloned the waker. That runs foreign code, which may have called `notify_one`
-            // before this waiter was in the queue. Then a wake-up is kept that this waiter, or whoever is
-            // first by now, has to get.
-            if waiting.queued().is_kept.replace(false) {
-                waiting.queued().notify_one();
-            }
-            Poll::Pending
+            Poll::Ready(())
         }))
     }
 }

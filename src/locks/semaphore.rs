@@ -147,16 +147,11 @@ impl Semaphore {
         resumption::fused(std::future::poll_fn(move |cx| {
             if !waiting.has_joined() {
                 ready!(resumption::poll_proceed(cx));
-                if waiting.queued().try_take(n) {
-                    return Poll::Ready(Permit::of(waiting.queued(), n));
+                let take = |inner: &Inner| inner.try_take(n);
+                if !take(waiting.queued()) && waiting.join(cx, &mut Some(n), take) {
+                    return Poll::Pending;
                 }
-                waiting.join(cx, &mut Some(n));
-                // Joining has cloned the waker. That runs foreign code, which may have released permits
-                // before this waiter was in the queue; nobody else would give them to it.
-                if waiting.queued().permits.get() >= n {
-                    waiting.queued().serve();
-                }
-                return Poll::Pending;
+                return Poll::Ready(Permit::of(waiting.queued(), n));
             }
             waiting.poll(cx).map(|_| Permit::of(waiting.queued(), n))
         }))

@@ -404,21 +404,6 @@ impl<S: Store> Inner<S> {
         self.getters.wake_all();
         self.putters.wake_all();
     }
-
-    /// Serves whoever has just joined one of the queues of waiters and need not wait after all. Joining
-    /// clones a waker, which runs foreign code; that has put, got or closed before the waiter was in the
-    /// queue, so that nobody else would wake it.
-    #[cold]
-    fn look_again(&self) {
-        if self.closed.get() {
-            self.wake_all();
-        } else if self.store.size() > 0 {
-            self.serve();
-        }
-        if !self.is_full() {
-            wake(self.let_in());
-        }
-    }
 }
 
 impl<S: Store> Drop for Inner<S> {
@@ -443,15 +428,11 @@ impl<S: Store> Putting<S> {
             return Poll::Ready(left.map_or(Ok(()), |Brought(item)| Err(QueueClosed(item))));
         }
         ready!(resumption::poll_proceed(cx));
-        let inner = self.waiting.queued();
-        if !inner.closed.get() && inner.is_full() {
-            self.waiting.join(cx, &mut self.item);
-            let inner = self.waiting.queued();
-            if inner.closed.get() || !inner.is_full() {
-                inner.look_again();
-            }
+        let need_not = |inner: &Inner<S>| inner.closed.get() || !inner.is_full();
+        if !need_not(self.waiting.queued()) && self.waiting.join(cx, &mut self.item, need_not) {
             return Poll::Pending;
         }
+        let inner = self.waiting.queued();
         match self.item.take() {
             Some(Brought(item)) if inner.closed.get() => Poll::Ready(Err(QueueClosed(item))),
             Some(Brought(item)) => {
@@ -489,21 +470,21 @@ impl<S: Store> Getting<S> {
         } else if let Some(Given(_, item)) = ready!(self.waiting.poll(cx)) {
             return Poll::Ready(Ok(item));
         }
-        let inner = self.waiting.queued();
-        // A getter that was woken without an item was woken by `close`. There may be an item all the same:
-        // another getter has been dropped since then, and its item went back.
-        if let Some(item) = inner.get() {
-            return Poll::Ready(Ok(item));
+        loop {
+            let inner = self.waiting.queued();
+            // Whoever was woken without an item was woken by `close`. There may be one all the same: another
+            // getter was dropped since, and its item went back.
+            if let Some(item) = inner.get() {
+                return Poll::Ready(Ok(item));
+            }
+            if inner.closed.get() {
+                return Poll::Ready(Err(QueueClosed(())));
+            }
+            let need_not = |inner: &Inner<S>| inner.closed.get() || inner.store.size() > 0;
+            if self.waiting.join(cx, &mut None, need_not) {
+                return Poll::Pending;
+            }
         }
-        if inner.closed.get() {
-            return Poll::Ready(Err(QueueClosed(())));
-        }
-        self.waiting.join(cx, &mut None);
-        let inner = self.waiting.queued();
-        if inner.closed.get() || inner.store.size() > 0 {
-            inner.look_again();
-        }
-        Poll::Pending
     }
 }
 

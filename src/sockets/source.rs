@@ -33,8 +33,8 @@ use crate::ground::error::LoopClosed;
 use crate::ground::slots::Key;
 use crate::ground::{foreign, resumption};
 use crate::ioloop::{
-    By, Core, Direction, Interest, IoLoop, LoopId, Ticket, Until, Wait, forget_socket, is_closed,
-    with_current,
+    By, Core, Direction, Interest, IoLoop, LoopId, Readiness, Ticket, Until, Wait, forget_socket,
+    is_closed, with_current,
 };
 
 /// Names a slot in the readiness table of a loop, and ends the registration with it.
@@ -104,10 +104,23 @@ impl Token {
             Some(Wait::GiveWaker) => {
                 // Cloning may run foreign code, and so may dropping.
                 let waker = asker.waker.clone();
-                let before = with_current(|core| {
-                    core.readiness(|table| table.wait(self.key, direction, asker.by, waker))
+                let waits = with_current(|core| {
+                    let ask = |table: &mut Readiness| {
+                        let before = table.wait(self.key, direction, asker.by, waker);
+                        (before, table.is_ready(self.key, direction, until))
+                    };
+                    (core.id() == self.id).then(|| core.readiness(ask))
                 });
+                // The clone may have closed the loop, or left another one current.
+                let Some((before, is_ready)) = waits.flatten() else {
+                    return Poll::Ready(Err(self.misused()));
+                };
                 foreign::discard(before);
+                // Or it has run the loop, which has heard then what this waits for, and nobody will be told
+                // of it again.
+                if is_ready {
+                    foreign::wake(asker.waker.clone());
+                }
             }
             // It could go on, but the resumption has done enough.
             Some(Wait::Ready) => {

@@ -13,8 +13,8 @@ use std::task::{Context, Poll, Waker, ready};
 
 use futures::io::{AsyncRead, AsyncWrite};
 
-use crate::ground::resumption;
 use crate::ground::wait_queue::wake;
+use crate::ground::{foreign, resumption};
 
 /// A pair of streams: what is written to one is read from the other. Each direction holds at most
 /// `capacity` bytes (at least one), then writing waits until the other side reads.
@@ -97,12 +97,16 @@ impl AsyncRead for Memory {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        // Wakers are foreign: woken and cloned before the lock is held, and the one before is dropped after.
+        ready!(resumption::poll_proceed(cx));
+        let waker = cx.waker().clone();
         let mut bytes = lock(&self.incoming);
         if bytes.held.is_empty() && !bytes.ended && !buf.is_empty() {
-            bytes.reader = Some(cx.waker().clone());
+            let before = bytes.reader.replace(waker);
+            drop(bytes);
+            foreign::discard(before);
             return Poll::Pending;
         }
-        ready!(resumption::poll_proceed(cx));
         let n = bytes.held.read(buf)?;
         let writer = if n > 0 { bytes.writer.take() } else { None };
         drop(bytes);
@@ -117,16 +121,19 @@ impl AsyncWrite for Memory {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(resumption::poll_proceed(cx));
+        let waker = cx.waker().clone();
         let mut bytes = lock(&self.outgoing);
         if bytes.ended || bytes.unread {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let n = buf.len().min(bytes.capacity - bytes.held.len());
         if n == 0 && !buf.is_empty() {
-            bytes.writer = Some(cx.waker().clone());
+            let before = bytes.writer.replace(waker);
+            drop(bytes);
+            foreign::discard(before);
             return Poll::Pending;
         }
-        ready!(resumption::poll_proceed(cx));
         bytes.held.write_all(&buf[..n])?;
         let reader = if n > 0 { bytes.reader.take() } else { None };
         drop(bytes);

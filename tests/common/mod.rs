@@ -4,7 +4,7 @@
 // Each test file is a crate of its own and uses its part of this.
 #![allow(dead_code)]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::future::poll_fn;
@@ -128,6 +128,8 @@ pub fn panicking_waker() -> Waker {
 
 thread_local! {
     static WHEN_CLONED: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+    /// How often the waker of `poll_acting_when_cloned` was woken.
+    pub static WOKEN: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Polls once, by a waker that runs `act` when it is first cloned.
@@ -142,8 +144,11 @@ pub fn poll_acting_when_cloned<F: Future + Unpin>(
         }
         RAW
     }
+    fn wake(_: *const ()) {
+        WOKEN.set(WOKEN.get() + 1);
+    }
     const RAW: RawWaker = RawWaker::new(std::ptr::null(), &VTABLE);
-    static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| (), |_| (), |_| ());
+    static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake, |_| ());
     WHEN_CLONED.set(Some(Box::new(act)));
     // SAFETY: none of the functions uses the pointer.
     let waker = unsafe { Waker::from_raw(RAW) };

@@ -17,7 +17,7 @@ use waterspout::net::UnixStream;
 use waterspout::testing;
 use waterspout::{IoLoop, StreamError};
 
-use crate::common::Diary;
+use crate::common::{Diary, poll_acting_when_cloned, virtual_loop};
 use crate::{
     Kind, Tcp, assert_clean_end, cancelled, on_every_transport, pattern, real_error, settle,
 };
@@ -688,4 +688,13 @@ async fn who_panics_while_it_is_shown_what_a_stream_is_over_does_not_keep_that_o
     };
     assert!(std::panic::catch_unwind(AssertUnwindSafe(look)).is_err());
     other.closed().await;
+}
+
+#[test]
+fn a_stream_that_is_closed_while_a_waker_is_cloned_is_not_watched_for_ever() {
+    let _io_loop = virtual_loop();
+    let stream = IoStream::new(UnixStream::pair().unwrap().0);
+    let closes = stream.clone();
+    let closed = poll_acting_when_cloned(&mut Box::pin(stream.closed()), move || closes.close());
+    assert!(closed.is_ready());
 }
