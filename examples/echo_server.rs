@@ -18,8 +18,8 @@ use std::time::Duration;
 use waterspout::coroutine::sleep;
 use waterspout::net::{TcpListener, TcpStream};
 
-/// One connection. Nobody awaits it, so what goes wrong here goes to the loop's exception handler,
-/// which writes it to the log or to standard error, and the server goes on.
+/// Serves one connection. Nobody awaits this coroutine, so an error of it goes to the loop's exception
+/// handler, which writes it to the log or to standard error. The server goes on.
 #[waterspout::coroutine]
 async fn echo(stream: TcpStream) -> io::Result<()> {
     loop {

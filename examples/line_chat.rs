@@ -1,4 +1,4 @@
-//! A chat for telnet: a line that one says, all others get.
+//! A chat for telnet: each line that a client sends goes to all other clients.
 //!
 //! ```text
 //! $ cargo run --example line_chat            # a demonstration
@@ -17,10 +17,11 @@ use waterspout::net::{TcpClient, TcpServer, TcpStream};
 
 type Stream = IoStream<TcpStream>;
 
-/// Who is there. All on one thread, so there is no lock.
+/// The clients that are there. All of them are on one thread, so there is no lock.
 type Room = Rc<RefCell<BTreeMap<SocketAddr, Stream>>>;
 
-/// Says something to all but one. Nobody is waited for: a slow one's lines wait in his stream.
+/// Sends a line to all clients but one. This waits for nobody: if a client is slow, its lines wait in its
+/// stream.
 fn say(room: &Room, but: SocketAddr, what: &str) {
     for (_, stream) in room.borrow().iter().filter(|(peer, _)| **peer != but) {
         stream.write(format!("{what}\n"));

@@ -1,8 +1,9 @@
-//! A lock of one's own: many readers or one writer, from a `Condition` and a `Cell`.
+//! Writing your own lock: many readers or one writer, from a `Condition` and a `Cell`.
 //!
-//! Coroutines of a loop are not interrupted but where they await, so looking at the state and changing
-//! it needs no protection. A waiter that is dropped, by a time limit say, leaves the condition's queue:
-//! this lock can be waited for in every way that the crate's own can, and its test says so.
+//! A coroutine is interrupted only where it awaits, so looking at the state and then changing it needs no
+//! protection. A waiter that is dropped, by a time limit say, leaves the condition's queue. So whatever can
+//! be done with the futures of the crate's own locks can be done with those of this one; its test checks
+//! that.
 //!
 //! ```text
 //! $ cargo run --example own_lock
@@ -66,7 +67,7 @@ async fn main() {
     futures::join!(reader("ann"), reader("bob"), writer, reader("eve"));
 }
 
-#[cfg(test)] // among the tests of this crate: tests/suites.rs includes this file
+#[cfg(test)] // tests/suites.rs includes this file, and so runs this test
 #[test]
 fn its_write_lock_is_a_lock() {
     use waterspout::testing::{explore, lock_suite};

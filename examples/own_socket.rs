@@ -1,5 +1,5 @@
-//! A socket of one's own: a Unix socket that keeps messages apart (`SOCK_SEQPACKET`), which this crate
-//! does not have, on an `AsyncFd`.
+//! Writing your own socket, over an `AsyncFd`: a Unix socket that keeps messages apart (`SOCK_SEQPACKET`),
+//! which this crate does not have.
 //!
 //! ```text
 //! $ cargo run --example own_socket
@@ -14,7 +14,7 @@ use waterspout::net::AsyncFd;
 struct SeqPacket(AsyncFd<Socket>);
 
 impl SeqPacket {
-    /// Two ends that are connected. An fd on the loop must not block.
+    /// Two connected sockets. They are made non-blocking: a call that blocks would stop the whole loop.
     fn pair() -> io::Result<(SeqPacket, SeqPacket)> {
         let (one, other) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None)?;
         one.set_nonblocking(true)?;
@@ -22,13 +22,14 @@ impl SeqPacket {
         Ok((SeqPacket(AsyncFd::new(one)?), SeqPacket(AsyncFd::new(other)?)))
     }
 
-    /// Sends one message. The closure is called when there is room, again if there is not after all.
+    /// Sends one message. The closure is called when there may be room, and called again later if it gives
+    /// `WouldBlock`.
     async fn send(&self, message: &[u8]) -> io::Result<()> {
         let sent = self.0.write_with(|mut socket| socket.write(message)).await?;
         if sent == message.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
-    /// Receives one message, empty at the end.
+    /// Receives one message. An empty one means that the other side has closed its socket.
     async fn recv(&self) -> io::Result<Vec<u8>> {
         let mut message = vec![0; 65_536];
         let len = self.0.read_with(|mut socket| socket.read(&mut message)).await?;

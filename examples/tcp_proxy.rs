@@ -1,4 +1,4 @@
-//! A TCP proxy: what comes in on one side goes out on the other, in both directions.
+//! A TCP proxy: what one side of a connection sends goes to the other side, in both directions.
 //!
 //! ```text
 //! $ cargo run --example tcp_proxy                                     # a demonstration
@@ -13,7 +13,7 @@ use futures::{AsyncReadExt, AsyncWriteExt, future::try_join};
 use waterspout::coroutine::start;
 use waterspout::net::{OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream};
 
-/// Until `from` ends; then the end is passed on, and the other direction may still go on.
+/// Copies from `from` to `to` until `from` ends, and then ends `to`. The other direction may still go on.
 async fn one_way(
     from: OwnedReadHalf<TcpStream>,
     mut to: OwnedWriteHalf<TcpStream>,
@@ -48,7 +48,7 @@ async fn main() -> io::Result<()> {
         let listener = common::or_explain(listener, &format!("listen on {}", asked[0]));
         return proxy(listener, asked[1].clone()).await;
     }
-    // A target that answers in capitals, a proxy before it, and a client.
+    // The demonstration has a target that answers in capitals, a proxy in front of it, and a client.
     let target = TcpListener::bind("127.0.0.1:0").await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let mut client = TcpStream::connect(listener.local_addr()?).await?;

@@ -1,9 +1,9 @@
-//! Tornado's demonstration of queues: a crawler, whose workers take paths from a queue and put the
-//! links that they find into it.
+//! Tornado's demonstration of queues: a crawler. Its workers take paths from a queue, fetch these pages, and
+//! put the links that they find there into the queue.
 //!
 //! ```text
-//! $ cargo run --example webspider                       # a small site of its own
-//! $ cargo run --example webspider -- localhost 8000     # another one, by plain HTTP
+//! $ cargo run --example webspider                       # crawls a small site of its own
+//! $ cargo run --example webspider -- localhost 8000     # crawls that site, by plain HTTP
 //! ```
 
 mod common;
@@ -21,7 +21,7 @@ use waterspout::queues::Queue;
 
 const WORKERS: usize = 4;
 
-/// A site of ten pages, in the form of a tree.
+/// Serves a site of ten pages, whose links form a tree.
 async fn serve(stream: IoStream<TcpStream>) -> Result<(), StreamError> {
     let request = stream.read_until("\r\n\r\n", 8192).await?;
     let request = String::from_utf8_lossy(&request);
@@ -35,7 +35,7 @@ async fn serve(stream: IoStream<TcpStream>) -> Result<(), StreamError> {
     stream.write(answer).await
 }
 
-/// A page, or why there is none, as one text.
+/// Fetches a page. The result has the headers and the body in one text.
 async fn fetch(host: &str, port: u16, path: &str) -> Result<String, Box<dyn std::error::Error>> {
     let stream = IoStream::new(TcpClient::new().connect(host, port).await?);
     stream.write(format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n"));
@@ -50,7 +50,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(asked) => (asked[0].clone(), common::parsed(&asked[1], "port", usage), "/"),
         None => ("localhost".into(), server.listen_on("localhost", 0)?, "/1"),
     };
-    // What was seen, and what came of it. Shared by coroutines of one thread: a `RefCell` will do.
+    // Each path that was found, with its page once that was fetched. All workers are on one thread, so a
+    // `RefCell` is enough to share it.
     let pages = RefCell::new(BTreeMap::from([(first.to_owned(), String::new())]));
     let queue = Queue::new(0);
     queue.put(first.to_owned()).await?;

@@ -1,5 +1,5 @@
-//! A server on two threads with a loop each, which share a port: `SO_REUSEPORT`. Ctrl-C and `SIGTERM`
-//! end it when its connections have ended.
+//! A server on two threads with a loop each, which share a port by `SO_REUSEPORT`. After Ctrl-C or
+//! `SIGTERM` it ends as soon as its connections have ended.
 //!
 //! ```text
 //! $ cargo run --example workers            # a demonstration
@@ -23,7 +23,7 @@ fn bind(port: u16) -> io::Result<Vec<TcpListener>> {
     bind_sockets(port, &BindOptions { address, reuse_port: true, ..BindOptions::default() })
 }
 
-/// What each worker does. Nothing in it is shared, so nothing is locked.
+/// What each worker does. Workers share nothing, so nothing is locked.
 async fn serve(worker: Worker, sockets: io::Result<Vec<TcpListener>>) -> io::Result<()> {
     let greeting = format!("you are with worker {}\n", worker.id());
     let server = TcpServer::new(move |stream: IoStream<_>, _peer| stream.write(&greeting));
@@ -34,7 +34,7 @@ async fn serve(worker: Worker, sockets: io::Result<Vec<TcpListener>>) -> io::Res
     Ok(())
 }
 
-/// Clients, one after the other, until each of the two workers has greeted one.
+/// Connects clients, one after the other, until each of the two workers has greeted one.
 fn demonstrate(port: u16) -> io::Result<()> {
     let mut greetings: Vec<String> = Vec::new();
     while greetings.len() < 2 {
@@ -53,7 +53,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let first = common::or_explain(bind(asked.unwrap_or(0)), "listen on that port");
     let port = first[0].local_addr()?.port();
     println!("two workers on port {port}");
-    // One takes this, the other, and any that is started again, binds the same port once more.
+    // The first worker takes these sockets. The second one, and any that is started again, binds the same
+    // port once more.
     let first = Mutex::new(Some(first));
     let work = move |worker| {
         let first = first.lock().ok().and_then(|mut first| first.take());

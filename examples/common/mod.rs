@@ -1,4 +1,4 @@
-//! How the examples take their arguments, and say what is wrong.
+//! How the examples take their arguments and report errors.
 
 #![allow(dead_code, reason = "no example needs all of it")]
 
@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::exit;
 use std::str::FromStr;
 
-/// The arguments: none, or as many as the words of `usage`. With others the program ends, and says how
-/// it is used.
+/// The arguments of the program: `None`, or as many as `usage` has words. With any other number, the program
+/// prints its usage and exits.
 pub fn arguments(usage: &str) -> Option<Vec<String>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.len() {
@@ -20,7 +20,7 @@ pub fn arguments(usage: &str) -> Option<Vec<String>> {
     }
 }
 
-/// An argument that is no text: a port, say.
+/// Parses an argument, a port say. If that fails, the program prints its usage and exits.
 pub fn parsed<T: FromStr>(argument: &str, what: &str, usage: &str) -> T {
     argument.parse().unwrap_or_else(|_| wrong(&format!("`{argument}` is no {what}"), usage))
 }
@@ -30,7 +30,7 @@ fn wrong(complaint: &str, usage: &str) -> ! {
     exit(2)
 }
 
-/// What came of the attempt to do `what`; if nothing did, the program ends with a sentence.
+/// The value of an attempt to do `what`. If the attempt failed, the program prints the error and exits.
 pub fn or_explain<T, E: Display>(result: Result<T, E>, what: &str) -> T {
     result.unwrap_or_else(|error| {
         eprintln!("{}: cannot {what}: {error}", program());

@@ -1,8 +1,8 @@
-//! What was asked for on the command line.
+//! The command line of the tour.
 
 use std::ffi::OsString;
 
-/// One line for those who mistyped.
+/// What is printed after a wrong argument.
 pub const USAGE: &str = "usage: tour [--clients N] [--messages M] [--seconds S] [--help]";
 
 pub const HELP: &str = "\
@@ -20,8 +20,8 @@ The exit status is 0 if nothing was lost or wrong, 1 otherwise, and 2 if the tou
 not begin: wrong arguments, or fewer open files allowed than it needs.
 ";
 
-// A connection takes one of the ports that the system hands out, some 28,000 on Linux, and a client
-// that has closed keeps its port for a minute.
+// Each client takes one of the ports that the system hands out, some 28,000 on Linux, and keeps it for a
+// minute after its connection was closed.
 const MAX_CLIENTS: u64 = 20_000;
 const MAX_MESSAGES: u64 = 1_000_000_000;
 const MAX_SECONDS: u64 = 24 * 3600;
@@ -29,7 +29,7 @@ const MAX_SECONDS: u64 = 24 * 3600;
 #[derive(Clone, Copy)]
 pub struct Args {
     pub clients: u64,
-    /// For each client; `None` is as many as there is time for.
+    /// How many messages each client sends; `None` means as many as there is time for.
     pub messages: Option<u64>,
     pub seconds: Option<u64>,
 }
@@ -60,8 +60,8 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Asked, String>
             _ => return Err(format!("there is no option `{argument}`")),
         }
     }
-    let unless_told = if seconds.is_none() { Some(100) } else { None };
-    Ok(Asked::Tour(Args { clients, messages: messages.or(unless_told), seconds }))
+    let default = if seconds.is_none() { Some(100) } else { None };
+    Ok(Asked::Tour(Args { clients, messages: messages.or(default), seconds }))
 }
 
 fn number(option: &str, value: Option<String>, max: u64) -> Result<u64, String> {

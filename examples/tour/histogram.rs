@@ -1,9 +1,9 @@
-//! A histogram that stays small however long the run: log-linear buckets.
+//! A histogram with log-linear buckets, which stays small however long the run is.
 //!
-//! Each power of two is divided into 32 buckets of equal width, so a value is known to about 3 %
-//! whether it is a microsecond or a minute, and all of 64 bits take 15 KiB.
+//! Each power of two is divided into 32 buckets of equal width. So a value is known to about 3 %, be it a
+//! microsecond or a minute, and the buckets for all values of 64 bits take 15 KiB.
 
-/// 2 to the power of this many buckets for each power of two.
+/// Each power of two has 2^`BITS` buckets.
 const BITS: u32 = 5;
 const BUCKETS: usize = ((64 - BITS as usize) + 1) << BITS;
 
@@ -24,7 +24,7 @@ impl Histogram {
         self.max = self.max.max(value);
     }
 
-    /// The value that so many of a thousand do not exceed, to about 3 %; 0 if there are none.
+    /// The value that this many values of a thousand do not exceed, to about 3 %; 0 if no value was recorded.
     pub fn permille(&self, permille: u64) -> u64 {
         let mut left = (u128::from(self.count) * u128::from(permille)).div_ceil(1000);
         for (bucket, &count) in self.buckets.iter().enumerate() {
@@ -42,8 +42,8 @@ impl Histogram {
     }
 }
 
-/// The leading one and the `BITS` bits after it tell the bucket. Small values have fewer bits, and
-/// one bucket for each.
+/// The index of the bucket of a value. It follows from the value's highest bit that is set and the `BITS`
+/// bits after it. Values that have no more bits than that have a bucket of their own.
 fn bucket(value: u64) -> usize {
     let shift = (64 - BITS).saturating_sub(value.leading_zeros() + 1);
     ((shift as usize) << BITS) + (value >> shift) as usize

@@ -1,16 +1,16 @@
-//! The limit on open files, which is what a program with many connections meets first.
+//! The limit on open files, which is the first limit that a program with many connections meets.
 //!
-//! There are two of them: the soft one counts, and a process may raise it as far as the hard one.
-//! Shells often start programs with a soft limit of 1,024 or 256, and a hard one far above.
+//! There are two limits. The soft limit is the one that counts, and a process may raise it up to the hard
+//! limit. Shells often start programs with a soft limit of 1,024 or 256, and a hard limit far above.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Each connection has two ends, and both are in this process.
 const PER_CLIENT: u64 = 2;
-/// Standard streams, listener, selector and the like, and what was inherited.
+/// Files that are no connections: standard streams, listener, selector and the like, and inherited ones.
 const OTHERS: u64 = 32;
 
-/// Makes sure that so many clients can connect; an error says what to do.
+/// Raises the limit, if need be, so that this many clients can connect. The error tells the user what to do.
 pub fn allow_open_files(clients: u64) -> Result<(), String> {
     let needed = PER_CLIENT * clients + OTHERS;
     let limit = getrlimit(Resource::Nofile);

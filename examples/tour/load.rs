@@ -1,7 +1,7 @@
 //! The load: an echo server, and clients that talk to it.
 //!
-//! Every connection is two coroutines, one for each end. A client waits for the answer to a message
-//! before it sends the next, so as many messages are on their way as there are clients.
+//! Every connection has two coroutines, one at each end. A client waits for the answer to a message before it
+//! sends the next one, so as many messages are on their way as there are clients.
 
 use std::cell::Cell;
 use std::io;
@@ -16,7 +16,7 @@ use waterspout::net::{TcpListener, TcpStream};
 use crate::messages::Messages;
 use crate::tally::Tally;
 
-/// How many clients connect at the same time: fewer than any system lets wait to be accepted.
+/// How many clients connect at the same time. Any system lets more connections than this wait to be accepted.
 const DIALLERS: usize = 64;
 
 /// What all clients share.
@@ -43,7 +43,7 @@ pub async fn run(tally: Rc<Tally>) -> io::Result<()> {
 
     load.tally.begin();
     let talk = |(number, stream)| client(load.clone(), number, stream);
-    let clients: Vec<_> = connected.into_iter().map(talk).collect(); // all are talking
+    let clients: Vec<_> = connected.into_iter().map(talk).collect(); // each call starts a client
     for client in clients {
         if let Err(error) = client.join().await {
             load.tally.failed(error.to_string());
@@ -83,7 +83,8 @@ async fn echo(stream: TcpStream) -> io::Result<()> {
 // ---------------------------------------------------------------------------------------------
 // The clients
 
-/// Connects one client after the other, while there are any.
+/// Connects one client after the other, until all clients are connected. Gives each client's number and
+/// stream.
 #[waterspout::coroutine]
 async fn dial(load: Rc<Load>) -> Vec<(u64, TcpStream)> {
     let mut connected = Vec::new();
@@ -113,14 +114,14 @@ async fn talk(load: &Load, number: u64, stream: &TcpStream) -> io::Result<()> {
         let bytes = load.messages.bytes(number, message);
         let begun = Instant::now();
         tally.asked();
-        // At the same time: were nobody to read, a long message could fill every buffer between
-        // here and the server, and both would wait for ever.
+        // Writes and reads at the same time. If this only wrote, a long message and its answer could fill all
+        // buffers between here and the server, and both sides would wait for ever.
         let answered = try_join(stream.write_all(bytes), check(stream, bytes, tally)).await;
         answered.map_err(|e| io::Error::new(e.kind(), format!("message {message}: {e}")))?;
         tally.answered(bytes.len(), begun.elapsed());
         message += 1;
     }
-    // That was all; the server says so, too, and has nothing else to say.
+    // This ends the connection. The server then ends it, too, and must not have sent anything else.
     stream.shutdown(Shutdown::Write)?;
     match stream.read_lent().await?.len() {
         0 => Ok(()),
@@ -128,7 +129,7 @@ async fn talk(load: &Load, number: u64, stream: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Reads an answer and compares it, byte for byte.
+/// Reads an answer, and compares it with what was sent, byte for byte.
 async fn check(stream: &TcpStream, expected: &[u8], tally: &Tally) -> io::Result<()> {
     let mut left = expected;
     while !left.is_empty() {

@@ -9,9 +9,9 @@
 //! client sends messages from 1 B to 64 KiB and checks every byte that comes back. The exit status
 //! is 0 if nothing was lost or wrong, 1 otherwise, and 2 if the tour could not begin as asked.
 //!
-//! `load` is the part to read: the server and the clients. `args`, `limit` and `messages` prepare
-//! it, `tally` and `histogram` count, `watch` shows the progress and ends a run that is stuck, and
-//! `report` prints the table.
+//! `load` is the part to read: it has the server and the clients. `args`, `limit` and `messages` prepare the
+//! run, `tally` and `histogram` count, `watch` shows the progress and ends a run that is stuck, and `report`
+//! makes the table that is printed at the end.
 
 mod args;
 mod histogram;
@@ -36,9 +36,9 @@ use tally::Tally;
 
 /// How a run ended.
 struct Outcome {
-    /// Since all were connected.
+    /// The time since all clients were connected.
     took: Duration,
-    /// Every coroutine that was alive when nothing moved any more; `None` if the run has ended.
+    /// If the run was stuck: all coroutines that were alive then. `None` if the run came to its end.
     stuck: Option<Vec<CoroutineInfo>>,
 }
 
@@ -71,7 +71,7 @@ fn tour(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let tally = Rc::new(Tally::new(args));
     let failures = tally.clone();
     let io_loop = IoLoop::builder()
-        // What nobody awaits: a connection of the server that broke.
+        // Nobody awaits the server's connections, so an error of one is reported here.
         .on_exception(move |exception| failures.failed(exception.to_string()))
         .build()?;
 
@@ -92,7 +92,8 @@ fn tour(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// To standard output; whoever closed that (`tour | head -1`) does not want the rest.
+/// Prints to standard output. An error is ignored: whoever has closed the output (`tour | head -1`) does not
+/// want the rest.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }

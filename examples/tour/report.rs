@@ -1,4 +1,4 @@
-//! The table at the end, and what is to be said of a run that went wrong.
+//! The table at the end of a run, and the text about what went wrong.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,7 +8,7 @@ use waterspout::{Counters, IoLoop};
 use crate::Outcome;
 use crate::tally::Tally;
 
-/// What was done, how fast, and what it cost the loop.
+/// The table: what was done, how fast, and how much work that was for the loop.
 pub fn table(tally: &Tally, outcome: &Outcome, counters: &Counters) -> String {
     let seconds = outcome.took.as_secs_f64();
     let (messages, bytes) = (tally.messages(), tally.bytes());
@@ -56,7 +56,7 @@ pub fn table(tally: &Tally, outcome: &Outcome, counters: &Counters) -> String {
     table
 }
 
-/// The first errors, and who is stuck; empty if all went well.
+/// The first errors, and the coroutines that are stuck; empty if all went well.
 pub fn complaints(tally: &Tally, outcome: &Outcome) -> String {
     let mut text = String::new();
     let first_errors = tally.first_errors();
@@ -68,7 +68,8 @@ pub fn complaints(tally: &Tally, outcome: &Outcome) -> String {
     }
     if let Some(stuck) = &outcome.stuck {
         text += "\nnothing has moved for 10 seconds; these coroutines are alive:\n";
-        // Alike in all but their number: a thousand lines would say no more.
+        // Coroutines that are stuck at the same place are counted in one line. Otherwise there might be
+        // thousands of lines that say the same.
         let mut alike = BTreeMap::new();
         for coroutine in stuck {
             *alike.entry(coroutine.to_string()).or_insert(0) += 1;
@@ -80,7 +81,7 @@ pub fn complaints(tally: &Tally, outcome: &Outcome) -> String {
     text
 }
 
-/// 1234567 is `1,234,567`.
+/// A number with its thousands apart: 1234567 gives `1,234,567`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

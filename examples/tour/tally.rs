@@ -1,4 +1,4 @@
-//! What happened so far: plain cells, for all who count are on one thread.
+//! Counts what has happened so far. Plain cells are enough, since all who count are on one thread.
 
 use std::cell::{Cell, Ref, RefCell};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::args::Args;
 use crate::histogram::Histogram;
 
-/// So many errors are kept as text, the others only counted.
+/// This many errors are kept as text. Further errors are only counted.
 const KEPT: usize = 5;
 
 pub struct Tally {
@@ -40,7 +40,7 @@ impl Tally {
         }
     }
 
-    /// All are connected, and begin to talk.
+    /// Called when all clients are connected and begin to send messages.
     pub fn begin(&self) {
         self.begun.set(Instant::now());
     }
@@ -93,7 +93,7 @@ impl Tally {
         by_messages.max(by_time).min(1.0)
     }
 
-    /// Grows while anything goes on.
+    /// A number that grows as long as anything happens.
     pub fn moved(&self) -> u64 {
         self.connected.get() + self.received.get() + self.answered.get()
     }
@@ -110,8 +110,8 @@ impl Tally {
         self.bytes.get()
     }
 
-    /// Messages that should have been answered and were not. When time ends the run, those that
-    /// were never sent are not missed.
+    /// How many messages should have been answered and were not. If the run is ended by time, messages that
+    /// were never sent do not count.
     pub fn lost(&self) -> u64 {
         let expected = match (self.args.messages, self.args.seconds) {
             (Some(messages), None) => messages * self.args.clients,

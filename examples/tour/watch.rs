@@ -1,7 +1,7 @@
-//! Shows how far the run is, and ends it when nothing moves any more.
+//! Shows the progress of the run, and ends the run when nothing happens any more.
 //!
-//! The progress goes to standard error: one line that is drawn again and again on a terminal, a
-//! plain line for every tenth of the way elsewhere.
+//! The progress goes to standard error. On a terminal it is one line that is drawn again and again.
+//! Elsewhere it is a new line for every tenth of the run.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::rc::Rc;
@@ -14,13 +14,14 @@ use crate::report::grouped;
 use crate::tally::Tally;
 
 const TICK: Duration = Duration::from_millis(100);
-/// So many ticks in which nothing has moved are 10 seconds. Ticks and not the clock, for that goes
-/// on while the process is suspended.
+/// The run is stuck if nothing has happened for this many ticks, which are 10 seconds. Ticks are counted,
+/// since the clock also goes on while the process is suspended.
 pub const PATIENCE: u32 = 100;
 /// The width of the bar, in characters.
 const BAR: usize = 30;
 
-/// Watches until nothing has moved for 10 seconds; gives all coroutines, with where they wait.
+/// Waits until nothing has happened for 10 seconds. Gives all coroutines that are alive then, with where they
+/// wait.
 pub async fn until_stuck(tally: Rc<Tally>) -> Vec<CoroutineInfo> {
     let mut progress = Progress::new();
     let (mut moved, mut still) = (0, 0);
@@ -47,7 +48,7 @@ impl Progress {
         let tenths = (tally.done() * 10.0) as u32;
         let news = tenths > self.tenths;
         self.tenths = tenths;
-        // Nobody may be there to read it.
+        // An error is ignored: standard error may be closed.
         let _ = if self.is_terminal {
             let filled = (tally.done() * BAR as f64) as usize;
             let (full, empty) = ("█".repeat(filled), "░".repeat(BAR - filled));
