@@ -1,4 +1,5 @@
-//! What the attributes' expansions call. Not for people: it changes with the macros, without notice.
+//! What the code that the attributes generate calls. It is not for people: it changes together with the
+//! macros, without notice.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -11,11 +12,11 @@ pub use crate::testing::{TestOptions, run_test};
 
 /// Finds, at compile time, how to report a coroutine's result when nobody awaited it.
 ///
-/// An `Err` whose type is `Debug` is worth a line in the log; anything else is not an error, or
-/// cannot be written. A macro sees a return type only as tokens, which may spell an alias, so it
-/// asks the compiler: `Probe::<T>::REPORT` is the constant of the type where `T` is such a result,
-/// and that of the trait elsewhere. In a function generic over `E` the answer is the one that holds
-/// for every `E`.
+/// An `Err` whose error is `Debug` is worth a line in the log; anything else is not an error, or cannot be
+/// written down. A macro sees the return type only as tokens, and these may name an alias, so it leaves the
+/// question to the compiler: `Probe::<T>::REPORT` is the type's own constant if `T` is such a result, since
+/// that goes before a trait's; otherwise it is the one of the trait [`ReportNothing`]. In a function that is
+/// generic over `E`, the compiler takes the constant that is right for every `E`.
 ///
 /// ```
 /// use waterspout::__private::{Probe, ReportNothing as _};
@@ -30,14 +31,14 @@ pub use crate::testing::{TestOptions, run_test};
 pub struct Probe<T>(PhantomData<fn(&T)>);
 
 impl<T, E: Debug> Probe<Result<T, E>> {
-    /// The function that writes an `Err` down. Where it exists, it goes before that of the trait.
+    /// Gives the error of an `Err`, as text.
     pub const REPORT: fn(&Result<T, E>) -> Option<String> =
         |result| result.as_ref().err().map(|error| foreign::debug(error));
 }
 
-/// The answer for everything else.
+/// The answer of [`Probe`] for all other types.
 pub trait ReportNothing {
-    /// What the probe asks about.
+    /// The coroutine's output.
     type Output;
     /// [`report_nothing`].
     const REPORT: fn(&Self::Output) -> Option<String>;
@@ -48,31 +49,31 @@ impl<T> ReportNothing for Probe<T> {
     const REPORT: fn(&T) -> Option<String> = report_nothing;
 }
 
-/// For results that are never an error: there is nothing to say.
+/// For outputs that are not reported: it gives no text.
 pub fn report_nothing<T>(_: &T) -> Option<String> {
     None
 }
 
-/// Holds an engine's declared return type to [`Outcome`].
+/// Compiles only if the declared return type of an `#[engine]` is an [`Outcome`].
 pub const fn check_engine_output<T: Outcome>() {}
 
-/// What an attribute knows of its function.
+/// What an attribute knows of the function on which it stands.
 pub struct Declared<T> {
-    /// The name that it was told, instead of the function's path.
+    /// The coroutine's name, if the attribute gives one; otherwise it is the function's path.
     pub name: Option<&'static str>,
-    /// The error in an output, as text, if it is one.
+    /// Gives the text to report, if an output is an error.
     pub report: fn(&T) -> Option<String>,
-    /// Where the function is.
+    /// Where the function is declared.
     pub at: &'static Location<'static>,
 }
 
-/// The place of the call.
+/// Where this is called.
 #[track_caller]
 pub fn here() -> &'static Location<'static> {
     Location::caller()
 }
 
-/// What `#[coroutine]` and `#[engine]` make of a call.
+/// Starts a coroutine: the body of a function with `#[coroutine]` or `#[engine]` calls this.
 #[track_caller]
 pub fn start<F: Future + 'static>(
     declared: impl Fn() -> Declared<F::Output> + 'static,
@@ -86,7 +87,8 @@ pub fn start<F: Future + 'static>(
     coroutine::start_as(kind, future)
 }
 
-/// What `#[main]` makes of `main`: a loop runs it, and is closed after.
+/// Runs `main` on a loop of its own, and closes that afterwards: the body of a `main` with `#[main]` calls
+/// this.
 #[track_caller]
 pub fn run_main<F: Future>(builder: Builder, future: F) -> F::Output {
     let built = builder.build();

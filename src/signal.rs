@@ -1,13 +1,14 @@
 //! Unix signals as streams and callbacks.
 //!
-//! A handler may do almost nothing inside a signal. The one installed here (by the `signal-hook`
-//! crate) writes a byte into a socket, whose other end the loop reads like any other: what runs in answer
-//! is an ordinary coroutine or callback. Each listener has a socket of its own, so there may be several, on
-//! any number of loops, and all of them hear each signal. Signals that come faster than they are heard
-//! are heard once, as the system itself merges them.
+//! When a signal arrives, the system interrupts the program to run a signal handler, which may do almost
+//! nothing there. The one that is installed here (by the `signal-hook` crate) writes a byte into a socket,
+//! whose other end the loop reads like any other. So what runs in answer to the signal is an ordinary
+//! coroutine or callback. Each listener has a socket of its own: there may be several listeners, on any
+//! number of loops, and all of them hear each signal. Signals that come faster than a listener hears them
+//! are heard as one, as the system itself merges signals.
 //!
-//! Once a signal has been listened to, it does not do what it does by default any more, not even
-//! after the listener was dropped.
+//! Once a signal has been listened to, it never again does what it does by default (`SIGTERM` does not end
+//! the process, say), not even after the listener was dropped.
 
 use std::fmt;
 use std::io;
@@ -44,9 +45,9 @@ pub struct Signal(i32);
 impl Signal {
     /// `SIGINT`: the user pressed Ctrl-C.
     pub const INTERRUPT: Signal = Signal(signals::SIGINT);
-    /// `SIGTERM`: please end.
+    /// `SIGTERM`: somebody asks the process to end.
     pub const TERMINATE: Signal = Signal(signals::SIGTERM);
-    /// `SIGHUP`: the terminal has gone; to a service, read your configuration again.
+    /// `SIGHUP`: the terminal has gone. A service takes it as the order to read its configuration again.
     pub const HANGUP: Signal = Signal(signals::SIGHUP);
     /// `SIGQUIT`: the user pressed Ctrl-\.
     pub const QUIT: Signal = Signal(signals::SIGQUIT);
@@ -58,27 +59,28 @@ impl Signal {
     pub const CHILD: Signal = Signal(signals::SIGCHLD);
     /// `SIGWINCH`: the terminal has another size.
     pub const WINDOW_CHANGE: Signal = Signal(signals::SIGWINCH);
-    /// `SIGALRM`: a timer of the system's.
+    /// `SIGALRM`: a timer of the system, set by `alarm`, has run out.
     pub const ALARM: Signal = Signal(signals::SIGALRM);
 
-    /// A signal by its number; `None` for those that cannot be caught (`SIGKILL`, `SIGSTOP`), or that
-    /// must not be taken from where they happen (`SIGSEGV`, `SIGFPE`, `SIGILL`), and for what is not from
-    /// 1 to 64.
+    /// A signal by its number. `None` for signals that cannot be caught (`SIGKILL`, `SIGSTOP`), for those
+    /// that have to be dealt with on the spot, by the thread that caused them (`SIGSEGV`, `SIGFPE`,
+    /// `SIGILL`), and for numbers that are not from 1 to 64.
     pub fn from_number(number: i32) -> Option<Signal> {
-        let real = (1..=64).contains(&number);
-        (real && !signals::FORBIDDEN.contains(&number)).then_some(Signal(number))
+        let is_signal = (1..=64).contains(&number);
+        (is_signal && !signals::FORBIDDEN.contains(&number)).then_some(Signal(number))
     }
 
-    /// Its number on this system.
+    /// The signal's number on this system.
     pub fn number(self) -> i32 {
         self.0
     }
 }
 
-/// Signals as they come; from [`stream`]. It never ends. Dropping it ends the listening, and the signal is
-/// ignored then, if nobody else listens.
+/// Hears a signal each time it comes; from [`stream`]. It is a stream that never ends.
+///
+/// Dropping it ends the listening. If nobody else listens to the signal then, the process ignores it.
 pub struct SignalStream {
-    /// Where it was made: there waits who uses this as a stream.
+    /// Where this was made. A coroutine that uses it as a stream is listed as waiting here.
     place: &'static Location<'static>,
     id: SigId,
     signal: Signal,
@@ -89,7 +91,7 @@ pub struct SignalStream {
 ///
 /// # Errors
 ///
-/// If there are too many open files (it takes two), or the system refuses the handler.
+/// If there are too many open files (it takes two), or the system refuses the signal handler.
 ///
 /// # Panics
 ///
@@ -120,15 +122,15 @@ impl SignalStream {
     ///
     /// # Errors
     ///
-    /// If it is awaited on another loop than it was made on, or that one is closed.
+    /// If it is awaited on another loop than the one it was made on, or if that loop is closed.
     #[track_caller]
     pub fn recv(&mut self) -> impl FusedFuture<Output = io::Result<()>> {
         resumption::here(std::future::poll_fn(|cx| self.poll_recv(cx)))
     }
 
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Reads until there is nothing left: all signals that have come are heard as one. A read that is not
-        // full has emptied it.
+        // Reads until nothing is left, so that all signals that have come are heard as one. A read that does
+        // not fill the buffer has emptied the socket.
         let mut bytes = [0; 64];
         let mut heard = false;
         loop {
@@ -165,11 +167,11 @@ impl fmt::Debug for SignalStream {
     }
 }
 
-/// Calls `callback` on the current loop for each signal, until what this returns is dropped, which
-/// the callback itself may do. Tornado: `add_callback_from_signal`.
+/// Calls `callback` on the current loop each time the signal comes, until the [`SignalHandler`] that this
+/// returns is dropped. The callback itself may drop it. Tornado: `add_callback_from_signal`.
 ///
-/// A panic in it is reported to [`Builder::on_exception`](crate::Builder::on_exception), and the next
-/// signal calls it again.
+/// If the callback panics, that is reported to [`Builder::on_exception`](crate::Builder::on_exception), and
+/// the next signal calls it again.
 ///
 /// # Errors
 ///
@@ -186,8 +188,8 @@ pub fn on(signal: Signal, mut callback: impl FnMut() + 'static) -> io::Result<Si
     let listens = Rc::downgrade(&alive);
     let listening = start(async move {
         while let Some(Ok(())) = signals.next().await {
-            // The callback may have dropped the handler. That cancels this coroutine, but not before it awaits
-            // something that is not ready; a signal that has come meanwhile would call it once more.
+            // The callback may have dropped the handler. That cancels this coroutine, but only when it next
+            // waits. If another signal has come already, it would not wait, but call the callback again.
             if listens.strong_count() == 0 {
                 return;
             }
@@ -200,11 +202,12 @@ pub fn on(signal: Signal, mut callback: impl FnMut() + 'static) -> io::Result<Si
     Ok(SignalHandler { signal, _alive: alive, _listening: listening.cancel_on_drop() })
 }
 
-/// Keeps a callback listening to a signal; from [`on`].
+/// Keeps a callback listening to a signal until this is dropped; from [`on`].
 #[must_use = "dropping it ends the listening"]
 pub struct SignalHandler {
     signal: Signal,
-    /// Goes before the coroutine does.
+    /// The coroutine has a `Weak` of this, by which it sees that the handler was dropped. It stands before
+    /// `_listening`, so that it is dropped before the coroutine is cancelled.
     _alive: Rc<()>,
     _listening: CancelOnDrop<()>,
 }
@@ -215,8 +218,10 @@ impl fmt::Debug for SignalHandler {
     }
 }
 
-/// Waits until the user presses Ctrl-C, from the time on when it is first awaited. Cancel safe; but once
-/// it was awaited, Ctrl-C does not end the program any more, also when nobody waits.
+/// Waits until the user presses Ctrl-C. It listens from its first poll on, mostly by its `.await`; from then
+/// on Ctrl-C does not end the program any more, even when nobody waits for it.
+///
+/// Cancel safe.
 ///
 /// # Errors
 ///

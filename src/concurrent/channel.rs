@@ -1,9 +1,9 @@
 //! `channel`: a bounded queue between loops.
 //!
-//! The items are `Send`, the ends go to any thread, and either end can be awaited in any runtime. A
-//! sender that finds the queue full waits; a receiver that finds it empty waits. Only a queue that
-//! was empty wakes its receiver, and the loop's inbox makes one system call of many wake-ups, so a
-//! stream of items costs a wake-up for each time the receiver had caught up.
+//! The items are `Send`, the ends may be on any threads, and either end can be awaited in any runtime. A
+//! sender that finds the queue full waits, and so does a receiver that finds it empty. Sending wakes the
+//! receiver only if that waits, and the inbox of its loop makes one system call of many wake-ups. So a fast
+//! stream of items does not cost a wake-up for each, but one for each time that the receiver had caught up.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -28,15 +28,16 @@ struct Shared<T> {
 
 struct State<T> {
     items: VecDeque<T>,
-    /// How many senders there are; without any, the channel is closed.
+    /// How many senders there are. When none is left and `items` is empty, receiving ends.
     senders: usize,
-    /// The receiver has gone.
-    refused: bool,
+    receiver_has_gone: bool,
+    /// The waker of the receiver, while that waits.
     receiver: Option<Waker>,
-    /// Those who wait for room, by number, first in first out. Who has been woken has left the waker,
-    /// and is not woken again.
+    /// Senders that wait for room, in the order of their numbers: first in first out. A sender that was woken
+    /// stays in the list until it is polled, but its waker is gone, so that nobody wakes it twice.
     waiting: VecDeque<(u64, Option<Waker>)>,
-    next: u64,
+    /// The number of the next sender that waits.
+    next_number: u64,
 }
 
 impl<T> Shared<T> {
@@ -45,8 +46,8 @@ impl<T> Shared<T> {
     }
 }
 
-/// A channel with room for `capacity` items, at least one. What is not `Send` goes through
-/// [`channels`](crate::channels), between coroutines of one thread.
+/// A channel between threads, with room for `capacity` items; 0 counts as 1. Between coroutines of one
+/// thread, also for items that are not `Send`, there are [`channels`](crate::channels).
 ///
 /// ```
 /// use waterspout::{IoLoop, concurrent::channel};
@@ -75,37 +76,37 @@ pub fn channel<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let state = State {
         items: VecDeque::new(),
         senders: 1,
-        refused: false,
+        receiver_has_gone: false,
         receiver: None,
         waiting: VecDeque::new(),
-        next: 0,
+        next_number: 0,
     };
     let shared = Arc::new(Shared { state: Mutex::new(state), capacity: capacity.max(1) });
     (Sender { shared: shared.clone() }, Receiver { shared, place: Location::caller() })
 }
 
-/// The sending end; a clone sends into the same channel. When the last is dropped, the receiver gets
-/// what is left, and then the end.
+/// The sending end; a clone sends into the same channel. When the last sender is dropped, the receiver gets
+/// what was sent, and then learns that it was all.
 pub struct Sender<T> {
     shared: Arc<Shared<T>>,
 }
 
-/// The receiving end, and a stream of what it receives. When it is dropped, senders get their items
-/// back.
+/// The receiving end, and a stream of what it receives. When it is dropped, the items in the channel are
+/// dropped, and from then on senders get their items back with an error.
 pub struct Receiver<T> {
     shared: Arc<Shared<T>>,
-    /// Where the channel was made: there waits who uses this as a stream.
+    /// Where the channel was made. A coroutine that uses this as a stream is listed as waiting here.
     place: &'static Location<'static>,
 }
 
-/// The receiver has gone.
+/// The item was not sent, since the receiver has gone. Here it is back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SendError<T>(
     /// The item that was not sent.
     pub T,
 );
 
-/// The item was not sent.
+/// The item was not sent; here it is back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum TrySendError<T> {
     /// There is no room now.
@@ -115,7 +116,7 @@ pub enum TrySendError<T> {
 }
 
 impl<T> TrySendError<T> {
-    /// The item.
+    /// The item that was not sent.
     pub fn into_inner(self) -> T {
         match self {
             TrySendError::Full(item) | TrySendError::Closed(item) => item,
@@ -124,9 +125,9 @@ impl<T> TrySendError<T> {
 }
 
 impl<T: Send> Sender<T> {
-    /// Sends an item, waiting for room.
+    /// Sends an item, and waits for room if there is none.
     ///
-    /// Cancel safe: the item of a send that was dropped is not sent.
+    /// Cancel safe: an item whose `send` is dropped before there was room is not sent, but dropped with it.
     ///
     /// # Errors
     ///
@@ -137,7 +138,8 @@ impl<T: Send> Sender<T> {
         resumption::here(poll_fn(move |cx| sending.poll(cx)))
     }
 
-    /// Sends an item and blocks this thread until there is room: for threads that run no loop.
+    /// Sends an item, and blocks this thread until there is room. It is for threads that run no loop: a loop
+    /// would stand still meanwhile.
     ///
     /// # Errors
     ///
@@ -150,13 +152,13 @@ impl<T: Send> Sender<T> {
     ///
     /// # Errors
     ///
-    /// [`TrySendError`] with the item.
+    /// [`TrySendError`] with the item, which tells whether there may be room later.
     pub fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
         let mut state = self.shared.lock();
-        if state.refused {
+        if state.receiver_has_gone {
             return Err(TrySendError::Closed(item));
         }
-        // Not past those who wait.
+        // While others wait, the room is for them, also if there is some already.
         if !state.waiting.is_empty() || state.items.len() >= self.shared.capacity {
             return Err(TrySendError::Full(item));
         }
@@ -168,21 +170,25 @@ impl<T: Send> Sender<T> {
 
     /// Whether the receiver has gone.
     pub fn is_closed(&self) -> bool {
-        self.shared.lock().refused
+        self.shared.lock().receiver_has_gone
     }
 }
 
 impl<T> State<T> {
+    /// Adds an item, and gives the waker of the receiver if that waits: the caller wakes it when it holds no
+    /// lock.
     fn push(&mut self, item: T) -> Option<Waker> {
         self.items.push_back(item);
         self.receiver.take()
     }
 }
 
+/// The future of a [`Sender::send`].
 struct Sending<'a, T> {
     shared: &'a Shared<T>,
+    /// `None` once it was sent.
     item: Option<T>,
-    /// The place among those who wait.
+    /// Its number in `State::waiting`, while it waits for room.
     number: Option<u64>,
 }
 
@@ -193,24 +199,26 @@ impl<T> Sending<'_, T> {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<(), SendError<T>>> {
         ready!(resumption::poll_proceed(cx));
         match self.send_or_wait(None) {
-            // Cloning a waker is foreign code, which must not find the channel locked. Much may happen
-            // meanwhile.
+            // It has to wait, for which it needs a waker. Cloning one runs foreign code, which must not find
+            // the channel locked. There may be room by the time that is done, so this looks once more.
             Poll::Pending => self.send_or_wait(Some(cx.waker().clone())),
             sent => sent,
         }
     }
 
-    /// Sends the item if there is room. If not, waits to be woken by `waker`, if there is one.
+    /// Sends the item if there is room. If not, it waits to be woken by `waker`; without a waker it only says
+    /// that it would have to wait.
     fn send_or_wait(&mut self, waker: Option<Waker>) -> Poll<Result<(), SendError<T>>> {
         let mut state = self.shared.lock();
-        let first = match self.number {
-            // Room is for the first who waits, or for anybody if nobody does.
+        // Room is for the first sender that waits. If none waits, it is for anybody.
+        let is_first = match self.number {
             None => state.waiting.is_empty(),
             Some(number) => state.waiting.front().is_none_or(|(first, _)| *first >= number),
         };
-        if state.refused || first && state.items.len() < self.shared.capacity {
+        let has_room = is_first && state.items.len() < self.shared.capacity;
+        if state.receiver_has_gone || has_room {
             let Some(item) = self.item.take() else { return Poll::Pending };
-            if state.refused {
+            if state.receiver_has_gone {
                 return Poll::Ready(Err(SendError(item)));
             }
             if self.number.take().is_some() {
@@ -227,8 +235,8 @@ impl<T> Sending<'_, T> {
         let Some(waker) = waker else { return Poll::Pending };
         let before = match self.number {
             None => {
-                let number = state.next;
-                state.next += 1;
+                let number = state.next_number;
+                state.next_number += 1;
                 state.waiting.push_back((number, Some(waker)));
                 self.number = Some(number);
                 None
@@ -245,7 +253,8 @@ impl<T> Sending<'_, T> {
 }
 
 impl<T> State<T> {
-    /// The first who waits, if there is room, unless that has been woken.
+    /// The waker of the first sender that waits, if there is room for its item. `None` if that sender was
+    /// woken already. The caller wakes it when it holds no lock.
     fn next_to_send(&mut self, capacity: usize) -> Option<Waker> {
         if self.items.len() >= capacity {
             return None;
@@ -261,7 +270,8 @@ impl<T> Drop for Sending<'_, T> {
         let mut state = self.shared.lock();
         let at = state.waiting.binary_search_by_key(&number, |(n, _)| *n);
         let gone = at.ok().and_then(|at| state.waiting.remove(at));
-        // It may have been its turn.
+        // This sender may have been woken to send into room that became free. Then the next one has to be
+        // woken in its stead, or the room would stay unused.
         let next = state.next_to_send(self.shared.capacity);
         drop(state);
         wake(next);
@@ -270,7 +280,8 @@ impl<T> Drop for Sending<'_, T> {
 }
 
 impl<T: Send> Receiver<T> {
-    /// Receives an item, waiting for one; `None` when all senders have gone and nothing is left.
+    /// Receives an item, and waits for one if there is none. `None` when all senders have gone and nothing is
+    /// left.
     ///
     /// Cancel safe.
     #[track_caller]
@@ -301,7 +312,9 @@ impl<T: Send> Receiver<T> {
         received
     }
 
-    /// Receives an item, or the end. If there is neither, waits to be woken by `waker`, if there is one.
+    /// Receives an item, or learns that there will be none any more. If neither is so, it waits to be woken
+    /// by `waker`; without a waker it only says that it would have to wait. (It is called twice, as
+    /// `send_or_wait` is, since a waker must not be cloned while the channel is locked.)
     fn receive_or_wait(&mut self, waker: Option<Waker>) -> Poll<Option<T>> {
         let mut state = self.shared.lock();
         let item = state.items.pop_front();
@@ -357,10 +370,10 @@ impl<T> Drop for Sender<T> {
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        state.refused = true;
+        state.receiver_has_gone = true;
         let items = std::mem::take(&mut state.items);
         let receiver = state.receiver.take();
-        // They look again, and take themselves off the list.
+        // Senders that wait are woken, find that the receiver has gone, and leave the list themselves.
         let waiting: Vec<Waker> =
             state.waiting.iter_mut().filter_map(|(_, waker)| waker.take()).collect();
         drop(state);
@@ -396,7 +409,7 @@ impl<T> fmt::Display for SendError<T> {
 
 impl<T> Error for SendError<T> {}
 
-/// The item is dropped: what `?` passes on says only that the receiver has gone. The kind is
+/// The item is dropped: the error that `?` passes on says only that the receiver has gone. Its kind is
 /// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe).
 impl<T> From<SendError<T>> for std::io::Error {
     fn from(SendError(item): SendError<T>) -> std::io::Error {

@@ -1,8 +1,8 @@
 //! `Executor`: a bounded pool of threads for work that blocks.
 //!
-//! Threads are started when work arrives and none is idle, up to the bound, and end after some idle
-//! seconds. It knows no loop: how a coroutine waits for the work is
-//! [`run_in_executor`](crate::IoLoop::run_in_executor)'s affair.
+//! A thread is started when a job arrives and no thread is free for it, up to the bound; a thread that has
+//! been idle for some seconds ends. The pool knows no loop: `coroutine/in_executor.rs` has what lets a
+//! coroutine wait for a job, under [`run_in_executor`](crate::IoLoop::run_in_executor).
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -15,12 +15,12 @@ use std::time::Duration;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// How long a thread without work stays.
+/// How long a thread without work stays before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// A bounded pool of threads for blocking work; cheap to clone.
+/// A bounded pool of threads for blocking work. A clone is the same pool.
 ///
-/// When its last clone is dropped, its threads finish what was submitted and end.
+/// When its last clone is dropped, its threads finish all jobs that were submitted, and end.
 ///
 /// ```
 /// use waterspout::{IoLoop, concurrent::Executor};
@@ -36,7 +36,8 @@ pub struct Executor {
     owner: Arc<Owner>,
 }
 
-/// Tells the threads when the last handle has gone; they hold the pool alone.
+/// What the user's handles share. When it is dropped with the last of them, it tells the pool's threads to
+/// end. The threads hold the pool itself, and not this, which they would keep from ever being dropped.
 struct Owner(Arc<Pool>);
 
 impl Drop for Owner {
@@ -46,30 +47,33 @@ impl Drop for Owner {
 }
 
 thread_local! {
-    /// The pool whose thread this is, by its address; it outlives its threads.
+    /// The address of the pool to which this thread belongs; null on all other threads. It is only compared.
     static OWN_POOL: Cell<*const Pool> = const { Cell::new(ptr::null()) };
 }
 
 struct Pool {
     state: Mutex<State>,
-    /// There is work, or no more will come.
+    /// Notified when there is a job, or when no more will come. Idle threads wait for it.
     work: Condvar,
-    /// A thread has ended, or waits for the others to end.
+    /// Notified when a thread has ended, or has begun to wait in `shutdown` itself. `shutdown` waits for it.
     ended: Condvar,
-    threads: usize,
-    queue: usize,
+    max_threads: usize,
+    queue_limit: usize,
     name: String,
 }
 
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// How many threads there are, idle, busy or about to begin.
     threads: usize,
+    /// How many of them wait for a job.
     idle: usize,
-    /// Those that run a job.
+    /// How many of them run a job.
     busy: usize,
-    /// Those whose job waits in `shutdown`, for which nobody else waits there.
-    leaving: usize,
+    /// How many of them run a job that has called `shutdown` and waits there. Others that wait in `shutdown`
+    /// do not wait for these: they would wait for each other for ever.
+    in_shutdown: usize,
     closed: bool,
     submitted: u64,
     refused: u64,
@@ -80,18 +84,18 @@ struct State {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExecutorCounters {
-    /// Threads there are.
+    /// How many threads there are.
     pub threads: usize,
-    /// Of those, how many have nothing to do.
+    /// How many of the threads have nothing to do.
     pub idle: usize,
-    /// Work that waits for a thread.
+    /// How many jobs wait for a thread.
     pub queued: usize,
-    /// Work that was taken on, in all.
+    /// How many jobs have been taken on so far.
     pub submitted: u64,
-    /// Work that was refused, since too much was waiting, the executor was shut down, or no thread
-    /// could be started.
+    /// How many jobs have been refused so far, since too many were waiting, the executor was shut down, or no
+    /// thread could be started.
     pub refused: u64,
-    /// Work that was dropped by [`Executor::abandon`].
+    /// How many jobs have been dropped by [`Executor::abandon`].
     pub abandoned: u64,
 }
 
@@ -99,61 +103,62 @@ pub struct ExecutorCounters {
 #[derive(Clone, Debug)]
 pub struct ExecutorBuilder {
     threads: usize,
-    queue: usize,
+    queue_limit: usize,
     name: String,
 }
 
 impl ExecutorBuilder {
-    /// At most so many threads, and at least one; five for each CPU unless told, like Tornado's.
+    /// How many threads there may be; 0 counts as 1. By default five for each CPU, as in Tornado.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> ExecutorBuilder {
         self.threads = threads.max(1);
         self
     }
 
-    /// At most so much work may wait for a thread; more is refused. Without limit unless told.
+    /// How many jobs may wait for a thread; any more are refused. By default there is no limit.
     #[must_use]
     pub fn queue_limit(mut self, jobs: usize) -> ExecutorBuilder {
-        self.queue = jobs;
+        self.queue_limit = jobs;
         self
     }
 
-    /// What its threads are called.
+    /// The name of its threads. By default `waterspout-executor`.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> ExecutorBuilder {
         self.name = name.into();
         self
     }
 
-    /// Makes the executor; threads start with the first work.
+    /// Makes the executor. It starts its first thread when it gets its first job.
     pub fn build(self) -> Executor {
-        let ExecutorBuilder { threads, queue, name } = self;
+        let ExecutorBuilder { threads: max_threads, queue_limit, name } = self;
         let state = Mutex::new(State::default());
         let (work, ended) = (Condvar::new(), Condvar::new());
-        let pool = Pool { state, work, ended, threads, queue, name };
+        let pool = Pool { state, work, ended, max_threads, queue_limit, name };
         Executor { owner: Arc::new(Owner(Arc::new(pool))) }
     }
 }
 
 impl Executor {
-    /// An executor with options.
+    /// Begins to make an executor.
     pub fn builder() -> ExecutorBuilder {
         let cpus = thread::available_parallelism().map_or(1, usize::from);
-        ExecutorBuilder { threads: 5 * cpus, queue: usize::MAX, name: "waterspout-executor".into() }
+        let name = String::from("waterspout-executor");
+        ExecutorBuilder { threads: 5 * cpus, queue_limit: usize::MAX, name }
     }
 
-    /// The process's shared executor, made with defaults when it is first used.
+    /// The executor that the whole process shares, made with the defaults when it is first used.
     pub fn shared() -> &'static Executor {
         static SHARED: OnceLock<Executor> = OnceLock::new();
         SHARED.get_or_init(|| Executor::builder().build())
     }
 
-    /// How many threads it has now.
+    /// How many threads there are now.
     pub fn threads(&self) -> usize {
         self.owner.0.lock().threads
     }
 
-    /// What it does, and has done.
+    /// What the executor does now, and has done so far.
     pub fn counters(&self) -> ExecutorCounters {
         let state = self.owner.0.lock();
         ExecutorCounters {
@@ -166,26 +171,28 @@ impl Executor {
         }
     }
 
-    /// Takes on no more work, finishes what was submitted, and blocks until its threads have ended.
+    /// Takes on no more jobs, lets the threads finish those that were submitted, and blocks until the threads
+    /// have ended.
     ///
-    /// For the end of a program; a loop's thread stands still meanwhile. A job of this executor may call
-    /// it, too: it waits for all the others but those that do the same. (Jobs of two executors that
-    /// shut each other down wait for ever.)
+    /// It is for the end of a program: it blocks the thread that calls it, and a loop that runs there. A job
+    /// of this executor may call it, too; it waits for all other threads then, except for those whose jobs
+    /// wait in here as well. (Two jobs of two executors that each shut down the other's executor wait for
+    /// ever.)
     pub fn shutdown(&self) {
         let pool = &self.owner.0;
         pool.close();
         let is_own = ptr::eq(OWN_POOL.get(), Arc::as_ptr(pool));
         let mut state = pool.lock();
-        state.leaving += usize::from(is_own);
+        state.in_shutdown += usize::from(is_own);
         pool.ended.notify_all();
-        while state.threads > if is_own { state.leaving } else { 0 } {
+        while state.threads > if is_own { state.in_shutdown } else { 0 } {
             state = pool.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.leaving -= usize::from(is_own);
+        state.in_shutdown -= usize::from(is_own);
     }
 
-    /// Takes on no more work and drops what no thread has begun; does not wait for what one has. Whoever
-    /// awaits what was dropped gets a panic that says so.
+    /// Takes on no more jobs and drops those that no thread has begun. It does not wait for those that run.
+    /// Awaiting the result of a job that was dropped panics, with a message that says so.
     pub fn abandon(&self) {
         let pool = &self.owner.0;
         pool.close();
@@ -200,9 +207,11 @@ impl Executor {
     pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let pool = &self.owner.0;
         let mut state = pool.lock();
+        // A job for which a thread is free, or can be started, does not count as waiting.
+        let max_jobs = pool.queue_limit.saturating_add(pool.max_threads - state.busy);
         let refusal = if state.closed {
             Some((io::ErrorKind::NotConnected, format!("executor `{}` was shut down", pool.name)))
-        } else if state.jobs.len() >= pool.queue.saturating_add(pool.threads - state.busy) {
+        } else if state.jobs.len() >= max_jobs {
             let waiting = state.jobs.len();
             let message = format!("{waiting} jobs are waiting for executor `{}`", pool.name);
             Some((io::ErrorKind::QuotaExceeded, message))
@@ -215,8 +224,9 @@ impl Executor {
         }
         state.submitted += 1;
         state.jobs.push_back(Box::new(job));
-        // Those without work will come to it, also those that are only starting.
-        if state.threads - state.busy >= state.jobs.len() || state.threads >= pool.threads {
+        // If so many threads run no job, each job will get one of them: also threads that are only starting
+        // look for a job first.
+        if state.threads - state.busy >= state.jobs.len() || state.threads >= pool.max_threads {
             drop(state);
             pool.work.notify_one();
             return Ok(());
@@ -226,7 +236,7 @@ impl Executor {
         let started = thread::Builder::new().name(pool.name.clone()).spawn(move || worker.work());
         if let Err(error) = started {
             state.threads -= 1;
-            // The others will come to it; if there are none, the last job in has to go.
+            // The other threads will run the job in time. If there are none, nobody would: so it is refused.
             if state.threads == 0 {
                 let job = state.jobs.pop_back();
                 state.submitted -= 1;
@@ -250,7 +260,7 @@ impl Pool {
         self.work.notify_all();
     }
 
-    /// A thread's life.
+    /// What a thread of the pool does from its start to its end.
     fn work(&self) {
         OWN_POOL.set(self);
         let mut state = self.lock();

@@ -1,8 +1,8 @@
 //! `Promise` and `Future`: one side sets a result once, the other side may look at it many times.
 //!
-//! Plain data of one thread: it knows no loop. Setting the result takes all waiters out of the
-//! queue and wakes them, which on a loop means that they go on in its next turn, in the order in
-//! which they began to wait; nothing of theirs runs inside `set_result`.
+//! Both are plain data of one thread, and know no loop. Setting the result takes all waiters out of the
+//! queue and wakes them. Coroutines that are woken so go on in their loop's next turn, in the order in which
+//! they began to wait; none of them runs inside `set_result`.
 
 use std::cell::{Cell, OnceCell};
 use std::error::Error;
@@ -21,7 +21,8 @@ use crate::ground::wait_queue::{Queued, WaitQueue, Waiting};
 struct Shared<T> {
     outcome: OnceCell<Result<T, ExcInfo>>,
     waiters: WaitQueue,
-    /// Somebody has seen the exception.
+    /// Whether somebody has looked at the outcome. An exception at which nobody has looked is reported when
+    /// the last handle goes.
     looked_at: Cell<bool>,
 }
 
@@ -37,7 +38,7 @@ impl<T> Shared<T> {
     }
 
     fn set(&self, outcome: Result<T, ExcInfo>) {
-        // The one promise is used up by setting it, so the cell is empty.
+        // There is one promise, and setting it uses it up: so the cell is still empty.
         let _ = self.outcome.set(outcome);
         self.waiters.wake_all();
     }
@@ -50,14 +51,15 @@ impl<T> Drop for Shared<T> {
             let what = "a Future whose exception was never retrieved";
             report::report(Exception { what, name: None, location: None, info });
         }
-        // It goes with the last handle, which may be anybody's.
+        // The result is dropped with the last handle, whoever drops that. A panic of the result's destructor
+        // is not theirs.
         foreign::discard(self.outcome.take());
     }
 }
 
-/// A promise and the future of its result.
+/// Makes a promise and the future of its result.
 ///
-/// Whoever awaits the future waits, for those who list coroutines, where the promise was made.
+/// A coroutine that awaits the future is listed as waiting at the line where this was called.
 ///
 /// ```
 /// use waterspout::{IoLoop, concurrent::promise};
@@ -82,32 +84,31 @@ pub fn promise<T>() -> (Promise<T>, Future<T>) {
     )
 }
 
-/// The side that gives the result, once.
+/// The side that sets the result, once.
 ///
-/// Dropped without a result, it resolves its future as [`ExcInfo::Abandoned`], so that nobody
-/// waits for ever.
+/// If it is dropped before that, its future gives [`ExcInfo::Abandoned`], so that nobody waits for ever.
 pub struct Promise<T> {
-    /// Taken when the result is set.
+    /// `None` once the result is set.
     shared: Option<Rc<Shared<T>>>,
 }
 
 impl<T> Promise<T> {
-    /// Gives the result. Waiters go on in the loop's next turn. Tornado: `set_result`.
+    /// Sets the result. Coroutines that wait for it go on in their loop's next turn. Tornado: `set_result`.
     pub fn set_result(self, result: T) {
         self.set(Ok(result));
     }
 
-    /// Gives an error, or a message, in place of a result. Tornado: `set_exception`.
+    /// Sets an error, or a message, in place of a result. Tornado: `set_exception`.
     pub fn set_exception(self, error: impl Into<Box<dyn Error + Send + Sync>>) {
         self.set(Err(ExcInfo::error(error)));
     }
 
-    /// Gives the exception of something else. Tornado: `set_exc_info`.
+    /// Sets an exception that came from elsewhere in place of a result. Tornado: `set_exc_info`.
     pub fn set_exc_info(self, info: ExcInfo) {
         self.set(Err(info));
     }
 
-    /// Whether every future of it has been dropped: nobody will see the result.
+    /// Whether all clones of its future have been dropped, so that nobody will see the result.
     pub fn is_abandoned(&self) -> bool {
         self.shared.as_ref().is_none_or(|shared| Rc::strong_count(shared) == 1)
     }
@@ -124,7 +125,7 @@ impl<T> Drop for Promise<T> {
         if let Some(shared) = self.shared.take() {
             shared.set(Err(ExcInfo::Abandoned));
             if Rc::strong_count(&shared) == 1 {
-                // Both sides are gone: that is no exception that anybody missed.
+                // All futures have gone, too. Nobody waits for a result, so `Abandoned` need not be reported.
                 shared.looked_at.set(true);
             }
         }
@@ -137,14 +138,17 @@ impl<T> fmt::Debug for Promise<T> {
     }
 }
 
-/// The side that gets the result; many may await and look at it. Tornado: `Future`.
+/// The side that gets the result; many may await it and look at it. Tornado: `Future`.
 ///
-/// Each clone can be awaited; all see the same result, which is why `T: Clone` there (use `Rc<T>`
-/// for what is not). Cancel safe: dropping one takes its place in the queue and nothing else. If an
-/// exception is set and no clone ever looked, it is reported when the last one goes.
+/// Each clone can be awaited, and gives a clone of the one result, for which `T` has to be `Clone` (make it
+/// an `Rc` if it is not). It may be awaited again after it has given the result. If an exception was set and
+/// nobody has ever looked at it, it is reported when the last clone is dropped.
+///
+/// Cancel safe: dropping a future that waits takes it out of the queue of waiters, and changes nothing else.
 pub struct Future<T> {
     waiting: Waiting<Shared<T>>,
-    /// Whether awaiting it has given the result; it gives it again.
+    /// Whether awaiting this has given the result already. (That is what `select!` asks; it can be awaited
+    /// again all the same.)
     has_given: bool,
 }
 
@@ -153,12 +157,12 @@ impl<T> Future<T> {
         self.waiting.queued()
     }
 
-    /// Whether the result, or an exception, is there. Tornado: `done`.
+    /// Whether the result, or an exception, was set. Tornado: `done`.
     pub fn done(&self) -> bool {
         self.shared().is_done()
     }
 
-    /// The result or the exception; `None` as long as neither is there. Tornado: `result`.
+    /// The result or the exception; `None` as long as neither was set. Tornado: `result`.
     pub fn result(&self) -> Option<Result<T, ExcInfo>>
     where
         T: Clone,
@@ -166,19 +170,21 @@ impl<T> Future<T> {
         self.with_result(Result::clone)
     }
 
-    /// Shows the result, if it is there, without cloning it.
+    /// Shows the result, or the exception, to `look` if it was set, without cloning it. Gives what `look` has
+    /// given.
     pub fn with_result<R>(&self, look: impl FnOnce(&Result<T, ExcInfo>) -> R) -> Option<R> {
         let outcome = self.shared().outcome.get()?;
         self.shared().looked_at.set(true);
         Some(look(outcome))
     }
 
-    /// The exception, if that is what was set. Tornado: `exc_info`, `exception`.
+    /// The exception, if one was set. Tornado: `exc_info`, `exception`.
     pub fn exc_info(&self) -> Option<ExcInfo> {
         self.with_result(|result| result.as_ref().err().cloned()).flatten()
     }
 
-    /// Waits until the result is there, whatever it is, and without marking it as seen.
+    /// Waits until the result or an exception was set. That does not count as looking at it: an exception
+    /// is still reported if nobody else looks.
     pub(crate) async fn settled(mut self) {
         std::future::poll_fn(|cx| self.poll_settled(cx)).await;
     }

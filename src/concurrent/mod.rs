@@ -1,7 +1,8 @@
-//! Results that come later: promises and their futures, and work on other threads.
+//! Results that come later: promises and their futures, channels between loops, and threads for blocking
+//! work. Tornado's `concurrent`.
 //!
-//! Tornado's `concurrent`. The type [`Future`] here is Tornado's: a result slot that many may look
-//! at. The trait of the same name is [`std::future::Future`], which it implements; write
+//! The type [`Future`] here is Tornado's: a result that is set once, and at which many may look. The trait
+//! of the same name, [`std::future::Future`], is another thing; this type implements it. Write
 //! `concurrent::Future` for the type.
 
 mod channel;

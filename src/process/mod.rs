@@ -1,8 +1,8 @@
 //! Child processes, and a loop on every core.
 //!
-//! A [`Subprocess`] is a child whose pipes and whose end are awaited like sockets: the end through a
-//! pidfd, which becomes readable then, or `SIGCHLD` where the kernel has none. [`Workers`] is
-//! Tornado's `fork_processes` for a threaded world.
+//! A [`Subprocess`] is a child process whose pipes and whose end are awaited like sockets. The loop learns of
+//! its end by a pidfd, a file descriptor that becomes readable then, or by `SIGCHLD` where the kernel has no
+//! pidfds. [`Workers`] is Tornado's `fork_processes`, with threads instead of processes.
 
 mod workers;
 
@@ -35,18 +35,19 @@ type PidFd = crate::sockets::AsyncFd<std::os::fd::OwnedFd>;
 
 /// A child process. Tornado: `Subprocess`.
 ///
-/// Its standard streams are as the [`Command`] says; those that are [`Stdio::piped`] are here to be
-/// taken, as pipes of the loop. A child whose pipe is full waits for its reader, so read what it writes
-/// before waiting for its end, or do both by [`wait_with_output`](Subprocess::wait_with_output). Where only
-/// the result counts, [`output`](Subprocess::output) and [`status`](Subprocess::status) are all it takes.
+/// Its standard streams are as the [`Command`] says. Those that are [`Stdio::piped`] are fields of this, as
+/// pipes that the loop reads and writes, and may be taken. A child whose output pipe is full waits until
+/// somebody reads from it: so read what it writes before you wait for its end, or do both by
+/// [`wait_with_output`](Subprocess::wait_with_output). If you only want the result, use
+/// [`output`](Subprocess::output) or [`status`](Subprocess::status).
 ///
-/// It belongs to the loop on which it was made. Dropping it lets the child run on; it is reaped when it
-/// ends, so no zombie is left: by its loop, or if that has gone, when the next child is started. With
-/// [`kill_on_drop`](Subprocess::kill_on_drop) the child is killed, and reaped without delay, whatever
-/// has become of its loop.
+/// It belongs to the loop on which it was made. Dropping it lets the child run on. When the child ends, its
+/// loop reaps it, so that no zombie is left; if the loop has gone, that is done when the next child is
+/// started. With [`kill_on_drop`](Subprocess::kill_on_drop) the child is killed, and reaped without delay,
+/// whatever has become of its loop.
 ///
-/// Where a process ignores `SIGCHLD`, the system reaps its children and keeps no exit status. They run
-/// all the same; waiting for one ends when it does, with `ECHILD`.
+/// If this process ignores `SIGCHLD`, the system reaps its children itself and keeps no exit status. They
+/// run all the same; waiting for one is over when it ends, with the error `ECHILD`.
 ///
 /// ```
 /// use std::process::{Command, Stdio};
@@ -64,7 +65,7 @@ type PidFd = crate::sockets::AsyncFd<std::os::fd::OwnedFd>;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Subprocess {
-    /// What is written here is the child's standard input; dropping it ends that.
+    /// The child's standard input: the child reads what is written here. Dropping it ends the input.
     pub stdin: Option<PipeWriter>,
     /// The child's standard output.
     pub stdout: Option<PipeReader>,
@@ -72,61 +73,64 @@ pub struct Subprocess {
     pub stderr: Option<PipeReader>,
     /// `None` only while this is dropped.
     running: Option<Running>,
-    /// The loop that it was made on.
+    /// The loop on which it was made.
     id: LoopId,
     kill_on_drop: bool,
 }
 
-/// A child, and what tells one who waits for its end.
+/// A child, and what tells one of those that wait for its end. The handle has one of these, and each exit
+/// callback has its own.
 struct Running {
     child: Shared,
     end: End,
 }
 
-/// A child that several may wait for: its handle, and exit callbacks. Whoever reaps it leaves its status here
-/// for the others. Nothing foreign runs while this is locked.
+/// A child for whose end several may wait: its handle and exit callbacks. Whichever of them reaps the child
+/// leaves its status here for the others. No foreign code runs while this is locked.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<Reaped>>);
 
-/// A child that is reaped, whatever becomes of those who wait for it. If this is dropped before the child
-/// has ended, the child goes to `ORPHANS`, which are looked at whenever another child is started; if it was
-/// killed, and so is about to end, also by a thread that waits for that.
+/// A child that is sure to be reaped, whatever becomes of those that wait for it. If this is dropped before
+/// the child has ended, the child goes to `ORPHANS`, and is reaped when another child is started after its
+/// end. If it was killed, and so is about to end, a thread waits for that and reaps it without delay.
 struct Reaped {
     /// `None` only while this is dropped.
     child: Option<Child>,
     fate: Fate,
-    /// It was killed, so it ends at once.
+    /// Whether it was killed, so that it ends at once.
     killed: bool,
 }
 
+/// What is known of a child's end.
 #[derive(Clone, Copy)]
 enum Fate {
-    /// It has not ended, as far as is known.
+    /// It has not ended, as far as is known here.
     Unknown,
     Ended(ExitStatus),
-    /// It has ended, but somebody else has reaped it and has its status: the system, or a `waitpid`.
+    /// It has ended, but somebody else has reaped it, and so has got its status: the system, or a `waitpid`
+    /// somewhere in this process.
     Lost,
 }
 
-/// What tells that a child has ended.
+/// What tells a waiter that a child has ended.
 enum End {
     #[cfg(target_os = "linux")]
     PidFd(PidFd),
-    /// `SIGCHLD`, which only says that some child has: then each who waits looks whether it is his.
+    /// `SIGCHLD`, which only says that some child has ended: the waiter then looks whether it is this one.
     Signal(SignalStream),
-    /// Nothing need tell. It had ended when it was to be watched, and the system had reaped it, as it does
-    /// where `SIGCHLD` is ignored.
+    /// Nothing is needed: the child was gone already when its pidfd was to be made. It had ended, and the
+    /// system had reaped it, as it does where `SIGCHLD` is ignored.
     #[cfg(target_os = "linux")]
     Seen,
 }
 
 impl Subprocess {
-    /// Starts the process that `command` describes, for the current loop, which it belongs to.
+    /// Starts the process that `command` describes. It belongs to the current loop.
     ///
     /// # Errors
     ///
-    /// What the system says: `NotFound`, `PermissionDenied`, too many open files. Nothing is left open
-    /// then, and no child is left running.
+    /// What the system says: `NotFound`, `PermissionDenied`, too many open files. Then no file is left open,
+    /// and no child is left running.
     ///
     /// # Panics
     ///
@@ -137,7 +141,8 @@ impl Subprocess {
 
     fn spawn_watched(command: &mut Command, by_pidfd: bool) -> io::Result<Subprocess> {
         reap_orphans();
-        // A signal that comes before anybody listens is missed, so one listens before there is a child.
+        // A signal that comes before anybody listens is missed. So the listening begins before there is a
+        // child that could end.
         let early = if by_pidfd { None } else { Some(signal::stream(Signal::CHILD)?) };
         let mut child = command.spawn()?;
         let end = early.map_or_else(|| End::of(&child), |signals| Ok(End::Signal(signals)));
@@ -148,7 +153,7 @@ impl Subprocess {
                 Ok(Subprocess { stdin, stdout, stderr, running, id, kill_on_drop: false })
             }
             Err(error) => {
-                // Started, but it cannot be watched.
+                // The child was started, but nothing would tell of its end, or its pipes cannot be used.
                 let _ = child.kill();
                 let _ = child.wait();
                 Err(error)
@@ -169,15 +174,17 @@ impl Subprocess {
     /// Runs `command` to its end, and gives its exit status and all that it has written to its standard
     /// output and error. Python: `subprocess.run(..., capture_output=True)`.
     ///
-    /// The child starts at once, for the current loop. Its output and error are pipes, whatever `command` says
-    /// of them; its input is as `command` says, which is the parent's own unless told. (In
-    /// [`Command::output`] it is empty then: say `stdin(Stdio::null())`.) Otherwise this is
-    /// [`spawn`](Subprocess::spawn) and [`wait_with_output`](Subprocess::wait_with_output), with what these
-    /// say of limits and of cancelling.
+    /// The child is started by this call, and belongs to the current loop. Its output and error are pipes,
+    /// whatever `command` says of them. Its input is as `command` says; if that says nothing, it is this
+    /// process's own, whereas [`Command::output`] gives it an empty one: say `stdin(Stdio::null())` for that.
+    ///
+    /// Otherwise this is [`spawn`](Subprocess::spawn) followed by
+    /// [`wait_with_output`](Subprocess::wait_with_output), and what these say of limits and of cancelling
+    /// holds here, too.
     ///
     /// # Errors
     ///
-    /// As those two, when it is awaited.
+    /// As those two. All errors are given when this is awaited, also those of starting the child.
     ///
     /// # Panics
     ///
@@ -204,15 +211,17 @@ impl Subprocess {
 
     /// Runs `command` to its end, and gives its exit status. Python: `subprocess.call`.
     ///
-    /// The child starts at once, for the current loop. Its standard streams are as `command` says, which is
-    /// the parent's own unless told. Those that are [`Stdio::piped`] are closed at once, since nobody would
-    /// read or write them: a child that writes there gets `SIGPIPE`.
+    /// The child is started by this call, and belongs to the current loop. Its standard streams are as
+    /// `command` says; those of which it says nothing are this process's own. Those that are
+    /// [`Stdio::piped`] are closed at once, since nobody would read or write them: a child that writes there
+    /// gets `SIGPIPE`.
     ///
     /// If this is dropped before it is done, the child runs on.
     ///
     /// # Errors
     ///
-    /// As [`spawn`](Subprocess::spawn) and [`wait_for_exit`](Subprocess::wait_for_exit), when it is awaited.
+    /// As [`spawn`](Subprocess::spawn) and [`wait_for_exit`](Subprocess::wait_for_exit). All errors are given
+    /// when this is awaited, also those of starting the child.
     ///
     /// # Panics
     ///
@@ -240,25 +249,25 @@ impl Subprocess {
         resumption::here(async move { child?.wait_for_exit().await })
     }
 
-    /// Kills the child when this is dropped and the child is still running.
+    /// Has the child killed if it still runs when this is dropped.
     #[must_use]
     pub fn kill_on_drop(mut self) -> Subprocess {
         self.kill_on_drop = true;
         self
     }
 
-    /// The child's process id. When it has ended and was reaped, another process may get that number: to
-    /// send it a signal, use [`send_signal`](Subprocess::send_signal).
+    /// The child's process id. Once the child has ended and was reaped, another process may get the same
+    /// number: so send it signals by [`send_signal`](Subprocess::send_signal), which cannot hit another.
     pub fn pid(&self) -> u32 {
         self.running.as_ref().map_or(0, |running| running.child.lock().pid())
     }
 
-    /// Sends the child a signal: asks it to end, say.
+    /// Sends the child a signal, for instance [`Signal::TERMINATE`] to ask it to end.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if it has ended and that is known here; what the system says, which is `ESRCH`
-    /// if somebody else has reaped it; `Unsupported` for real-time signals.
+    /// `InvalidInput` if the child has ended and that is known here; `Unsupported` for real-time signals;
+    /// otherwise what the system says, which is `ESRCH` if somebody else has reaped the child.
     pub fn send_signal(&self, signal: Signal) -> io::Result<()> {
         let signal = RawSignal::from_named_raw(signal.number());
         let signal = signal.ok_or(io::ErrorKind::Unsupported)?;
@@ -272,7 +281,7 @@ impl Subprocess {
     ///
     /// # Errors
     ///
-    /// What the system says. To have ended already is none.
+    /// What the system says. If the child has ended already, that is no error.
     pub fn kill(&mut self) -> io::Result<()> {
         match &mut self.running {
             Some(running) if running.child.lock().is_unknown() => running.kill(),
@@ -280,7 +289,7 @@ impl Subprocess {
         }
     }
 
-    /// The child's exit status, if it has ended. Does not wait.
+    /// The child's exit status, or `None` if it has not ended. It does not wait.
     ///
     /// # Errors
     ///
@@ -292,16 +301,19 @@ impl Subprocess {
         }
     }
 
-    /// Waits until the child has ended. Tornado: `wait_for_exit(raise_error=False)`. (Its `raise_error=True`
-    /// makes an error of a status that is not 0; here the caller asks [`ExitStatus::success`].)
+    /// Waits until the child has ended. Tornado: `wait_for_exit(raise_error=False)`. (Tornado's
+    /// `raise_error=True` makes an error of a status that is not 0; here the caller asks
+    /// [`ExitStatus::success`].)
     ///
-    /// A standard input that was not taken is closed, as in [`Child::wait`]: a child that reads to the end
-    /// of it would never end otherwise. Virtual time is held meanwhile. Cancel safe, and may be called again.
+    /// If [`stdin`](Subprocess::stdin) was not taken, it is closed first, as by [`Child::wait`]: otherwise a
+    /// child that reads its input to the end would never end. Virtual time is held meanwhile.
+    ///
+    /// Cancel safe, and may be called again.
     ///
     /// # Errors
     ///
-    /// What the system says: `ECHILD` if somebody else has reaped the child, whose status is lost. Also if
-    /// its end is not known yet, and this is awaited on another loop than the child's.
+    /// What the system says: `ECHILD` if somebody else has reaped the child, so that its status is lost. Also
+    /// if this is awaited on another loop than the child's, unless the child is known to have ended.
     #[track_caller]
     pub fn wait_for_exit(&mut self) -> impl FusedFuture<Output = io::Result<ExitStatus>> {
         resumption::here(async {
@@ -314,24 +326,24 @@ impl Subprocess {
         })
     }
 
-    /// Reads the child's standard output and error to their ends, both at the same time, waits for its end,
-    /// and gives all three. Python: `communicate`.
+    /// Reads the child's standard output and error to their ends, both at the same time, waits for the child
+    /// to end, and gives its status and both texts. Python: `communicate`.
     ///
-    /// A pipe that is no pipe or was taken gives nothing. A standard input that was not taken is closed. Take
-    /// it to write to it, and do so *while* this is awaited: a child that answers as it reads stops reading
-    /// when its output is full.
+    /// A stream that is not a pipe, or was taken, gives nothing. If [`stdin`](Subprocess::stdin) was not
+    /// taken, it is closed. To write to it, take it, and write *while* this is awaited: a child that answers
+    /// as it reads would stop reading once its output pipe is full.
     ///
-    /// All that the child writes is kept in memory, without a limit: one that never stops takes all there is.
-    /// For a limit, take the pipes and read [`take(n)`](AsyncReadExt::take) of each. A pipe ends when nobody
-    /// has it open for writing any more. That may be later than the child's end, if it has passed the pipe on
-    /// to children of its own. Virtual time is held meanwhile.
+    /// All that the child writes is kept in memory, without a limit: a child that never stops writing uses up
+    /// all memory. For a limit, take the pipes and read [`take(n)`](AsyncReadExt::take) of each. A pipe ends
+    /// when nobody has it open for writing any more. That may be later than the child's end, if the child has
+    /// passed the pipe on to children of its own. Virtual time is held meanwhile.
     ///
-    /// Not cancel safe: what was read by then is lost. The child runs on, unless it is one to
-    /// [`kill_on_drop`](Subprocess::kill_on_drop).
+    /// Not cancel safe: if this is dropped, what it has read is lost. The child runs on, unless
+    /// [`kill_on_drop`](Subprocess::kill_on_drop) was called.
     ///
     /// # Errors
     ///
-    /// What reading a pipe says; as [`wait_for_exit`](Subprocess::wait_for_exit).
+    /// What reading a pipe gives; and as [`wait_for_exit`](Subprocess::wait_for_exit).
     ///
     /// ```
     /// use std::process::Command;
@@ -359,19 +371,20 @@ impl Subprocess {
         })
     }
 
-    /// Waits for the child's end in the background and calls `callback` with its status, once.
+    /// Waits for the child's end in the background, and then calls `callback` with its status, once.
     /// Tornado: `set_exit_callback`.
     ///
-    /// The handle stays as it is: it may wait for the end, too, have more callbacks (all are called; in
-    /// Tornado only the last one), and be dropped before the child ends, which closes what pipes it still has.
+    /// The handle can be used as before: it may wait for the end, too, and set more callbacks, which are all
+    /// called (in Tornado only the last one is). It may be dropped before the child ends; that closes those
+    /// pipes which were not taken.
     ///
-    /// The callback is called by the child's own loop, which need not be the current one nor run now; never
-    /// inside this call. If that loop has gone already, or is another thread's, the current loop calls it. If
-    /// the loop that is to call it is closed before, it is dropped and not called. A panic in it is reported
-    /// to [`Builder::on_exception`](crate::Builder::on_exception).
+    /// The child's own loop calls the callback, never inside this call. That loop need not be the current
+    /// one, and need not run yet. If it has gone already, or is another thread's, the current loop does.
+    /// If the loop that is to call the callback is closed before, the callback is dropped and not called.
+    /// If it panics, that is reported to [`Builder::on_exception`](crate::Builder::on_exception).
     ///
-    /// It gets an error as from [`wait_for_exit`](Subprocess::wait_for_exit), and if there is no file
-    /// descriptor left by which to be told of the end.
+    /// The callback gets an error where [`wait_for_exit`](Subprocess::wait_for_exit) would give one, and if
+    /// too many files are open: it needs a file descriptor of its own to learn of the end.
     ///
     /// # Panics
     ///
@@ -484,7 +497,7 @@ impl Running {
         }
     }
 
-    /// The child's end for somebody else than the handle, on whatever loop he waits.
+    /// Waits for the child's end on behalf of an exit callback. It may be awaited on any loop.
     fn exit(&self) -> impl Future<Output = io::Result<ExitStatus>> + use<> {
         let (child, watch) = (self.child.clone(), self.end.again());
         async move {
@@ -497,8 +510,9 @@ impl Running {
         }
     }
 
-    /// By its pidfd, which is nobody else's, although its number may be; elsewhere by its number, which
-    /// is nobody else's until it is reaped here.
+    /// Sends a signal to this child and to no other process. A pidfd always stands for this child, also when
+    /// another process has got its number. Where there is no pidfd, the number is the child's own until the
+    /// child is reaped; callers look before whether it was.
     fn signal(&self, signal: RawSignal) -> io::Result<()> {
         match &self.end {
             #[cfg(target_os = "linux")]
@@ -522,12 +536,14 @@ impl Running {
 }
 
 impl End {
-    /// What tells another one of the same end. He makes it on the loop where he waits.
+    /// Gives a function that makes another `End` for the same child. It has to be called on the loop on which
+    /// that is awaited.
     fn again(&self) -> Box<dyn FnOnce() -> io::Result<End>> {
         match self {
             #[cfg(target_os = "linux")]
             End::PidFd(pidfd) => {
-                // A copy of this one, for the child's number may be another's by now.
+                // Copies the file descriptor. A pidfd made of the child's number may be for another process,
+                // which has got that number by now.
                 let pidfd = pidfd.get_ref().try_clone();
                 Box::new(|| PidFd::with_interest(pidfd?, Interest::READ).map(End::PidFd))
             }
@@ -553,7 +569,7 @@ impl End {
     }
 }
 
-/// The child's ends of its pipes, as the loop's.
+/// This side's ends of a child's three pipes, which the loop reads and writes.
 type Pipes = (Option<PipeWriter>, Option<PipeReader>, Option<PipeReader>);
 
 fn pipes(child: &mut Child) -> io::Result<Pipes> {
@@ -564,7 +580,7 @@ fn pipes(child: &mut Child) -> io::Result<Pipes> {
     ))
 }
 
-/// Whether the kernel has pidfds (Linux 5.3), asked once.
+/// Whether the kernel has pidfds (Linux has since 5.3). It is asked once.
 fn has_pidfds() -> bool {
     #[cfg(target_os = "linux")]
     {
@@ -579,11 +595,12 @@ fn has_pidfds() -> bool {
     false
 }
 
-/// Children that nobody waits for and that no loop will reap. They are looked at when the next child is
-/// started.
+/// Children for which nobody waits and which no loop will reap. Each start of another child looks which of
+/// them have ended, and reaps those.
 static ORPHANS: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
-/// Leaves a child to whoever starts the next one; and if it is about to end, to a thread that waits for that.
+/// Leaves a child to whoever starts the next one, who will reap it; and if it is about to end, to a thread
+/// that waits for that.
 fn reap_later(child: Child, ends_at_once: bool) {
     let pid = Pid::from_child(&child);
     ORPHANS.lock().unwrap_or_else(PoisonError::into_inner).push(child);
@@ -591,13 +608,14 @@ fn reap_later(child: Child, ends_at_once: bool) {
         return;
     }
     let wait = move || {
-        // Waits, and does not reap. Somebody else may reap this child by the list, and its number may be
-        // another child's a moment later. To be sure that it is not, one has to hold the list.
+        // This waits for the child's end and does not reap it. Somebody else may reap it by way of
+        // `ORPHANS`, and a moment later another child may have its number, which this would reap instead.
+        // Only whoever has locked `ORPHANS` can be sure that the number is still this child's.
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         let _ = retry_on_intr(|| waitid(WaitId::Pid(pid), ended));
         reap_orphans();
     };
-    // If there are too many threads, the next start of a child has to do.
+    // If no thread can be started, the child stays a zombie until another child is started.
     let _ = thread::Builder::new().name("waterspout-reaper".into()).spawn(wait);
 }
 
@@ -615,8 +633,9 @@ impl Drop for Subprocess {
         if self.kill_on_drop {
             let _ = running.kill();
         }
-        // If its loop runs, a coroutine there reaps it when it ends. If not, or if the loop is closed before,
-        // `running` is dropped, and so the child becomes an orphan.
+        // If the child's loop runs on this thread, a coroutine there waits for the end and reaps the child.
+        // If not, or if the loop is closed before the end, `running` is dropped, and with it a `Reaped`,
+        // which sees to the rest.
         if let Some(io_loop) = IoLoop::running().filter(|io_loop| io_loop.core().id() == self.id) {
             drop(io_loop.spawn(async move { poll_fn(|cx| running.poll_exit(cx)).await.map(drop) }));
         }
@@ -639,7 +658,7 @@ mod tests {
     use std::rc::Rc;
     use std::time::Duration;
 
-    /// A shell, watched by `SIGCHLD`, that waits for the end of its input before it runs `script`.
+    /// A shell that is watched by `SIGCHLD` and runs `script` when its standard input ends.
     fn spawn(script: &str) -> Subprocess {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("cat; {script}")]).stdin(Stdio::piped());

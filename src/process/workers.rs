@@ -1,9 +1,12 @@
-//! `Workers`: one loop a core. Tornado's `fork_processes`, on threads.
+//! `Workers`: a loop on every core. Tornado's `fork_processes`, with threads instead of processes.
 //!
-//! Each worker is a thread with a loop of its own that runs one coroutine, from the same function.
-//! Workers that serve one port have a listener each (`SO_REUSEPORT`), among which the system divides the
-//! connections. A worker that panics or ends with an error is started again under its number, up to a limit; `SIGTERM` and Ctrl-C
-//! ask all of them to end, and those that take too long are ended.
+//! Each worker is a thread with a loop of its own, which runs one future; all of them call the same function
+//! for it. Workers that serve one port have a listener each (`SO_REUSEPORT`), and the system divides the
+//! connections among these. A worker that panics or ends with an error is started again under the same
+//! number, up to a limit. `SIGTERM` and Ctrl-C ask all workers to end; those that take too long are stopped.
+//!
+//! The thread that calls `run` watches over the workers, on a loop of its own: each worker sends it `News`
+//! when its loop is there and when it has ended.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -25,15 +28,15 @@ use crate::ground::report;
 use crate::ioloop::{IoLoop, LoopHandle};
 use crate::signal::{self, Signal};
 
-/// So long a loop that was told to stop has to do so: one that gets to its next turn at all takes a moment,
-/// but the machine may be busy.
+/// How long a loop may take to stop when it was told to. A loop that ever gets to its next turn needs only a
+/// moment, but the machine may be busy.
 const TIME_TO_STOP: Duration = Duration::from_secs(5);
 
-/// A worker that fails sooner is started again after a pause...
+/// A worker that fails before it has run so long is started again only after a pause.
 const SOON: Duration = Duration::from_secs(1);
-/// ...of this length, which doubles each time...
+/// The length of the first such pause; it doubles each time.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-/// ...up to this one.
+/// The length up to which it doubles.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How many threads can run at the same time. Tornado: `cpu_count`.
@@ -51,7 +54,7 @@ pub fn worker_id() -> Option<usize> {
     WORKER.get()
 }
 
-/// What a worker's coroutine is told.
+/// What the function that a worker runs is given.
 #[derive(Clone, Debug)]
 pub struct Worker {
     id: usize,
@@ -59,18 +62,20 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Its number, from 0. A worker that is started again has the same.
+    /// The worker's number, from 0. A worker that is started again has the same number.
     pub fn id(&self) -> usize {
         self.id
     }
 
-    /// Cancelled when the workers are to end: a server stops accepting then, and drains.
+    /// A token that is cancelled when the workers are to end: a server then stops accepting connections, and
+    /// finishes serving those that it has.
     pub fn stop(&self) -> &CancelToken {
         &self.stop
     }
 }
 
-/// How workers run; one thread with a loop for each CPU unless told. Tornado: `fork_processes`.
+/// Runs a function on several threads, each with a loop of its own: one for each CPU by default. Tornado:
+/// `fork_processes`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -99,10 +104,10 @@ pub struct Workers {
 pub enum WorkersError {
     /// A thread or a loop could not be made.
     Start(io::Error),
-    /// Workers panicked or ended with an error more often than they may; this is what the last one did.
+    /// Workers panicked or ended with an error more often than they may. This is how the last one failed.
     TooManyRestarts(ExcInfo),
-    /// So many workers had not ended when their grace was over, nor 5 seconds after their loops were told
-    /// to stop: they never await. Their threads run on.
+    /// So many workers had not ended when their grace was over, nor 5 seconds after their loops were told to
+    /// stop: they never get to an `.await` that waits. Their threads run on.
     Stuck(usize),
 }
 
@@ -128,52 +133,55 @@ impl Error for WorkersError {
     }
 }
 
-/// What a worker's thread tells the one that watches.
+/// What a worker's thread tells the one that watches, with the worker's number.
 enum News {
     Running(usize, LoopHandle),
-    Ended(usize, Result<(), Ending>),
+    Ended(usize, Result<(), Failure>),
 }
 
-/// How a worker ended that should not have.
-enum Ending {
+/// Why a worker has ended that should not have.
+enum Failure {
+    /// It panicked, or gave an error: it may be started again.
     Failed(ExcInfo),
+    /// Its loop could not be made or run.
     NotStarted(io::Error),
 }
 
 impl Workers {
-    /// A worker for each CPU, 100 restarts, half a minute to end, not pinned.
+    /// The defaults: a worker for each CPU, 100 restarts, 30 seconds of grace, not pinned.
     pub fn new() -> Workers {
         let grace = Duration::from_secs(30);
         Workers { count: cpu_count(), max_restarts: 100, grace, pinned: false }
     }
 
-    /// So many workers, at least one.
+    /// How many workers there are; 0 counts as 1. By default one for each CPU.
     #[must_use]
     pub fn count(mut self, count: usize) -> Workers {
         self.count = count.max(1);
         self
     }
 
-    /// How often, in all, workers that failed are started again: 100 unless told, as in Tornado.
+    /// How often, in all, workers that failed are started again; by default 100 times, as in Tornado.
     ///
-    /// One that fails within a second is started again after a pause of 10 ms, which doubles each time,
-    /// up to a second: what fails at once would keep a core busy with failing otherwise.
+    /// A worker that fails within a second is started again only after a pause: of 10 ms the first time,
+    /// twice as long each time after that, and a second at most. Otherwise a worker that always fails at
+    /// once would keep a core busy with failing.
     #[must_use]
     pub fn max_restarts(mut self, restarts: usize) -> Workers {
         self.max_restarts = restarts;
         self
     }
 
-    /// How long workers may take to end when they are asked to: 30 seconds unless told. Then their loops are
-    /// stopped, and they are ended at the `.await` where they are.
+    /// How long workers may take to end when they are asked to; by default 30 seconds. After that their loops
+    /// are stopped: each worker's future is dropped at the `.await` where it waits.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Workers {
         self.grace = grace;
         self
     }
 
-    /// Keeps each worker on a CPU of its own (Linux only, without effect elsewhere). It takes the feature
-    /// `affinity`.
+    /// Whether each worker is kept on a CPU of its own; by default not. It works on Linux, and has no effect
+    /// elsewhere. It takes the feature `affinity`.
     ///
     /// ```
     /// use waterspout::process::{Worker, Workers};
@@ -190,25 +198,26 @@ impl Workers {
         self
     }
 
-    /// Runs `work` in every worker and waits until all have ended. It is called on the worker's thread, and
-    /// may be an async closure that lends what it has to all of them.
+    /// Runs `work` in every worker, and waits until all have ended. Each worker calls it on its own
+    /// thread. It may be an async closure that borrows what it has captured: all workers share that.
     ///
-    /// `SIGTERM` and Ctrl-C ask them to end; a second one cuts their grace short. A worker whose
-    /// future finishes is done; one that panics or gives an error is logged and started again.
+    /// `SIGTERM` and Ctrl-C ask the workers to end; a second signal cuts their grace short. A worker whose
+    /// future finishes is done; a worker that panics or gives an error is logged and started again.
     /// Coroutines that a worker leaves unfinished end with it.
     ///
     /// # Errors
     ///
-    /// [`WorkersError`]; the other workers have been ended then. [`WorkersError::Start`] also if a loop
-    /// runs on this thread already: workers are run by a thread of their own, as `main` is.
+    /// [`WorkersError`]. When one is given, all workers have been ended, or told to stop if they are stuck.
+    /// [`WorkersError::Start`] also if a loop runs on this thread already: this has to be called outside of
+    /// any loop, by `main` for instance.
     pub fn run<W, T>(self, work: W) -> Result<(), WorkersError>
     where
         W: AsyncFn(Worker) -> T + Send + Sync + 'static,
         T: Outcome,
     {
         let signals = || {
-            // Here, before the first worker is started: a signal that came before anybody listens would end
-            // the process, and with it workers that have begun.
+            // This is called before the first worker is started. A signal that came before anybody listens
+            // would end the process, and with it workers that have begun.
             let terminate = signal::stream(Signal::TERMINATE);
             let both = terminate.and_then(|signals| {
                 Ok(stream::select(signals, signal::stream(Signal::INTERRUPT)?))
@@ -221,12 +230,13 @@ impl Workers {
         self.run_watched(signals, work)
     }
 
-    /// [`run`](Workers::run) with another reason to end than a signal: when the future that `until`
-    /// makes is done. `until` is called before the first worker is started.
+    /// Does as [`run`](Workers::run), but asks the workers to end when the future that `until` makes is done,
+    /// instead of by signals. `until` is called before the first worker is started.
     ///
     /// # Errors
     ///
-    /// As [`run`](Workers::run); also [`WorkersError::Start`] with the error of that future.
+    /// As [`run`](Workers::run); also [`WorkersError::Start`] with the error that the future of `until`
+    /// gives.
     pub fn run_until<U, V, W, T>(self, until: U, work: W) -> Result<(), WorkersError>
     where
         U: FnOnce() -> V,
@@ -237,7 +247,8 @@ impl Workers {
         self.run_watched(|| once(until()), work)
     }
 
-    /// Runs until there is a reason to end, and gives grace until there is another.
+    /// Runs the workers until the stream of `reasons` gives the first item, which asks them to end. The
+    /// second item cuts their grace short.
     fn run_watched<R, W, T>(self, reasons: impl FnOnce() -> R, work: W) -> Result<(), WorkersError>
     where
         R: Stream<Item = io::Result<()>>,
@@ -262,25 +273,28 @@ impl Default for Workers {
     }
 }
 
-/// The thread that watches over the workers.
+/// What the thread that watches over the workers knows of them. The lists have an element for each worker, at
+/// the index of its number.
 struct Watch<W> {
     workers: Workers,
     work: Arc<W>,
     sender: Sender<News>,
     news: Receiver<News>,
-    /// A channel to each worker, in which nothing is sent: when this end is dropped, the worker's token is
-    /// cancelled.
+    /// The sending end of a channel to each worker. Nothing is ever sent: when this end is dropped, the
+    /// worker cancels its token.
     stops: Vec<Option<Sender<()>>>,
-    /// The loops of those that run, to be stopped when the grace is over.
+    /// The loops of the workers that run, to be stopped when the grace is over.
     handles: Vec<Option<LoopHandle>>,
-    /// When each was started, after which pause.
-    begun: Vec<(Instant, Duration)>,
+    /// When the worker's thread was started, and the pause that it made before it began its work.
+    started: Vec<(Instant, Duration)>,
+    /// How many workers have not ended.
     alive: usize,
     restarts: usize,
-    /// They were asked to end.
-    stopping: bool,
-    /// Their grace is over: the loops have been stopped, and so is one that begins only now.
-    over: bool,
+    /// Whether the workers were asked to end.
+    is_ending: bool,
+    /// Whether their grace is over. Then their loops have been stopped, and a loop that begins only now
+    /// has to be stopped, too.
+    is_grace_over: bool,
 }
 
 impl<W, T> Watch<W>
@@ -289,12 +303,13 @@ where
     T: Outcome,
 {
     fn new(workers: Workers, work: W) -> Watch<W> {
-        // Room for all that is sent before somebody listens, so that `try_send` never fails: a worker says
-        // `Running` and `Ended` once in each life, and is not started again before its `Ended` was heard.
+        // There has to be room for all news that can be under way at the same time, so that `try_send`
+        // never fails. These are two from each worker: it sends `Running` and `Ended` once in each of its
+        // lives, and is not started again before its `Ended` was received.
         let (sender, news) = channel(2 * workers.count + 2);
         let stops = (0..workers.count).map(|_| None).collect();
         let handles = vec![None; workers.count];
-        let begun = vec![(Instant::now(), Duration::ZERO); workers.count];
+        let started = vec![(Instant::now(), Duration::ZERO); workers.count];
         let work = Arc::new(work);
         Watch {
             workers,
@@ -303,14 +318,16 @@ where
             news,
             stops,
             handles,
-            begun,
+            started,
             alive: 0,
             restarts: 0,
-            stopping: false,
-            over: false,
+            is_ending: false,
+            is_grace_over: false,
         }
     }
 
+    /// Starts the workers, watches over them until they have ended or are to end, and ends those that are
+    /// left.
     async fn watch(
         mut self,
         reasons: impl Stream<Item = io::Result<()>>,
@@ -338,8 +355,8 @@ where
                 }
             }
         }
-        // If a failure ends them, nobody has asked for it yet. The first signal then asks for what happens
-        // anyway, and only the second one is in a hurry.
+        // If the workers have to end because of a failure, no signal has come yet. Then the first signal only
+        // asks for what happens anyway, and it is the second one that cuts the grace short.
         let mut more = reasons.skip(usize::from(!asked));
         let stuck = self.end(more.next()).await;
         match outcome {
@@ -348,7 +365,7 @@ where
         }
     }
 
-    /// Starts the thread of a worker, which begins after a pause.
+    /// Starts the thread of a worker. It pauses before it begins its work.
     fn start(&mut self, id: usize, pause: Duration) -> io::Result<()> {
         let (work, sender) = (self.work.clone(), self.sender.clone());
         let (stop, stopped) = channel(1);
@@ -359,19 +376,21 @@ where
                 pin_to_cpu(id);
             }
             let ended = live(id, pause, &*work, &sender, stopped);
-            // The other side has room for it, or has gone.
+            // If this fails, the watching thread has gone, and nobody is to be told.
             let _ = sender.try_send(News::Ended(id, ended));
         })?;
         self.stops[id] = Some(stop);
-        self.begun[id] = (Instant::now(), pause);
+        self.started[id] = (Instant::now(), pause);
         self.alive += 1;
         Ok(())
     }
 
+    /// Takes note of what a worker's thread tells, and starts a worker again that has failed. An error ends
+    /// all workers.
     fn hear(&mut self, news: News) -> Result<(), WorkersError> {
         let (id, ended) = match news {
             News::Running(id, handle) => {
-                if self.over {
+                if self.is_grace_over {
                     let _ = handle.stop();
                 }
                 self.handles[id] = Some(handle);
@@ -383,15 +402,15 @@ where
         (self.stops[id], self.handles[id]) = (None, None);
         match ended {
             Ok(()) => Ok(()),
-            Err(Ending::NotStarted(error)) => Err(WorkersError::Start(error)),
-            Err(Ending::Failed(info)) if self.stopping => {
+            Err(Failure::NotStarted(error)) => Err(WorkersError::Start(error)),
+            Err(Failure::Failed(info)) if self.is_ending => {
                 report::error(
                     report::PROCESS,
                     format_args!("worker {id} failed while it was to end: {info}"),
                 );
                 Ok(())
             }
-            Err(Ending::Failed(info)) => {
+            Err(Failure::Failed(info)) => {
                 self.restarts += 1;
                 if self.restarts > self.workers.max_restarts {
                     return Err(WorkersError::TooManyRestarts(info));
@@ -400,20 +419,21 @@ where
                     report::PROCESS,
                     format_args!("worker {id} failed and is started again: {info}"),
                 );
-                let (begun, pause) = self.begun[id];
-                let pause = pause_after(pause, begun.elapsed().saturating_sub(pause));
+                let (started, pause) = self.started[id];
+                let pause = pause_after(pause, started.elapsed().saturating_sub(pause));
                 self.start(id, pause).map_err(WorkersError::Start)
             }
         }
     }
 
-    /// Asks all workers to end, then ends them; tells how many do not. `hurry` cuts their grace short.
+    /// Asks all workers to end, and stops their loops when their grace is over, or when `hurry` is done.
+    /// Gives how many have still not ended some time after that.
     async fn end(&mut self, hurry: impl Future + Unpin) -> usize {
-        self.stopping = true;
+        self.is_ending = true;
         self.stops.fill_with(|| None);
         let grace = sleep(self.workers.grace);
         self.hear_until(select(grace, hurry)).await;
-        self.over = true;
+        self.is_grace_over = true;
         for handle in self.handles.iter().flatten() {
             let _ = handle.stop();
         }
@@ -421,6 +441,7 @@ where
         self.alive
     }
 
+    /// Takes note of what workers tell until all have ended, or `over` is done.
     async fn hear_until(&mut self, over: impl Future) {
         let mut over = pin!(over);
         while self.alive > 0 {
@@ -433,7 +454,7 @@ where
     }
 }
 
-/// How long a worker pauses that lived so long after the last pause.
+/// The pause of a worker that is started again, after it had paused for `pause` and then `lived` so long.
 fn pause_after(pause: Duration, lived: Duration) -> Duration {
     if lived >= SOON {
         return Duration::ZERO;
@@ -441,22 +462,23 @@ fn pause_after(pause: Duration, lived: Duration) -> Duration {
     (2 * pause).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
 
-/// A worker's life, on its thread, until it is done or asked to end.
+/// One life of a worker, on its thread, until its future is done or its loop is stopped.
 fn live<W, T>(
     id: usize,
     pause: Duration,
     work: &W,
     sender: &Sender<News>,
     mut stopped: Receiver<()>,
-) -> Result<(), Ending>
+) -> Result<(), Failure>
 where
     W: AsyncFn(Worker) -> T,
     T: Outcome,
 {
-    let io_loop = IoLoop::new().map_err(Ending::NotStarted)?;
+    let io_loop = IoLoop::new().map_err(Failure::NotStarted)?;
     let _ = sender.try_send(News::Running(id, io_loop.handle()));
     if !pause.is_zero() {
-        // Unless the time is up, it was asked to end, or stopped, before it has begun: so it is done.
+        // If the pause ends by anything else than its time being up, the worker was asked to end, or its loop
+        // was stopped, before it has begun: so it is done.
         let paused = io_loop.run_sync(|| with_timeout(pause, stopped.recv()));
         if !matches!(paused, Ok(Err(_))) {
             return Ok(());
@@ -467,31 +489,32 @@ where
             let stop = CancelToken::new();
             let worker = Worker { id, stop: stop.clone() };
             start(async move {
-                // Nothing is ever sent; it ends when the other end is dropped.
+                // Nothing is ever sent here. This goes on when the other end is dropped.
                 stopped.recv().await;
                 stop.cancel();
             });
             work(worker)
         })
     }));
-    // By hand: if anything of the worker's holds a clone of it, it would not be closed with this handle.
+    // The loop has to be closed by hand. Dropping this handle would not do it if something that the worker
+    // has left holds another one.
     io_loop.close();
     match lived {
         Ok(Ok(output)) => match output.error() {
             None => Ok(()),
-            Some(error) => Err(Ending::Failed(ExcInfo::error(error))),
+            Some(error) => Err(Failure::Failed(ExcInfo::error(error))),
         },
-        // Stopped is what happens to those whose grace is over.
+        // The loop was stopped, since the grace was over.
         Ok(Err(RunError::Stopped)) => Ok(()),
-        Ok(Err(error)) => Err(Ending::NotStarted(io::Error::other(error))),
-        Err(panic) => Err(Ending::Failed(ExcInfo::from_panic(&*panic))),
+        Ok(Err(error)) => Err(Failure::NotStarted(io::Error::other(error))),
+        Err(panic) => Err(Failure::Failed(ExcInfo::from_panic(&*panic))),
     }
 }
 
 #[cfg(all(target_os = "linux", feature = "affinity"))]
 fn pin_to_cpu(id: usize) {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-    // Of those that the process may use at all.
+    // Workers are spread over the CPUs that this process may use at all.
     let Ok(allowed) = sched_getaffinity(None) else { return };
     let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
     let Some(&cpu) = cpus.get(id % cpus.len().max(1)) else { return };
