@@ -4,16 +4,16 @@ use crate::ground::coroutine_info::CoroutineInfo;
 use std::fmt;
 use std::rc::Rc;
 
-/// A coroutine, whatever it returns, to whoever may end it.
+/// A coroutine as those see it who may end it: whatever it returns.
 pub(crate) trait Control {
     fn cancel(self: Rc<Self>);
     fn is_done(&self) -> bool;
     fn info(&self) -> CoroutineInfo;
 }
 
-/// Cancels a coroutine whose [`Coroutine`](super::Coroutine) is somebody else's, who awaits it perhaps; from
-/// [`Coroutine::cancel_handle`](super::Coroutine::cancel_handle). A clone is for the same one. Dropping it
-/// does nothing. tokio: `AbortHandle`.
+/// Cancels a coroutine, while somebody else has its [`Coroutine`](super::Coroutine) and perhaps awaits that;
+/// from [`Coroutine::cancel_handle`](super::Coroutine::cancel_handle). A clone is for the same coroutine.
+/// Dropping it does nothing. tokio: `AbortHandle`.
 ///
 /// ```
 /// use waterspout::{IoLoop, coroutine};
@@ -30,7 +30,7 @@ pub(crate) trait Control {
 /// ```
 #[derive(Clone)]
 pub struct CancelHandle {
-    /// `None` for one that was never started.
+    /// `None` if the coroutine was never started, since its group has refused it.
     control: Option<Rc<dyn Control>>,
 }
 
@@ -39,7 +39,7 @@ impl CancelHandle {
         CancelHandle { control: Some(control) }
     }
 
-    /// For what was refused.
+    /// A handle for a coroutine that was refused, and so was never started.
     pub(super) fn of_nobody() -> CancelHandle {
         CancelHandle { control: None }
     }
@@ -51,8 +51,8 @@ impl CancelHandle {
         }
     }
 
-    /// Whether the coroutine has come to its end: returned, panicked, or been cancelled; or was refused by the
-    /// group that was to start it.
+    /// Whether the coroutine has ended: it has returned, panicked, or been cancelled; or it was never
+    /// started, since the group that was to start it has refused it.
     pub fn done(&self) -> bool {
         self.control.as_ref().is_none_or(|control| control.is_done())
     }

@@ -1,8 +1,8 @@
 //! `CancelToken`: telling coroutines that it is time to end.
 //!
-//! Cancelling a coroutine drops it where it stands. A token asks instead: whoever listens finishes
-//! what it is doing. A server stops accepting when its token is cancelled, and lets its connections
-//! come to their end.
+//! Cancelling a coroutine drops it at the `.await` where it waits. A token asks instead: a coroutine that
+//! listens to it can finish what it is doing. A server, for instance, stops accepting connections when its
+//! token is cancelled, and goes on serving those that it has until they end.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -17,10 +17,11 @@ use super::ending;
 use crate::ground::resumption;
 use crate::locks::Event;
 
-/// So many children are kept without a look whether anybody has them.
-const FEW: usize = 16;
+/// How many children a token may have before it first looks for some that can be thrown out.
+const FIRST_PRUNING: usize = 16;
 
-/// A request to end, which is made once and stays made. A clone is the same token.
+/// A request to end. Once it was made, by [`cancel`](CancelToken::cancel), it stays made. A clone is the same
+/// token.
 ///
 /// ```
 /// use waterspout::{IoLoop, coroutine::{self, CancelToken}};
@@ -47,10 +48,11 @@ pub struct CancelToken {
 #[derive(Default)]
 struct Inner {
     event: Event,
-    /// Those that are cancelled with it, as long as somebody has them.
+    /// Tokens that are cancelled with this one. The list does not keep them alive.
     children: RefCell<Vec<Weak<Inner>>>,
-    /// When there are so many, those that nobody has are thrown out.
-    crowded: Cell<usize>,
+    /// When the list has become so long, those children that have gone are thrown out before another is
+    /// added. Otherwise a server's token would collect the tokens of all its past requests.
+    prune_at: Cell<usize>,
 }
 
 impl CancelToken {
@@ -59,8 +61,8 @@ impl CancelToken {
         CancelToken::default()
     }
 
-    /// A token that is cancelled with this one, and may be cancelled before: for a part of what this one ends.
-    /// tokio-util: `child_token`.
+    /// Makes a token that is cancelled together with this one, and may also be cancelled by itself before:
+    /// for a part of what this one ends. tokio-util: `child_token`.
     ///
     /// ```
     /// use waterspout::coroutine::CancelToken;
@@ -80,17 +82,18 @@ impl CancelToken {
             return child;
         }
         let mut children = self.inner.children.borrow_mut();
-        if children.len() >= self.inner.crowded.get() {
+        if children.len() >= self.inner.prune_at.get() {
             children.retain(|child| child.strong_count() > 0);
-            self.inner.crowded.set(FEW.max(2 * children.len()));
+            self.inner.prune_at.set(FIRST_PRUNING.max(2 * children.len()));
         }
         children.push(Rc::downgrade(&child.inner));
         child
     }
 
-    /// Cancels it, and its [children](CancelToken::child).
+    /// Cancels this token, and its [children](CancelToken::child) with theirs.
     pub fn cancel(&self) {
-        // A list, since there may be a long line of descendants.
+        // It goes through a list of descendants instead of calling itself for each child: a long line of them
+        // would overflow the stack.
         let mut cancelled = vec![self.inner.clone()];
         while let Some(token) = cancelled.pop() {
             let children = token.children.take();
@@ -99,19 +102,19 @@ impl CancelToken {
         }
     }
 
-    /// Whether it was cancelled.
+    /// Whether the token was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.inner.event.is_set()
     }
 
-    /// Waits until it is cancelled. Cancel safe.
+    /// Waits until the token is cancelled. Cancel safe.
     #[track_caller]
     pub fn cancelled(&self) -> impl FusedFuture<Output = ()> + use<> {
         self.inner.event.wait()
     }
 
-    /// Awaits `future` until the token is cancelled: then `future` is dropped, the coroutines that it
-    /// awaits are cancelled, and this gives `None`. A future that is ready wins.
+    /// Awaits `future` until the token is cancelled. Then it drops `future`, which cancels the coroutines
+    /// that `future` awaits, and gives `None`. If `future` is ready as well, its output is given.
     #[track_caller]
     pub fn run<F: Future>(
         &self,
@@ -122,7 +125,8 @@ impl CancelToken {
             let mut future = pin!(Some(future));
             let mut cancelled = pin!(cancelled);
             poll_fn(|cx| {
-                // The token first, so that it is the future that says where it waits.
+                // The token is polled first: whichever is polled last says where the coroutine waits, and
+                // that should be `future`.
                 let is_cancelled = cancelled.as_mut().poll(cx).is_ready();
                 let running = future.as_mut().as_pin_mut();
                 match running.map_or(Poll::Pending, |running| running.poll(cx)) {

@@ -1,14 +1,15 @@
-//! How coroutines end before their time: one after the other, down to what they await.
+//! How coroutines are ended early: one after the other, down to those that they await.
 //!
-//! Ending a coroutine drops its state machine, and what is in there may own other coroutines, which end
-//! then, too: requests own requests, groups own groups. If each ended the next from within its own
-//! destructor, a long chain would overflow the stack. So what is nested more than a few levels deep is
-//! put in a list, and whoever has begun the first ending works through it. An ending is over when the
-//! call that asked for it returns; at such a depth, when the first one is.
+//! Ending a coroutine drops its state machine. That may own other coroutines, which end then, too: requests
+//! own requests, groups own groups. If each ended the next one from within its own destructor, a long chain
+//! would overflow the stack. So what would be nested more than a few levels deep is put in a list instead,
+//! and the outermost ending works through that list before it returns. Most endings are over when the call
+//! that asked for them returns; those that went through the list are over when the outermost one is.
 //!
-//! Cancelling reaches what is awaited (asyncio's rule): a handle that is dropped *because its owner is
-//! cancelled* cancels its coroutine, if it has begun to be awaited. Any other handle that is dropped
-//! detaches its coroutine, as in Tornado. So the list also knows whose destructors are at work.
+//! Cancelling reaches what is awaited (asyncio's rule): when a handle is dropped *because its owner is
+//! cancelled*, and somebody has begun to await it, its coroutine is cancelled. Any other handle that is
+//! dropped detaches its coroutine, as in Tornado. So this file also notes when the destructors that run are
+//! those of something that is cancelled: `CANCELLING`.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -25,62 +26,68 @@ use crate::ground::foreign;
 use crate::ground::slots::Key;
 use crate::ioloop::{LoopId, with_current};
 
-/// So many endings may be within each other; what would be deeper is put in the list.
-const AT_ONCE: u32 = 8;
+/// How many endings may be nested on the stack; what would be deeper is put in the list.
+const MAX_DEPTH: u32 = 8;
 
 /// Something that can be ended.
 pub(super) trait End {
-    /// Drops what it has to drop. Called once. No panic comes out of it.
+    /// Drops what has to be dropped. It is called once, and never panics.
     fn end(&self);
 }
 
-enum Item {
+/// What waits in the list until the outermost ending comes to it.
+enum Postponed {
     End(Rc<dyn End>),
     Drop(Box<dyn Any>),
 }
 
-/// Whose code runs: the slot that is being resumed, and its loop.
-type Running = Option<(LoopId, Key)>;
+/// Whose code runs: the slot that is being resumed (`Key::NONE` if none is), and the loop that resumes it;
+/// `None` if the thread has no current loop.
+type Current = Option<(LoopId, Key)>;
 
 thread_local! {
-    /// Has no destructor, so that what ends with the thread finds it; and no memory when it is empty.
-    static LIST: ManuallyDrop<RefCell<VecDeque<Item>>> =
+    /// It has no destructor, so that it is still there for coroutines that end with the thread. Nothing
+    /// leaks, since it owns no memory while it is empty.
+    static LIST: ManuallyDrop<RefCell<VecDeque<Postponed>>> =
         const { ManuallyDrop::new(RefCell::new(VecDeque::new())) };
-    /// How many endings within each other are under way.
+    /// How many endings are under way, each within the one before.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// The destructors of something that is cancelled are at work, within this.
-    static CANCELLING: Cell<Option<Running>> = const { Cell::new(None) };
+    /// Set while the destructors of something that is cancelled run: to whose code was running when they
+    /// began. Code of somebody else, which such a destructor may start, is not meant by it.
+    static CANCELLING: Cell<Option<Current>> = const { Cell::new(None) };
 }
 
-/// Ends `what`, now or after what is ending already.
+/// Ends `what`: now or, if endings are nested too deeply, before the outermost one returns.
 pub(super) fn end(what: Rc<dyn End>) {
-    if DEPTH.get() < AT_ONCE {
-        return within_another(|| what.end());
+    if DEPTH.get() < MAX_DEPTH {
+        return nested(|| what.end());
     }
-    LIST.with(|list| list.borrow_mut().push_back(Item::End(what)));
+    LIST.with(|list| list.borrow_mut().push_back(Postponed::End(what)));
 }
 
-/// Drops what a coroutine has left, which may be the last handle of another one.
+/// Drops the output that a coroutine has left, at the same time as [`end`] would: it may be, or contain, the
+/// last handle of another coroutine, and so on.
 #[inline]
 pub(super) fn discard<T: 'static>(value: T) {
     if !std::mem::needs_drop::<T>() {
-    } else if DEPTH.get() < AT_ONCE {
-        within_another(|| foreign::discard(value));
+    } else if DEPTH.get() < MAX_DEPTH {
+        nested(|| foreign::discard(value));
     } else {
-        LIST.with(|list| list.borrow_mut().push_back(Item::Drop(Box::new(value))));
+        LIST.with(|list| list.borrow_mut().push_back(Postponed::Drop(Box::new(value))));
     }
 }
 
-/// Ends something within whatever is ending. Who is within nothing works through the list after.
-fn within_another(end: impl FnOnce()) {
+/// Calls `end`, one level deeper than what is ending already. If nothing is, this is the outermost ending,
+/// which works through the list afterwards.
+fn nested(end: impl FnOnce()) {
     let depth = DEPTH.get();
     DEPTH.set(depth + 1);
     end();
     if depth == 0 {
-        while let Some(item) = LIST.with(|list| list.borrow_mut().pop_front()) {
-            match item {
-                Item::End(what) => what.end(),
-                Item::Drop(value) => foreign::discard(value),
+        while let Some(postponed) = LIST.with(|list| list.borrow_mut().pop_front()) {
+            match postponed {
+                Postponed::End(what) => what.end(),
+                Postponed::Drop(value) => foreign::discard(value),
             }
         }
         LIST.with(|list| drop(list.take()));
@@ -88,18 +95,19 @@ fn within_another(end: impl FnOnce()) {
     DEPTH.set(depth);
 }
 
-/// Runs the destructors of something that is cancelled.
+/// Calls `run`, which drops something that is cancelled: a handle that is dropped in it, and that somebody
+/// has begun to await, cancels its coroutine.
 pub(super) fn cancelling<R>(run: impl FnOnce() -> R) -> R {
-    within(Some(running()), run)
+    with_cancelling(Some(current()), run)
 }
 
-/// Runs destructors that detach, also while their owner is cancelled.
+/// Calls `run`, in which dropped handles detach their coroutines, even if their owner is cancelled.
 fn detaching<R>(run: impl FnOnce() -> R) -> R {
-    within(None, run)
+    with_cancelling(None, run)
 }
 
-fn within<R>(cancelling: Option<Running>, run: impl FnOnce() -> R) -> R {
-    struct Before(Option<Running>);
+fn with_cancelling<R>(cancelling: Option<Current>, run: impl FnOnce() -> R) -> R {
+    struct Before(Option<Current>);
     impl Drop for Before {
         fn drop(&mut self) {
             CANCELLING.set(self.0);
@@ -110,7 +118,7 @@ fn within<R>(cancelling: Option<Running>, run: impl FnOnce() -> R) -> R {
 }
 
 pin_project! {
-    /// A future whose coroutines go on when it is dropped; from [`shield`].
+    /// A future that awaits coroutines which go on when it is dropped; from [`shield`].
     #[must_use = "futures do nothing unless awaited"]
     #[derive(Debug)]
     pub struct Shield<F> {
@@ -125,13 +133,14 @@ pin_project! {
     }
 }
 
-/// Awaits `future` and keeps the coroutines that it awaits from being cancelled with whoever awaits
-/// this: they go on. asyncio: `shield`.
+/// Awaits `future`, and protects the coroutines that `future` awaits: they go on when the coroutine that
+/// awaits this is cancelled. asyncio: `shield`.
 ///
-/// Cancelling a coroutine also cancels the coroutines that it awaits. This is for work that has to come
-/// to its end once it was begun.
+/// Otherwise cancelling a coroutine also cancels the coroutines that it awaits. This is for work that has to
+/// come to its end once it was begun.
 ///
-/// Cancel safe for handles of coroutines: they are detached. What else `future` is made of is dropped.
+/// Cancel safe as far as `future` is made of handles of coroutines: these are detached. Everything else that
+/// it is made of is dropped.
 ///
 /// ```
 /// use std::{cell::Cell, rc::Rc, time::Duration};
@@ -176,12 +185,12 @@ impl<F: FusedFuture> FusedFuture for Shield<F> {
     }
 }
 
-/// Whether this is the destructor of something that is cancelled, and not a coroutine or a loop that
-/// such a destructor runs.
+/// Whether the caller runs in a destructor of something that is cancelled, and not in another coroutine or
+/// loop that such a destructor has started.
 pub(super) fn is_cancelling() -> bool {
-    CANCELLING.get().is_some_and(|within| within == running())
+    CANCELLING.get().is_some_and(|began_in| began_in == current())
 }
 
-fn running() -> Running {
+fn current() -> Current {
     with_current(|core| (core.id(), core.current_key()))
 }

@@ -1,9 +1,11 @@
 //! `TaskGroup`: coroutines that do not outlive their owner.
 //!
-//! A coroutine by itself goes on when its handle is dropped. A group holds its children: dropping it
-//! cancels them, [`join`](TaskGroup::join) waits for them, and a failure of one cancels the others
-//! unless they are independent. What has finished is gone: a server's group holds its live
-//! connections and nothing of the millions before.
+//! A coroutine by itself goes on when its handle is dropped. A group owns coroutines, its children: dropping
+//! the group cancels them, [`join`](TaskGroup::join) waits for them, and if one fails, the others are
+//! cancelled, unless they are independent.
+//!
+//! Each child holds its own membership (`Member`) in its state machine, and so leaves the group by being
+//! dropped, however it ends.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -22,12 +24,13 @@ use crate::ground::{foreign, resumption};
 use crate::ioloop::{Deadline, IoLoop};
 use crate::locks::Event;
 
-/// Owns coroutines and cancels them when it is dropped. Each may await others, which end with it.
+/// Owns coroutines, its children, and cancels them when it is dropped. The coroutines that a child awaits end
+/// with it.
 ///
-/// A child that fails, by an `Err` or a panic, has the others cancelled, unless the group is
-/// [independent](TaskGroup::independent). The failure is for [`join`](TaskGroup::join); one that nobody
-/// joins for is reported. Children that have finished are gone: a server's group holds its live
-/// connections and nothing of the millions before.
+/// When a child fails, by an `Err` or a panic, the others are cancelled, unless the group is
+/// [independent](TaskGroup::independent). [`join`](TaskGroup::join) gives the failure; if nobody joins, it is
+/// reported. A child that has ended leaves the group: so a server's group holds the connections that there
+/// are now, and nothing of the millions before.
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,28 +55,30 @@ pub struct TaskGroup<E = std::convert::Infallible> {
 }
 
 struct Inner<E> {
-    /// The handle is `None` while the child runs its eager part and its handle is still to come, and
-    /// when it was cancelled and has not ended yet.
+    /// The children that have not ended. A child's handle is `None` during its eager part, when there is no
+    /// handle yet, and after it was cancelled, until it has ended.
     children: RefCell<Slots<Option<Coroutine<()>>>>,
-    failure: RefCell<Option<Kept<Failure<E>>>>,
+    /// The first failure of a child, until `join` takes it.
+    failure: RefCell<Option<Kept<ChildFailure<E>>>>,
     /// Set while there are no children.
     empty: Event,
     state: Cell<State>,
-    independent: bool,
+    is_independent: bool,
 }
 
+/// Whether a group takes new children.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
-    /// Its children were cancelled; new ones are refused until they have ended and a failure, if
-    /// there is one, was taken.
+    /// The children were cancelled. New ones are refused until these have ended and the failure, if there is
+    /// one, was taken.
     Ending,
     /// New children are refused for good.
     Closed,
 }
 
-/// Why a child failed, and which.
-struct Failure<E> {
+/// How a child has failed, and which child it was.
+struct ChildFailure<E> {
     cause: Cause<E>,
     name: &'static str,
     started_at: &'static Location<'static>,
@@ -85,18 +90,18 @@ enum Cause<E> {
 }
 
 impl<E: fmt::Debug + 'static> TaskGroup<E> {
-    /// A group in which a failure cancels the others.
+    /// A group in which the failure of a child cancels the others.
     pub fn new() -> TaskGroup<E> {
         TaskGroup::with_policy(false)
     }
 
-    /// A group in which a failure is reported to
+    /// A group in which the failure of a child is reported to
     /// [`Builder::on_exception`](crate::Builder::on_exception), and the others go on.
     pub fn independent() -> TaskGroup<E> {
         TaskGroup::with_policy(true)
     }
 
-    fn with_policy(independent: bool) -> TaskGroup<E> {
+    fn with_policy(is_independent: bool) -> TaskGroup<E> {
         let empty = Event::new();
         empty.set();
         let inner = Inner {
@@ -104,17 +109,18 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
             failure: RefCell::new(None),
             empty,
             state: Cell::new(State::Open),
-            independent,
+            is_independent,
         };
         TaskGroup { inner: Rc::new(inner) }
     }
 
-    /// Starts a child, now, as [`start`](super::start()) does.
+    /// Starts a child, now, as [`start`](super::start()) does. The handle that it gives can cancel the child;
+    /// dropping the handle does nothing.
     ///
-    /// It is refused, which drops `future` without running it, while the group is ending: from a
-    /// failure until [`join`](TaskGroup::join) has given that, from [`cancel`](TaskGroup::cancel) until
-    /// the children have ended, and for good after [`close`](TaskGroup::close) or
-    /// [`shutdown`](TaskGroup::shutdown). The handle cancels the child; dropping it does nothing.
+    /// The group refuses the child, and drops `future` without running it, while the group is ending: after a
+    /// failure until [`join`](TaskGroup::join) has given that, and after [`cancel`](TaskGroup::cancel) until
+    /// the children have ended. After [`close`](TaskGroup::close) or [`shutdown`](TaskGroup::shutdown) it
+    /// refuses all children for good.
     ///
     /// # Panics
     ///
@@ -127,7 +133,7 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
         self.start_as(Name::Of(name_of::<F>), Location::caller(), future)
     }
 
-    /// [`start`](TaskGroup::start) under a name, which is what it is called in lists and reports.
+    /// [`start`](TaskGroup::start) with a name for the child, by which lists and reports call it.
     ///
     /// # Panics
     ///
@@ -140,7 +146,7 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
         self.start_as(Name::Given(name), Location::caller(), future)
     }
 
-    /// [`start`](TaskGroup::start) under another name and place than those of the future.
+    /// [`start`](TaskGroup::start) on behalf of `started_at`, with a name that the caller chooses.
     pub(crate) fn start_as<F>(
         &self,
         name: Name,
@@ -160,7 +166,7 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
         self.inner.empty.clear();
         let member = Member { inner: self.inner.clone(), key };
         let child = async move {
-            // Whatever way the child ends, it leaves the group last.
+            // Moved in here, so that the child leaves the group last, however it ends.
             let member = member;
             let result = AssertUnwindSafe(future).catch_unwind().await;
             let cause = match result {
@@ -168,16 +174,17 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
                 Ok(Err(error)) => Cause::Error(error),
                 Err(panic) => Cause::Panic(panic),
             };
-            member.inner.failed(Failure { cause, name: name.get(), started_at });
+            member.inner.failed(ChildFailure { cause, name: name.get(), started_at });
         };
         let kind = move || Kind { name, report: |_| None, at: None };
         let child = start_on(&IoLoop::current(), kind, child, started_at);
         let handle = child.cancel_handle();
         let mut child = Some(child);
-        if let Some(place) = self.inner.children.borrow_mut().get_mut(key) {
-            // It was cancelled with the group while its eager part ran, if the group is not open.
+        if let Some(kept_handle) = self.inner.children.borrow_mut().get_mut(key) {
+            // If the group is not open any more, it was cancelled during the child's eager part, and this
+            // child with it; but then there was no handle yet by which to cancel it. That is done below.
             if self.inner.state.get() == State::Open {
-                *place = child.take();
+                *kept_handle = child.take();
             }
         }
         if let Some(child) = child {
@@ -186,18 +193,18 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
         handle
     }
 
-    /// How many children are alive.
+    /// How many children have not ended.
     pub fn len(&self) -> usize {
         self.inner.children.borrow().len()
     }
 
-    /// Whether no child is alive.
+    /// Whether all children have ended.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Takes no more children, for good: what is started from now on is dropped without being run. Those
-    /// that are alive go on; [`join`](TaskGroup::join) waits for them.
+    /// Takes no more children, for good: a future that is to be started from now on is dropped without being
+    /// run. Children that have not ended go on; [`join`](TaskGroup::join) waits for them.
     pub fn close(&self) {
         self.inner.state.set(State::Closed);
     }
@@ -207,20 +214,19 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
         self.inner.cancel();
     }
 
-    /// Waits until no child is alive.
+    /// Waits until all children have ended.
     ///
-    /// Cancel safe; only dropping the group cancels its children. This does not borrow the group: when that
-    /// is dropped, it is done.
+    /// Cancel safe: dropping this cancels no child; only dropping the group does. This does not borrow the
+    /// group, and is ready soon after the group is dropped.
     ///
     /// # Errors
     ///
-    /// The first error of a child, once; never in an independent group. Errors that come after it are
-    /// reported to [`Builder::on_exception`](crate::Builder::on_exception), and so is one that nobody
-    /// joins for.
+    /// The first error of a child, once; none in an independent group. Later errors are reported to
+    /// [`Builder::on_exception`](crate::Builder::on_exception). So is the first one if nobody joins.
     ///
     /// # Panics
     ///
-    /// With the panic of a child, if that came first.
+    /// If the first failure of a child was a panic, this panics with it.
     #[track_caller]
     pub fn join(&self) -> impl FusedFuture<Output = Result<(), E>> + use<E> {
         let (inner, empty) = (self.inner.clone(), self.inner.empty.wait());
@@ -236,8 +242,8 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
         })
     }
 
-    /// Waits until no child is alive, but no longer than until `deadline`; then cancels those that
-    /// are, and tells how many that were. The group takes no more children then.
+    /// Waits until all children have ended, but no longer than until `deadline`. Then it cancels those
+    /// that are left, and gives their number. From then on the group takes no more children.
     #[track_caller]
     pub fn shutdown(&self, deadline: impl Into<Deadline>) -> impl FusedFuture<Output = usize> {
         let empty = self.inner.empty.wait();
@@ -252,10 +258,10 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
 }
 
 impl<E: fmt::Debug + 'static> Inner<E> {
-    fn failed(&self, failure: Failure<E>) {
-        let failure = Kept::new(failure, Failure::exception);
-        if self.independent || self.failure.borrow().is_some() {
-            // Which reports it: nobody will ask for it.
+    fn failed(&self, failure: ChildFailure<E>) {
+        let failure = Kept::new(failure, ChildFailure::exception);
+        if self.is_independent || self.failure.borrow().is_some() {
+            // Nobody will ask for it, so it is reported: dropping a `Kept` does that.
             return drop(failure);
         }
         *self.failure.borrow_mut() = Some(failure);
@@ -264,6 +270,7 @@ impl<E: fmt::Debug + 'static> Inner<E> {
 }
 
 impl<E> Inner<E> {
+    /// Cancels all children. Those in their eager part have no handle yet; `start_as` cancels them.
     fn cancel(&self) {
         let mut children = self.children.borrow_mut();
         let keys: Vec<Key> = children.iter().map(|(key, _)| key).collect();
@@ -278,6 +285,7 @@ impl<E> Inner<E> {
         }
     }
 
+    /// Takes new children again, if all that was to be done after a failure or `cancel` is done.
     fn reopen(&self) {
         let is_over = self.children.borrow().len() == 0 && self.failure.borrow().is_none();
         if is_over && self.state.get() == State::Ending {
@@ -286,8 +294,8 @@ impl<E> Inner<E> {
     }
 }
 
-/// A child's place in its group, held by the child itself. So it leaves however it ends: also with
-/// its loop.
+/// A child's membership in its group. The child itself holds it, and so leaves the group however it ends:
+/// also when its loop is closed.
 struct Member<E> {
     inner: Rc<Inner<E>>,
     key: Key,
@@ -304,7 +312,7 @@ impl<E> Drop for Member<E> {
     }
 }
 
-impl<E: fmt::Debug> Failure<E> {
+impl<E: fmt::Debug> ChildFailure<E> {
     fn exception(&self) -> Option<Exception> {
         let info = match &self.cause {
             Cause::Error(error) => ExcInfo::error(foreign::debug(error)),

@@ -1,4 +1,5 @@
-//! `run_in_executor`: blocking work on other threads, awaited like a coroutine, or by a future that is `Send`.
+//! `run_in_executor`: blocking work on other threads. It is awaited as a coroutine, or as a future that is
+//! `Send`.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
@@ -18,12 +19,13 @@ impl IoLoop {
     /// Runs blocking work on a thread of this loop's [`Executor`], by default the process's shared
     /// one. Tornado: `run_in_executor`, `run_on_executor`.
     ///
-    /// The work begins now, whether or not the coroutine is awaited, and cannot be stopped: dropping
-    /// or cancelling the coroutine forgets its result. A panic in it goes on in whoever awaits it.
+    /// The work is queued by this call, whether or not the coroutine is awaited, and cannot be stopped:
+    /// dropping or cancelling the coroutine only loses its result. If the work panics, so does the coroutine.
     ///
     /// # Panics
     ///
-    /// In the coroutine, if the executor refuses the work.
+    /// The coroutine panics if the executor refuses the work: too much is waiting, it was shut down, or no
+    /// thread could be started.
     ///
     /// ```
     /// use waterspout::IoLoop;
@@ -54,13 +56,12 @@ impl IoLoop {
 }
 
 impl Executor {
-    /// Runs blocking work on a thread of this executor, awaited as a coroutine of the current loop.
-    ///
-    /// As [`IoLoop::run_in_executor`].
+    /// Runs blocking work on a thread of this executor, awaited as a coroutine of the current loop: otherwise
+    /// as [`IoLoop::run_in_executor`].
     ///
     /// # Panics
     ///
-    /// As [`IoLoop::current`]; and in the coroutine, if the executor refuses the work.
+    /// As [`IoLoop::current`]. The coroutine panics if the executor refuses the work.
     #[track_caller]
     pub fn run<T, W>(&self, work: W) -> Coroutine<T>
     where
@@ -81,16 +82,18 @@ impl Executor {
         start_on(io_loop, Kind::of::<W>, work, location)
     }
 
-    /// Runs blocking work on a thread of this executor, awaited anywhere: within a coroutine, by a future
-    /// that has to be `Send`, or in another runtime. [`run`](Executor::run) gives a coroutine, which others can
-    /// look at and wait for; this is for who awaits the work himself.
+    /// Runs blocking work on a thread of this executor, and gives a future that may be awaited anywhere:
+    /// in a coroutine, within a future that has to be `Send`, or in another runtime.
+    /// [`run`](Executor::run) gives a coroutine instead, which is listed and can be cancelled, and needs a
+    /// loop.
     ///
-    /// The work begins now, whether or not the future is awaited, and cannot be stopped: dropping the
-    /// future forgets its result. If it was asked for in a loop, it holds that loop's virtual time.
+    /// The work is queued by this call, whether or not the future is awaited, and cannot be stopped:
+    /// dropping the future only loses its result. If this thread has a current loop, the future holds its
+    /// virtual time.
     ///
     /// # Panics
     ///
-    /// When it is awaited: with the panic of the work, or if the executor refuses the work.
+    /// Awaiting it panics with the panic of the work, or if the executor refuses the work.
     ///
     /// ```
     /// use waterspout::{IoLoop, concurrent::Executor};
@@ -117,15 +120,16 @@ impl Executor {
     }
 }
 
-/// Work on a thread of an executor; from [`Executor::spawn_blocking`].
+/// The result of work on a thread of an executor; from [`Executor::spawn_blocking`].
 #[must_use = "the work is done anyway; await it, or drop this explicitly"]
 #[derive(Debug)]
 pub struct Blocking<T> {
     result: oneshot::Receiver<thread::Result<T>>,
-    /// Why the executor refused it.
+    /// Why the executor has refused the work, if it has.
     refused: Option<io::Error>,
-    /// Where it was asked for.
+    /// Where the work was asked for.
     location: &'static Location<'static>,
+    /// Holds the virtual time of the loop, if there is one, until the result is there.
     held: Option<HeldTime>,
 }
 
@@ -139,7 +143,8 @@ impl<T: Send + 'static> Blocking<T> {
         let (sender, result) = oneshot::channel();
         let submitted = executor.submit(move || {
             let done = catch_unwind(AssertUnwindSafe(work));
-            // Whoever asked may be gone; a destructor of the result must not end the thread.
+            // If nobody waits for the result any more, it is dropped here. A panic of its destructor must not
+            // end the executor's thread.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(sender.send(done))));
         });
         Blocking { result, refused: submitted.err(), location, held }

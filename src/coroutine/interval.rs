@@ -12,15 +12,16 @@ use super::sleep::Sleep;
 use crate::ground::resumption;
 use crate::ioloop::{Deadline, nanos};
 
-/// A tick that comes later than this was missed; a beat that is met on a busy loop is not. (tokio's
-/// tolerance, too.)
+/// In nanoseconds: by how much a tick may be late and still count as in time. A loop that is busy is often a
+/// little late, which must not count as a missed tick. (tokio's tolerance is the same.)
 const TOLERANCE: u64 = 5_000_000;
 
-/// Ticks every `period`, first at once. It is awaited by [`tick`](Interval::tick), or as a [`Stream`].
+/// Ticks every `period`; the first tick comes at once. It is awaited by [`tick`](Interval::tick), or as a
+/// [`Stream`].
 ///
-/// It runs nothing by itself: what is between two ticks is the caller's, and
-/// [`MissedTickBehavior`] says what becomes of ticks that come meanwhile. For a callback at a steady beat
-/// there is [`PeriodicCallback`](crate::PeriodicCallback), which is Tornado's; Tornado has no interval.
+/// It runs nothing by itself: the caller awaits a tick, does something, and awaits the next.
+/// [`MissedTickBehavior`] says what becomes of ticks that were due meanwhile. To have a callback called at a
+/// steady beat there is [`PeriodicCallback`](crate::PeriodicCallback), as in Tornado, which has no interval.
 /// tokio: `time::interval`.
 ///
 /// # Panics
@@ -62,24 +63,25 @@ pub fn interval_at(start: impl Into<Deadline>, period: Duration) -> Interval {
     }
 }
 
-/// What becomes of ticks that come while nobody awaits them. A tick that is up to 5 milliseconds late
-/// counts as in time. tokio: `time::MissedTickBehavior`.
+/// What becomes of ticks that are due while nobody awaits them. A tick that is given up to 5 milliseconds
+/// late counts as in time. tokio: `time::MissedTickBehavior`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MissedTickBehavior {
-    /// They come one right after the other, until the beat is caught up with: as many ticks as there were
-    /// to be.
+    /// They are given right after each other until the beat is caught up with, so that there are as many
+    /// ticks as there should be.
     #[default]
     Burst,
-    /// They are left out, and the beat begins anew with the tick that was late: between two ticks is a
-    /// period at least.
+    /// They are left out, and the beat starts again at the tick that was late: between two ticks there is
+    /// always a whole period at least.
     Delay,
-    /// They are left out, and the beat goes on as it was, at whole periods from the first tick: what
+    /// They are left out, and the beat stays as it was, at whole periods from the first tick. It is what
     /// [`PeriodicCallback`](crate::PeriodicCallback) does.
     Skip,
 }
 
 impl MissedTickBehavior {
-    /// When the next tick comes after the one of `due` that was given at `now`.
+    /// When the next tick is due, after one that was due at `due` and was given at `now`. All are in
+    /// nanoseconds.
     fn next(self, due: u64, now: u64, period: u64) -> u64 {
         let on_beat = due.saturating_add(period);
         if now.saturating_sub(due) <= TOLERANCE {
@@ -95,10 +97,10 @@ impl MissedTickBehavior {
 
 /// Ticks at a steady beat; from [`interval`] and [`interval_at`].
 ///
-/// As a [`Stream`] it has no end. Dropping it takes its timer back.
+/// As a [`Stream`] it has no end. Dropping it removes its timer.
 #[derive(Debug)]
 pub struct Interval {
-    /// Until the next tick.
+    /// Ends when the next tick is due.
     sleep: Sleep,
     /// In nanoseconds.
     period: u64,
@@ -106,8 +108,8 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Says what becomes of ticks that come while nobody awaits them:
-    /// [`Burst`](MissedTickBehavior::Burst) unless told.
+    /// Says what becomes of ticks that are due while nobody awaits them. By default it is
+    /// [`Burst`](MissedTickBehavior::Burst).
     ///
     /// ```
     /// use std::time::Duration;
@@ -129,14 +131,14 @@ impl Interval {
         self.missed = behavior;
     }
 
-    /// Waits for the next tick, and gives the instant at which it was due. It takes at least one turn of
-    /// the loop, so that ticks in a burst keep nobody else waiting.
+    /// Waits for the next tick, and gives the instant at which it was due. It takes at least one turn of the
+    /// loop, so that a burst of ticks keeps nobody else waiting.
     ///
-    /// Cancel safe: a tick that was not given is given by the following call.
+    /// Cancel safe: a tick that a dropped call has not given is given by the next call.
     ///
     /// # Panics
     ///
-    /// If it is awaited on another loop than it was made on.
+    /// If it is awaited on another loop than the one that the interval was made on.
     #[track_caller]
     pub fn tick(&mut self) -> impl FusedFuture<Output = Instant> {
         resumption::here(poll_fn(|cx| self.poll_tick(cx)))

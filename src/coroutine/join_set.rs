@@ -12,9 +12,9 @@ use super::{CancelHandle, Coroutine, JoinHandle, spawn_at};
 use crate::ground::error::JoinError;
 use crate::ground::resumption;
 
-/// A growing set of coroutines that gives what they return as they end, whichever is first. Dropping it
-/// cancels those that have not ended. tokio: `JoinSet`; Tornado's [`WaitIterator`](super::WaitIterator) is for a
-/// set that is known from the start.
+/// A set of coroutines that gives their outputs in the order in which they end. Coroutines can be added at
+/// any time. Dropping the set cancels those that have not ended. tokio: `JoinSet`; Tornado's
+/// [`WaitIterator`](super::WaitIterator) is for a set that is known from the start.
 ///
 /// It is also a [`Stream`], which ends when the set is empty.
 ///
@@ -51,7 +51,8 @@ impl<T> JoinSet<T> {
         JoinSet { coroutines: FuturesUnordered::new() }
     }
 
-    /// Queues `future` as a coroutine of the current loop, in the set.
+    /// Queues `future` as a coroutine of the current loop, and adds that to the set. The handle that this
+    /// gives can cancel the coroutine.
     ///
     /// # Panics
     ///
@@ -64,8 +65,7 @@ impl<T> JoinSet<T> {
         self.add(spawn_at(Location::caller(), future))
     }
 
-    /// Takes a coroutine that has been started into the set: what a call of a `#[coroutine]` function
-    /// gives, say.
+    /// Adds a coroutine that was started elsewhere, for instance by calling a `#[coroutine]` function.
     #[track_caller]
     pub fn add(&mut self, coroutine: Coroutine<T>) -> CancelHandle {
         let handle = coroutine.cancel_handle();
@@ -73,28 +73,28 @@ impl<T> JoinSet<T> {
         handle
     }
 
-    /// Waits for the next one to end, and takes it out of the set; `None` if the set is empty. One that was
-    /// cancelled or panicked gives a [`JoinError`].
+    /// Waits until a coroutine of the set ends, takes it out of the set and gives its output; `None` if
+    /// the set is empty. A coroutine that was cancelled or has panicked gives a [`JoinError`].
     ///
-    /// Cancel safe: what has ended meanwhile is given the next time.
+    /// Cancel safe: a coroutine that a dropped call has not given stays in the set.
     #[track_caller]
     pub fn join_next(&mut self) -> impl FusedFuture<Output = Option<Result<T, JoinError>>> {
         resumption::here(self.coroutines.next())
     }
 
-    /// How many there are that have not been taken out.
+    /// How many coroutines are in the set, including those that have ended and were not taken out.
     pub fn len(&self) -> usize {
         self.coroutines.len()
     }
 
-    /// Whether there are none.
+    /// Whether no coroutine is in the set.
     pub fn is_empty(&self) -> bool {
         self.coroutines.is_empty()
     }
 
-    /// Cancels those that have not ended. They stay in the set until they are taken out.
+    /// Cancels the coroutines that have not ended. They stay in the set until they are taken out.
     pub fn cancel(&self) {
-        // None of them may be looked at while another one's destructors run.
+        // Cancelling runs destructors, which are foreign code: the set must not be iterated over meanwhile.
         let handles: Vec<_> = self.coroutines.iter().map(JoinHandle::cancel_handle).collect();
         handles.iter().for_each(CancelHandle::cancel);
     }

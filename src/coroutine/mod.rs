@@ -2,16 +2,14 @@
 //!
 //! # Calling one runs it
 //!
-//! A function under [`#[coroutine]`](macro@crate::coroutine) runs when it is called: at once, on
-//! the caller's stack, up to the first point where it has to wait. Then the call returns a
-//! [`Coroutine`], and the loop resumes it when it can go on. Await the handle if its result is
-//! needed; drop it if not, the coroutine runs all the same. That is Tornado's `gen.coroutine`, and
-//! it is what an `async fn` is not: that does nothing until it is polled, and stops for good when it
-//! is dropped.
+//! A function under [`#[coroutine]`](macro@crate::coroutine) runs when it is called: at once, on the
+//! caller's stack, up to the first point where it has to wait. Then the call returns a [`Coroutine`], a
+//! handle, and the loop resumes the coroutine when it can go on. Await the handle if you need the result;
+//! if you drop it, the coroutine runs all the same. That is Tornado's `gen.coroutine`. An `async fn` by
+//! itself is different: it does nothing until it is polled, and stops for good when it is dropped.
 //!
-//! So there is nothing to spawn. A call that finds its answer in a cache never touches the run
-//! queue; a call that has to wait has its request on the way when it returns, and several such
-//! calls wait at the same time:
+//! So there is nothing to spawn. A call that finds its answer in a cache never touches the run queue. A call
+//! that has to wait has sent its request when it returns, and several such calls wait at the same time:
 //!
 //! ```
 //! use std::time::Duration;
@@ -37,23 +35,23 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! While the eager part runs, it is the *current* coroutine; the caller is put back when the call
-//! returns. Both spend of one budget (see below). A panic in it does not reach the caller, but whoever
-//! awaits it.
-//! Calls that start each other within their eager parts are nested on the stack, as any calls are: about
-//! 260 bytes each in a release build and 1,440 in a debug build, beside what the functions themselves
-//! take. A stack of 2 MiB holds a thousand with ease, and not ten thousand.
+//! The part up to the first wait is called the *eager part*. While it runs, the new coroutine is the
+//! *current* one; its caller is again when the call returns. Both spend of one budget (see below). If the
+//! eager part panics, that does not reach the caller, but whoever awaits the coroutine. Calls that start
+//! each other in their eager parts are nested on the stack, as any calls are: about 260 bytes each in a
+//! release build and 1,440 in a debug build, beside what the functions themselves take. A stack of 2 MiB
+//! holds a thousand of them with ease, but not ten thousand.
 //!
-//! [`start`] does the same with any future, [`spawn`] queues it to run in the loop's next turn.
-//! Outside a running loop both work: the loop takes the coroutine up when it starts.
+//! [`start`] does the same with any future; [`spawn`] queues it, to run in the loop's next turn. Both also
+//! work while the loop does not run: it goes on with the coroutine when it starts.
 //!
 //! # Several futures in one coroutine
 //!
 //! Coroutines are started, and then awaited one after the other, or together: by [`multi`] if they give
-//! results, by [`multi_outputs`] if they cannot fail. Plain futures are awaited together by the macros of
-//! the [`futures`] crate: all of them by `join!`, the first of them by `select!`. Which futures may be
-//! dropped halfway, as `select!` does, their documentation says: *cancel safe*. The futures of this crate
-//! need no `.fuse()` there.
+//! results, by [`multi_outputs`] if they cannot fail. Plain futures are awaited together by the macros of the
+//! [`futures`] crate: `join!` waits for all of them, and `select!` for the first one, and drops the others
+//! halfway. Futures that lose nothing when they are dropped so say in their documentation that they are
+//! *cancel safe*. The futures of this crate need no `.fuse()` in `select!`.
 //!
 //! ```
 //! # use std::time::Duration;
@@ -78,11 +76,12 @@
 //!
 //! # What ends a coroutine
 //!
-//! Dropping its handle does not, not even where `select!` or a time limit drops it: the coroutine is not the
-//! caller's part, as a future is, but goes on by itself. It ends with the handle if that is a
-//! [`CancelOnDrop`], which [`cancel_on_drop`](Coroutine::cancel_on_drop) makes of any, and which a
-//! [`#[coroutine(cancel_on_drop)]`](macro@crate::coroutine) gives. What it awaits then ends with it. To end
-//! all that a future awaits, however deep inside, [`spawn`] the future and tie it so.
+//! Dropping its handle does not end a coroutine, not even where `select!` or a time limit drops the
+//! handle. A future is a part of whoever awaits it, but a coroutine goes on by itself. It ends with its
+//! handle if that is a [`CancelOnDrop`]: [`cancel_on_drop`](Coroutine::cancel_on_drop) makes one of any
+//! handle, and calling a [`#[coroutine(cancel_on_drop)]`](macro@crate::coroutine) gives one. The
+//! coroutines that it awaits end with it. So, to end all coroutines that a future awaits, however deep
+//! inside, [`spawn`] the future and call `cancel_on_drop`.
 //!
 //! ```
 //! # use std::time::Duration;
@@ -112,14 +111,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Coroutine::cancel`] ends one by its handle, and [`CancelHandle`] by another. Many are ended together by a
-//! [`TaskGroup`], which also waits for them, by a [`JoinSet`] or by a [`CancelToken`].
+//! [`Coroutine::cancel`] ends one by its handle, and [`CancelHandle`] by another. Many are ended together
+//! by a [`TaskGroup`], which also waits for them, by a [`JoinSet`] or by a [`CancelToken`].
 //!
 //! # Waiting for nothing costs nothing
 //!
-//! Awaiting what is ready already does not go through the loop. A coroutine that never has to wait
-//! would keep the others waiting, so I/O, timers, locks and queues give way after a number of
-//! operations; a computation does so with [`moment`].
+//! Awaiting something that is ready does not go through the loop. But a coroutine that never has to wait
+//! would keep all others waiting. So each resumption has a budget: when a coroutine has done a number of
+//! operations without waiting (I/O, timers, locks, queues), the next one makes it wait for a turn. A long
+//! computation gives way to others by awaiting [`moment`].
 
 mod cancel_handle;
 mod cancel_token;
@@ -167,7 +167,7 @@ pub use sleep::{Moment, Sleep, moment, now, sleep, sleep_until};
 pub use timeout::{Timeout, with_timeout};
 pub use wait_iterator::WaitIterator;
 
-use crate::concurrent::Future as Slot;
+use crate::concurrent;
 use crate::ground::coroutine_info::CoroutineInfo;
 use crate::ground::resumption;
 use crate::ioloop::{Callback, Core, IoLoop, PeriodicCallback, on_current, with_current};
@@ -176,17 +176,17 @@ pub(crate) use names::name_of;
 use runner::{Join, Runner};
 pub(crate) use runner::{Kind, KindOf, Name};
 
-/// A coroutine that has been started. Await it for its result; dropping it lets the coroutine run
-/// on by itself.
+/// The handle of a coroutine that was started. Await it for the result. If it is dropped, the coroutine is
+/// *detached*: it runs on by itself. Tornado: the `Future` that a coroutine returns.
 ///
-/// Awaiting gives the result. A panic in the coroutine goes on in whoever awaits it; awaiting a
-/// cancelled one panics with a sentence that says so. [`join`](Coroutine::join) gives an error for
-/// both instead. A panic, or the `Err` of a [`#[coroutine]`](macro@crate::coroutine) function, that
-/// nobody awaits is reported to [`Builder::on_exception`](crate::Builder::on_exception). Tornado:
-/// the `Future` that a coroutine returns.
+/// If the coroutine panics, so does whoever awaits it, with the same panic. If it was cancelled, awaiting it
+/// panics with a message that says so. [`join`](Coroutine::join) gives an error in both cases instead. If
+/// nobody awaits the coroutine, its panic is reported to
+/// [`Builder::on_exception`](crate::Builder::on_exception), and so is its `Err` if it is a
+/// [`#[coroutine]`](macro@crate::coroutine) function.
 ///
-/// Cancel safe: dropping it while awaiting detaches the coroutine, which goes on. Only where a coroutine
-/// is dropped because it was [cancelled](Coroutine::cancel), what it awaited is cancelled with it.
+/// Cancel safe: dropping this while it is awaited detaches the coroutine, which goes on. The exception is an
+/// owner that is [cancelled](Coroutine::cancel): the coroutines that it awaits are cancelled with it.
 ///
 /// ```
 /// use waterspout::{IoLoop, coroutine};
@@ -211,36 +211,36 @@ impl<T> Coroutine<T> {
         K: KindOf<T>,
     {
         if !runner.has_slot() {
-            // Its loop is closed.
+            // The loop is closed and will never resume it.
             Control::cancel(runner.clone());
         }
         Coroutine { runner }
     }
 
-    /// Whether it has come to its end: returned, panicked, or been cancelled.
+    /// Whether the coroutine has ended: it has returned, panicked, or been cancelled.
     pub fn done(&self) -> bool {
         self.runner.is_done()
     }
 
-    /// Ends it where it is suspended, dropping its state there; if it is running (it cancels
-    /// itself), at its next suspension. Nothing happens if it is done.
+    /// Ends the coroutine at the `.await` where it waits: its state is dropped there. A coroutine that is
+    /// running, and cancels itself, ends when it next waits. Nothing happens if it has ended already.
     ///
-    /// The coroutines that it awaits are cancelled, too, and what those await, and so on, unless it
-    /// awaits them by [`shield`]. However long that chain is, it takes no more stack: what is nested deeply
-    /// in destructors is dropped when those are through.
+    /// The coroutines that it awaits are cancelled, too, and those that these await, and so on, except for
+    /// those that are awaited by [`shield`]. However long that chain is, it does not overflow the stack:
+    /// coroutines that would be ended deep within the destructors of others are ended after these instead.
     ///
-    /// Who awaits it gets a panic, who joins it a [`JoinError`]. Tornado's coroutines cannot be
-    /// cancelled; this is asyncio's rule.
+    /// Whoever awaits the coroutine gets a panic, and whoever joins it a [`JoinError`]. Tornado's coroutines
+    /// cannot be cancelled; asyncio's can, by the same rule.
     pub fn cancel(&self) {
         self.runner.clone().cancel();
     }
 
-    /// A handle that cancels it, for others than who awaits it.
+    /// A handle that can only cancel the coroutine, for somebody else than whoever awaits it.
     pub fn cancel_handle(&self) -> CancelHandle {
         CancelHandle::of(self.runner.clone().control())
     }
 
-    /// Waits for it, and gives a [`JoinError`] where awaiting would panic.
+    /// Waits for the coroutine, and gives a [`JoinError`] where awaiting it would panic.
     ///
     /// ```
     /// use waterspout::{IoLoop, coroutine};
@@ -259,7 +259,7 @@ impl<T> Coroutine<T> {
         JoinHandle { coroutine: self, place: Location::caller(), cancels: false }
     }
 
-    /// Ties it to the value that this returns: dropping that cancels it, instead of detaching it.
+    /// Makes a handle that cancels the coroutine when it is dropped, instead of detaching it.
     ///
     /// ```
     /// use waterspout::{IoLoop, coroutine};
@@ -275,23 +275,24 @@ impl<T> Coroutine<T> {
         CancelOnDrop { coroutine: Some(self) }
     }
 
-    /// Calls `callback` in the loop's turn after it is done, in the order in which callbacks were
-    /// added. If it is done already, that is the next turn of the current loop, or at once where there
-    /// is none. Tornado: `Future.add_done_callback`.
+    /// Calls `callback` in its loop's turn after the one in which the coroutine has ended; several
+    /// callbacks are called in the order in which they were added. If the coroutine has ended already, the
+    /// callback is called in the next turn. (If its loop is closed, the current loop calls it, and if
+    /// there is none, it is called at once.) Tornado: `Future.add_done_callback`.
     ///
-    /// It does not take the result: await the coroutine, or [`join`](Coroutine::join), for that.
+    /// The callback is not given the result: await the coroutine, or [`join`](Coroutine::join), for that.
     #[track_caller]
     pub fn add_done_callback(&self, callback: impl FnOnce() + 'static) {
         self.runner.when_done(Callback::new(Location::caller(), callback));
     }
 
-    /// Its name: the path of the function, with the type that it is a method of, what the attribute or
-    /// [`spawn_named`] said, or the type of the future.
+    /// The coroutine's name: the one that the attribute or [`spawn_named`] gives; or else the path of its
+    /// function, with the type that it is a method of; or else the type of its future.
     pub fn name(&self) -> &'static str {
         self.runner.info().name
     }
 
-    /// Its name and places, as [`IoLoop::coroutines`] lists them.
+    /// The coroutine's name, where it was started and where it waits, as [`IoLoop::coroutines`] lists them.
     pub fn info(&self) -> CoroutineInfo {
         self.runner.info()
     }
@@ -330,14 +331,15 @@ impl<T> fmt::Debug for Coroutine<T> {
     }
 }
 
-/// Waits for a coroutine's end; from [`Coroutine::join`]. Dropping it detaches the coroutine, or cancels it
-/// if it is from [`CancelOnDrop::join`].
+/// Waits until a coroutine has ended; from [`Coroutine::join`]. Dropping it detaches the coroutine, or
+/// cancels it if this is from [`CancelOnDrop::join`].
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct JoinHandle<T> {
     coroutine: Coroutine<T>,
+    /// Where `join` was called.
     place: &'static Location<'static>,
-    /// Dropping it cancels the coroutine.
+    /// Whether dropping this cancels the coroutine.
     cancels: bool,
 }
 
@@ -385,11 +387,11 @@ impl<T> FusedFuture for JoinHandle<T> {
     }
 }
 
-/// A coroutine that is cancelled when this is dropped; from [`Coroutine::cancel_on_drop`], or from a
-/// [`#[coroutine(cancel_on_drop)]`](macro@crate::coroutine). Awaiting it is awaiting the coroutine, and it
-/// can be asked what a [`Coroutine`] can.
+/// The handle of a coroutine that is cancelled when this is dropped; from [`Coroutine::cancel_on_drop`],
+/// or from a call of a [`#[coroutine(cancel_on_drop)]`](macro@crate::coroutine). Awaiting it gives the
+/// result, as awaiting a [`Coroutine`] does, and it has the methods of one.
 ///
-/// So a time limit and a `select!` cancel the coroutine that they give up, and all that it awaits:
+/// So when a time limit or a `select!` gives the coroutine up, it is cancelled, with all that it awaits:
 ///
 /// ```
 /// use std::{rc::Rc, time::Duration};
@@ -423,13 +425,13 @@ impl<T> FusedFuture for JoinHandle<T> {
 #[must_use = "dropping it cancels the coroutine"]
 #[derive(Debug)]
 pub struct CancelOnDrop<T> {
-    /// `None` when it was given away.
+    /// `None` only while this is dropped after `join` or `detach` have taken it.
     coroutine: Option<Coroutine<T>>,
 }
 
 impl<T> CancelOnDrop<T> {
-    /// Waits for the coroutine, and gives a [`JoinError`] where awaiting would panic. Dropping that cancels it,
-    /// too.
+    /// Waits for the coroutine, and gives a [`JoinError`] where awaiting it would panic. Dropping the
+    /// [`JoinHandle`] that this gives cancels the coroutine, too.
     #[track_caller]
     pub fn join(mut self) -> JoinHandle<T> {
         let mut joins = self.take().join();
@@ -437,13 +439,13 @@ impl<T> CancelOnDrop<T> {
         joins
     }
 
-    /// Gives the coroutine back, which goes on when that is dropped.
+    /// Gives a handle back that does not cancel the coroutine when it is dropped.
     pub fn detach(mut self) -> Coroutine<T> {
         self.take()
     }
 
     fn take(&mut self) -> Coroutine<T> {
-        self.coroutine.take().unwrap_or_else(|| unreachable!("who takes it takes this, too"))
+        self.coroutine.take().unwrap_or_else(|| unreachable!("whoever takes it takes this, too"))
     }
 }
 
@@ -453,7 +455,7 @@ impl<T> Deref for CancelOnDrop<T> {
     fn deref(&self) -> &Coroutine<T> {
         match &self.coroutine {
             Some(coroutine) => coroutine,
-            None => unreachable!("who takes it takes this, too"),
+            None => unreachable!("whoever takes it takes this, too"),
         }
     }
 }
@@ -483,11 +485,12 @@ impl<T> Drop for CancelOnDrop<T> {
 // ---------------------------------------------------------------------------------------------
 // Starting
 
-/// Starts `future` as a coroutine of the current loop, now: it runs on the caller's stack up to its
-/// first suspension. What [`#[coroutine]`](macro@crate::coroutine) does with a function's body.
+/// Starts `future` as a coroutine of the current loop, now: it runs on the caller's stack up to the first
+/// point where it has to wait. It is what [`#[coroutine]`](macro@crate::coroutine) does with the body of a
+/// function.
 ///
-/// An `Err` that it returns is its awaiter's affair: only the attribute knows enough of the type to
-/// report one that nobody awaits. On a closed loop the coroutine is cancelled from the start.
+/// If the coroutine gives an `Err` and nobody awaits it, nobody hears of that: only the attribute knows
+/// enough of the type to report it. On a closed loop the coroutine is cancelled without being run.
 ///
 /// # Panics
 ///
@@ -497,7 +500,7 @@ pub fn start<F: Future + 'static>(future: F) -> Coroutine<F::Output> {
     start_as(Kind::of::<F>, future)
 }
 
-/// Queues `future` as a coroutine of the current loop: it runs from the loop's next turn on.
+/// Queues `future` as a coroutine of the current loop: it begins to run in the loop's next turn.
 ///
 /// # Panics
 ///
@@ -517,7 +520,7 @@ pub fn spawn<F: Future + 'static>(future: F) -> Coroutine<F::Output> {
     Coroutine::of(on_current(|core| queue(core, Kind::of::<F>, future, location)))
 }
 
-/// [`spawn`] on behalf of who asked for it at `location`.
+/// [`spawn`] on behalf of whoever called at `location`.
 #[track_caller]
 pub(crate) fn spawn_at<F: Future + 'static>(
     location: &'static Location<'static>,
@@ -537,7 +540,7 @@ pub fn spawn_named<F: Future + 'static>(name: &'static str, future: F) -> Corout
     Coroutine::of(on_current(|core| queue(core, kind, future, location)))
 }
 
-/// The coroutine that is running now, if one is: its name and places.
+/// The coroutine that is running now, if one is: its name, where it was started, and where it waited last.
 ///
 /// ```
 /// # use waterspout::{IoLoop, coroutine};
@@ -559,8 +562,8 @@ pub(crate) fn start_as<F: Future + 'static>(
     start_on(&IoLoop::current(), kind, future, Location::caller())
 }
 
-/// Starts a coroutine of a loop that need not be the current one: then its first step must not count
-/// on that.
+/// Starts a coroutine of a loop that need not be the current one. If it is not, the eager part of the
+/// coroutine runs while another loop is current, and must not use the current loop.
 fn start_on<F: Future + 'static>(
     io_loop: &IoLoop,
     kind: impl KindOf<F::Output>,
@@ -574,7 +577,7 @@ fn start_on<F: Future + 'static>(
     Coroutine::of(runner)
 }
 
-/// Queues a coroutine for the next turn of a loop. Nothing foreign runs in here.
+/// Queues a coroutine for the next turn of a loop. No foreign code runs in here.
 fn queue<F: Future + 'static, K: KindOf<F::Output>>(
     core: &Core,
     kind: K,
@@ -585,7 +588,7 @@ fn queue<F: Future + 'static, K: KindOf<F::Output>>(
 }
 
 impl IoLoop {
-    /// [`spawn`] on this loop, current or not.
+    /// [`spawn`] on this loop, which need not be the current one.
     ///
     /// # Panics
     ///
@@ -595,10 +598,10 @@ impl IoLoop {
         Coroutine::of(queue(self.core(), Kind::of::<F>, future, Location::caller()))
     }
 
-    /// Calls `callback` in the next turn and runs the future that it returns, if it is one; fire and
-    /// forget. Tornado: `spawn_callback`.
+    /// Calls `callback` in the next turn, and runs the future that it returns. Nobody can await that.
+    /// Tornado: `spawn_callback`.
     ///
-    /// A panic, and an `Err`, are reported to [`Builder::on_exception`](crate::Builder::on_exception).
+    /// A panic or an `Err` is reported to [`Builder::on_exception`](crate::Builder::on_exception).
     ///
     /// ```
     /// use waterspout::IoLoop;
@@ -619,13 +622,13 @@ impl IoLoop {
         drop(Coroutine::of(queue(self.core(), kind, called, Location::caller())));
     }
 
-    /// Calls `callback` with the settled future in a turn after it has settled, also if it has
-    /// already. Tornado: `add_future`.
+    /// Calls `callback` with the future in a turn after its result, or an exception, was set; if that was
+    /// done before, in the next turn. Tornado: `add_future`.
     #[track_caller]
     pub fn add_future<T: 'static>(
         &self,
-        future: Slot<T>,
-        callback: impl FnOnce(&Slot<T>) + 'static,
+        future: concurrent::Future<T>,
+        callback: impl FnOnce(&concurrent::Future<T>) + 'static,
     ) {
         let kind = || Kind::named("add_future");
         let is_done = future.done();
@@ -637,33 +640,35 @@ impl IoLoop {
         let core = self.core();
         let runner = Runner::new(core, called, kind, is_done, Location::caller());
         if !is_done && runner.has_slot() {
-            // It takes its place among those who wait now, and not in a turn from now.
+            // Started now, so that it joins the waiters of the future now. If it were queued, callbacks
+            // that are added later might come before it.
             runner.start(core);
         }
         drop(Coroutine::of(runner));
     }
 }
 
-impl<T: 'static> Slot<T> {
-    /// Calls `callback` in a turn of the current loop after this future has settled, also if it has
-    /// already; callbacks of one future run in the order in which they were added. Tornado:
-    /// `add_done_callback`.
+impl<T: 'static> concurrent::Future<T> {
+    /// Calls `callback` in a turn of the current loop after the result, or an exception, was set; if that was
+    /// done before, in the next turn. Callbacks of one future are called in the order in which they were
+    /// added. Tornado: `add_done_callback`.
     ///
     /// # Panics
     ///
     /// As [`IoLoop::current`].
     #[track_caller]
-    pub fn add_done_callback(&self, callback: impl FnOnce(&Slot<T>) + 'static) {
+    pub fn add_done_callback(&self, callback: impl FnOnce(&concurrent::Future<T>) + 'static) {
         IoLoop::current().add_future(self.clone(), callback);
     }
 }
 
 impl PeriodicCallback {
-    /// A callback that awaits, for every `period`. It is not started.
+    /// A callback that may await, to be called every `period`. It is not started yet: see
+    /// [`start`](PeriodicCallback::start).
     ///
-    /// An async closure, which may keep what it has between the calls and borrow from that, or a closure
-    /// that gives futures. It never overlaps itself: a beat that comes while the last call is unfinished is
-    /// skipped, as are beats that a call overruns. A panic, and an `Err`, are reported.
+    /// `callback` is an async closure, which may borrow from what it has captured, or a closure that gives
+    /// futures. Calls never overlap: a beat that comes while the last call has not ended is skipped. A
+    /// panic or an `Err` is reported to [`Builder::on_exception`](crate::Builder::on_exception).
     ///
     /// # Panics
     ///
@@ -699,7 +704,8 @@ impl PeriodicCallback {
             let callback = callback.clone();
             #[expect(clippy::await_holding_refcell_ref, reason = "calls do not overlap")]
             let called = async move {
-                // Dropped last: when it says that the call is over, nobody borrows the callback.
+                // Declared first, so that it is dropped last. When it is dropped, the next call may begin,
+                // and borrows `callback`, which nobody may have borrowed then.
                 let _call = call;
                 let mut callback = callback.borrow_mut();
                 (*callback)().await

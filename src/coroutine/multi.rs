@@ -1,13 +1,13 @@
 //! `multi`: awaiting many at once.
 //!
-//! There are three forms. [`multi`] awaits results: one error makes an error of the whole, as an exception
-//! does in Tornado, but only when all are done. [`try_multi`] awaits coroutines that give results, and
-//! cancels the rest at the first error. [`multi_outputs`] awaits anything, and gives the outputs as they are.
-//! (The compiler could not choose between them by what a future gives.) All keep the [`Shape`] of what they
-//! are given.
+//! There are three forms. [`multi`] awaits futures that give results: if one gives an error, so does the
+//! whole, as an exception does in Tornado, but only when all are done. [`try_multi`] awaits coroutines
+//! that give results, and cancels the rest at the first error. [`multi_outputs`] awaits futures of any
+//! output, and gives the outputs as they are. (The compiler could not choose between these forms by a
+//! future's output.) All keep the [`Shape`] of what they are given.
 //!
-//! Children wake their own place in a [`WaitIterator`], so the cost is linear in their number
-//! however many they are.
+//! What is awaited are the *children*. They are awaited by a [`WaitIterator`], which polls only those that
+//! were woken: so the cost is linear in their number, however many they are.
 
 use std::fmt::Debug;
 use std::future::poll_fn;
@@ -31,10 +31,10 @@ use crate::ground::resumption;
     label = "not a vector, an array, a map or a tuple of two to six futures"
 )]
 pub trait Children: Sealed {
-    /// The same shape of outputs.
+    /// The outputs, in the same shape.
     type Outputs;
 
-    /// Awaits all.
+    /// Awaits all children.
     #[doc(hidden)]
     fn outputs(self) -> impl Future<Output = Self::Outputs>;
 }
@@ -46,12 +46,12 @@ pub trait Children: Sealed {
              type of error"
 )]
 pub trait FallibleChildren: Sealed {
-    /// The same shape of values, or the first error.
+    /// The values in the same shape, or the first error.
     type Output;
 
-    /// Awaits all.
+    /// Awaits all children.
     #[doc(hidden)]
-    fn settle(self, others: Others) -> impl Future<Output = Self::Output>;
+    fn settle(self, later_errors: LaterErrors) -> impl Future<Output = Self::Output>;
 }
 
 /// What [`try_multi`] awaits: a vector, an array, a map or a tuple of coroutines that give results.
@@ -61,15 +61,16 @@ pub trait FallibleChildren: Sealed {
              type of error"
 )]
 pub trait CancellableChildren: Sealed {
-    /// The same shape of values, or the first error.
+    /// The values in the same shape, or the first error.
     type Output;
 
-    /// Awaits all, or the first error. Dropping what this gives cancels them, even if it was never polled.
+    /// Awaits all children, up to the first error. Dropping the future that this gives cancels the children,
+    /// even if it was never polled.
     #[doc(hidden)]
     fn until_error(self) -> impl Future<Output = Self::Output>;
 }
 
-/// What each future gives that [`multi`] or [`try_multi`] awaits: a [`Result`].
+/// The output of a future that [`multi`] or [`try_multi`] can await: a [`Result`].
 #[diagnostic::on_unimplemented(
     message = "`multi` and `try_multi` await futures that give results, and this one gives `{Self}`",
     label = "gives `{Self}`, which is no `Result`",
@@ -81,7 +82,7 @@ pub trait Fallible: Sealed {
     /// What is in an `Err`.
     type Error;
 
-    /// The result that it is.
+    /// The output as the result that it is.
     #[doc(hidden)]
     fn into_result(self) -> Result<Self::Value, Self::Error>;
 }
@@ -95,7 +96,7 @@ impl<T, E> Fallible for Result<T, E> {
     }
 }
 
-/// What [`try_multi`] can cancel: a [`Coroutine`], tied to its handle or not.
+/// A child of [`try_multi`], which has to be able to cancel it: a [`Coroutine`] or a [`CancelOnDrop`].
 #[diagnostic::on_unimplemented(
     message = "`try_multi` awaits coroutines, which it can cancel, and `{Self}` is none",
     label = "not a coroutine",
@@ -119,7 +120,7 @@ impl<T> Cancellable for CancelOnDrop<T> {
     }
 }
 
-/// Keeps the traits above to what stands here.
+/// Keeps the traits above from being implemented elsewhere.
 pub trait Sealed {}
 
 impl<S: Shape> Sealed for S {}
@@ -127,17 +128,18 @@ impl<T, E> Sealed for Result<T, E> {}
 impl<T> Sealed for Coroutine<T> {}
 impl<T> Sealed for CancelOnDrop<T> {}
 
-/// What happens to the errors after the first.
+/// What happens to errors after the first one, which the caller is not given.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
-pub enum Others {
+pub enum LaterErrors {
+    /// They are logged, with the line that called `multi`.
     Log(&'static Location<'static>),
     Ignore,
 }
 
-impl Others {
+impl LaterErrors {
     fn tell(self, error: &impl Debug) {
-        if let Others::Log(location) = self {
+        if let LaterErrors::Log(location) = self {
             let error = foreign::debug(error);
             report::error(
                 report::APPLICATION,
@@ -146,10 +148,11 @@ impl Others {
         }
     }
 
-    /// Keeps what a child has given until all have: the others may never.
+    /// Keeps the result of a child until all children are done. If `multi` is dropped before that, an error
+    /// is reported.
     fn keep<T, E: Debug>(self, result: Result<T, E>) -> Kept<Held<T, E>> {
-        let failure = |held: &Held<T, E>| match (&held.result, held.others) {
-            (Err(error), Others::Log(location)) => Some(Exception {
+        let failure = |held: &Held<T, E>| match (&held.result, held.later_errors) {
+            (Err(error), LaterErrors::Log(location)) => Some(Exception {
                 what: "multi, which was dropped",
                 name: None,
                 location: Some(location),
@@ -157,24 +160,24 @@ impl Others {
             }),
             _ => None,
         };
-        Kept::new(Held { result, others: self }, failure)
+        Kept::new(Held { result, later_errors: self }, failure)
     }
 }
 
-/// What a child has given, and what is to be said of it if it is an error.
+/// The result of a child, and what to do if it is an error and nobody asks for it.
 struct Held<T, E> {
     result: Result<T, E>,
-    others: Others,
+    later_errors: LaterErrors,
 }
 
-/// Awaits all children at once and gives their values in the same shape and order. Tornado:
+/// Awaits many futures at once, its children, and gives their values in the same shape and order. Tornado:
 /// `gen.multi`, or yielding a list or a dict.
 ///
-/// The children give results. For those that cannot fail there is [`multi_outputs`].
+/// The children have to give results. For futures that cannot fail there is [`multi_outputs`].
 ///
-/// It waits for *all* of them, also after an error, and then gives the first error in the order of
-/// the input; the others are logged. Nothing to wait for is done at once. Dropping it drops the
-/// children, which detaches those that are [`Coroutine`]s: it is as cancel safe as they are.
+/// It waits for *all* of them, also after an error. Then it gives the error that is first in the order of the
+/// input; the other errors are logged. If there are no children, it is ready at once. Dropping it drops the
+/// children, which detaches those that are [`Coroutine`]s: it is as cancel safe as the children are.
 ///
 /// ```
 /// use waterspout::{IoLoop, coroutine::multi};
@@ -194,16 +197,16 @@ struct Held<T, E> {
 /// ```
 #[track_caller]
 pub fn multi<C: FallibleChildren>(children: C) -> impl FusedFuture<Output = C::Output> {
-    resumption::or_here(children.settle(Others::Log(Location::caller())))
+    resumption::or_here(children.settle(LaterErrors::Log(Location::caller())))
 }
 
-/// Awaits all children at once and gives their outputs, as they are, in the same shape and order.
-/// Tornado: `gen.multi` of coroutines that raise nothing.
+/// Awaits many futures at once, its children, and gives their outputs, as they are, in the same shape and
+/// order. Tornado: `gen.multi` of coroutines that raise nothing.
 ///
-/// An output may be a result, but an `Err` is no more than that here: nobody is told of it, and it ends
-/// nothing. Nothing to wait for is done at once. A panic of a child goes on in whoever awaits this, at once.
-/// Dropping it drops the children, which detaches those that are [`Coroutine`]s, and the outputs that are
-/// there already: it is as cancel safe as they are.
+/// An output may be a result, but an `Err` is an output like others here: nothing is ended by it, and nobody
+/// is told. If there are no children, this is ready at once. If a child panics, so does whoever awaits this,
+/// without waiting for the other children. Dropping it drops the outputs that are there, and the children,
+/// which detaches those that are [`Coroutine`]s: it is as cancel safe as the children are.
 ///
 /// ```
 /// use std::time::Duration;
@@ -233,14 +236,14 @@ pub fn multi_outputs<C: Children>(children: C) -> impl FusedFuture<Output = C::O
 /// [`multi`] that does not log the errors after the first. Tornado: `quiet_exceptions`.
 #[track_caller]
 pub fn multi_quiet<C: FallibleChildren>(children: C) -> impl FusedFuture<Output = C::Output> {
-    resumption::or_here(children.settle(Others::Ignore))
+    resumption::or_here(children.settle(LaterErrors::Ignore))
 }
 
-/// Awaits coroutines until one gives an error; the rest is cancelled then, and when this is dropped.
+/// Awaits many coroutines at once. When one gives an error, the rest is cancelled; also when this is dropped.
 ///
-/// Gives their values in the same shape and order, or the error that came first in time. The coroutines that
-/// are left then, and what they await, have ended before the error is given. It takes [`Coroutine`]s and
-/// [`CancelOnDrop`]s; [`start`](super::start()) makes one of a future. It borrows nothing of what gave them.
+/// It gives the values in the same shape and order, or the error that came first in time. Before it gives the
+/// error, the coroutines that are left, and those that they await, have ended. It takes [`Coroutine`]s and
+/// [`CancelOnDrop`]s; [`start`](super::start()) makes a coroutine of a future.
 ///
 /// ```
 /// use std::time::Duration;
@@ -270,20 +273,20 @@ pub fn try_multi<C: CancellableChildren>(children: C) -> impl FusedFuture<Output
     resumption::or_here(children.until_error())
 }
 
-/// Keeps what a child has given in its place.
+/// Stores what the child has given whose output came last, at the index that the child has in the input.
 fn put<T, F: Future>(values: &mut [Option<T>], children: &WaitIterator<F>, value: T) {
     if let Some(&index) = children.current_index() {
         values[index] = Some(value);
     }
 }
 
-/// Awaits all, and keeps what `keep` makes of each output.
+/// Awaits all futures, and gives what `keep` makes of each output, in the order of the futures.
 async fn wait_for_all<F: Future, T>(
     futures: impl Iterator<Item = F>,
     keep: impl Fn(F::Output) -> T,
 ) -> Vec<T> {
     let mut running = WaitIterator::new(futures);
-    let mut outputs: Vec<Option<T>> = running.places().collect();
+    let mut outputs: Vec<Option<T>> = running.empty_values().collect();
     while let Some(output) = running.advance().await {
         put(&mut outputs, &running, keep(output));
     }
@@ -310,16 +313,16 @@ where
 {
     type Output = Result<S::Of<T>, E>;
 
-    async fn settle(self, others: Others) -> Self::Output {
+    async fn settle(self, later_errors: LaterErrors) -> Self::Output {
         let (frame, futures) = self.take_apart();
-        let results = wait_for_all(futures, |output| others.keep(output.into_result())).await;
+        let results = wait_for_all(futures, |output| later_errors.keep(output.into_result())).await;
         let mut values = Vec::with_capacity(results.len());
         let mut first = None;
         for held in results.into_iter().filter_map(Kept::take) {
             match held.result {
                 Ok(value) => values.push(value),
                 Err(error) if first.is_none() => first = Some(error),
-                Err(error) => others.tell(&error),
+                Err(error) => later_errors.tell(&error),
             }
         }
         first.map_or_else(|| Ok(S::put_together(frame, values)), Err)
@@ -335,10 +338,11 @@ where
 
     fn until_error(self) -> impl Future<Output = Self::Output> {
         let (frame, coroutines) = self.take_apart();
-        // Tied at once: what is never polled would detach them.
+        // Tied to their handles now, and not in the future below: if that is dropped before it was ever
+        // polled, the coroutines would only be detached.
         let mut running = WaitIterator::new(coroutines.map(Cancellable::tied));
         async move {
-            let mut values: Vec<Option<T>> = running.places().collect();
+            let mut values: Vec<Option<T>> = running.empty_values().collect();
             while let Some(output) = running.advance().await {
                 put(&mut values, &running, output.into_result()?);
             }
@@ -347,7 +351,8 @@ where
     }
 }
 
-/// Tuples of futures of different kinds; where they give results, with one type of error.
+/// Implements the traits above for tuples of futures. The children may be of different types; if they give
+/// results, these must have one type of error.
 macro_rules! tuple {
     ($($F:ident $T:ident $f:ident),*) => {
         impl<$($F),*> Sealed for ($($F,)*) {}
@@ -378,9 +383,9 @@ macro_rules! tuple {
         {
             type Output = Result<($($T,)*), E>;
 
-            async fn settle(self, others: Others) -> Self::Output {
+            async fn settle(self, later_errors: LaterErrors) -> Self::Output {
                 let ($($f,)*) = self;
-                let children = ($(async move { others.keep($f.await.into_result()) },)*);
+                let children = ($(async move { later_errors.keep($f.await.into_result()) },)*);
                 let ($($f,)*) = children.outputs().await;
                 let mut first = None;
                 $(
@@ -389,7 +394,7 @@ macro_rules! tuple {
                         Some(Err(error)) => {
                             match &first {
                                 None => first = Some(error),
-                                Some(_) => others.tell(&error),
+                                Some(_) => later_errors.tell(&error),
                             }
                             None
                         }
@@ -412,7 +417,7 @@ macro_rules! tuple {
 
             fn until_error(self) -> impl Future<Output = Self::Output> {
                 let ($($f,)*) = self;
-                // Tied at once: what is never polled would detach them.
+                // Tied to their handles now, for the same reason as in the implementation for shapes.
                 $(let $f = $f.tied();)*
                 async move {
                     $(let mut $f = pin!(maybe_done(async move { $f.await.into_result() }));)*

@@ -1,9 +1,10 @@
 //! What a coroutine is called.
 //!
-//! A coroutine that was given no name is called by the type of its future, which knows the function it
-//! came from, with its module and the type that it is a method of. The compiler's text for that is made
-//! exact, not to be read: `<app::Shelf<u8> as app::Store>::load::{{closure}}`, where
-//! `app::Shelf<u8>::load` says the same.
+//! A coroutine that was given no name is called after the type of its future. The compiler's name of that
+//! type contains the path of the function that made the future, and the type that the function is a method
+//! of. But it is made to be exact, and not to be read: `<app::Shelf<u8> as
+//! app::Store>::load::{{closure}}`. Here it is turned into what a person would write,
+//! `app::Shelf<u8>::load`.
 
 use std::collections::HashMap;
 use std::panic::Location;
@@ -11,7 +12,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// The name of a type, as a person would write it.
 pub(crate) fn name_of<F: ?Sized>() -> &'static str {
-    /// By what the compiler calls them. Of a type there is one name, so what this leaks is bounded.
+    /// The readable names, by the compiler's. They are leaked, since a name is a `&'static str`; there is one
+    /// for each type, so that this comes to an end.
     static NAMES: Mutex<Option<HashMap<&'static str, &'static str>>> = Mutex::new(None);
     let exact = std::any::type_name::<F>();
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -22,8 +24,8 @@ pub(crate) fn name_of<F: ?Sized>() -> &'static str {
     names.get_or_insert_default().entry(exact).or_insert_with(readable)
 }
 
-/// Drops what distinguishes the blocks of a function, the traits of methods, and the type arguments of
-/// functions.
+/// Leaves out of a type's name what tells the blocks of a function apart (`{{closure}}`), the traits of
+/// methods, and the type arguments of functions.
 fn readable(exact: &str) -> String {
     let mut text = String::new();
     let mut rest = exact;
@@ -34,7 +36,7 @@ fn readable(exact: &str) -> String {
         }
         if first != '<' {
             text.push(first);
-            // The end of this is no bracket.
+            // The `>` of an arrow closes no bracket.
             if let Some(after) = rest.strip_prefix("->") {
                 text.push('>');
                 rest = after;
@@ -48,7 +50,7 @@ fn readable(exact: &str) -> String {
         let segment = text.rsplit(|c: char| !is_wordy(c)).next().unwrap_or_default();
         match segment.chars().next() {
             // `<Type as Trait>`
-            None => text.push_str(&readable(of_no_trait(inside))),
+            None => text.push_str(&readable(without_trait(inside))),
             Some(first) if first.is_lowercase() => {}
             Some(_) => {
                 text.push('<');
@@ -60,19 +62,20 @@ fn readable(exact: &str) -> String {
     text
 }
 
-/// What is between the bracket at the beginning and its other half, and what comes after.
+/// Splits text that begins with an opening bracket: gives what is between that and the bracket that closes
+/// it, and what comes after.
 fn bracketed(text: &str) -> (&str, &str) {
     let end = (1..text.len()).find(|at| text.as_bytes()[*at] == b'>' && depth(&text[..=*at]) == 0);
     end.map_or((&text[1..], ""), |end| (&text[1..end], &text[end + 1..]))
 }
 
 /// `Type` of `Type as Trait`.
-fn of_no_trait(inside: &str) -> &str {
-    let mut places = inside.match_indices(" as ").map(|(at, _)| at);
-    places.find(|at| depth(&inside[..*at]) == 0).map_or(inside, |at| &inside[..at])
+fn without_trait(inside: &str) -> &str {
+    let mut indices = inside.match_indices(" as ").map(|(at, _)| at);
+    indices.find(|at| depth(&inside[..*at]) == 0).map_or(inside, |at| &inside[..at])
 }
 
-/// How many brackets are open at the end. An arrow ends in none.
+/// How many brackets are open at the end of the text. The `>` of an arrow closes none.
 fn depth(text: &str) -> usize {
     let closed = text.matches('>').count() - text.matches("->").count();
     text.matches('<').count() - closed
@@ -82,8 +85,8 @@ fn is_wordy(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Whether this is a line of the standard library: where it calls a function that it was given, as
-/// `Option::map` does, or who calls that by a trait.
+/// Whether this is a line of the standard library. That is so where the standard library calls a function
+/// that it was given, as `Option::map` does, or calls one by way of a trait.
 pub(crate) fn is_of_std(place: &Location<'_>) -> bool {
     let file = place.file();
     ["core", "alloc", "std"].iter().any(|name| file.contains(&format!("/library/{name}/src/")))
@@ -115,7 +118,7 @@ mod tests {
             ),
             ("()", "()"),
             ("", ""),
-            // Whatever a compiler may come to write.
+            // No compiler writes these, but none of them may panic.
             ("a<b", "a"),
             ("A<B", "A<B>"),
             ("a->", "a->"),

@@ -1,11 +1,11 @@
-//! `Outcome`: how something that nobody awaits can end.
+//! `Outcome`: what a coroutine that nobody awaits may return.
 
 use std::convert::Infallible;
 use std::fmt;
 
 use crate::ground::foreign;
 
-/// How something that nobody awaits can end: with nothing, or with an error to report.
+/// What a coroutine that nobody awaits may return: nothing, or a result whose error can be reported.
 #[diagnostic::on_unimplemented(
     message = "what nobody awaits cannot return `{Self}`",
     label = "nobody would ever see this",
@@ -13,7 +13,7 @@ use crate::ground::foreign;
             a coroutine can return anything"
 )]
 pub trait Outcome {
-    /// The error, as text.
+    /// The error, as text; `None` if it is none.
     fn error(&self) -> Option<String>;
 }
 

@@ -1,7 +1,7 @@
-//! Coroutines for other threads: `LoopHandle::spawn` and `LoopHandle::run_sync`.
+//! Coroutines that other threads start on a loop: `LoopHandle::spawn` and `LoopHandle::run_sync`.
 //!
-//! What travels to the loop is a closure, what travels home is the result; the future in between is
-//! made on the loop and stays there, so it need not be `Send`.
+//! A closure travels to the loop, and the result travels back; both are `Send`. The closure makes a future on
+//! the loop, which stays there, so that the future need not be `Send`.
 
 use std::panic::Location;
 use std::pin::Pin;
@@ -19,10 +19,11 @@ use crate::ground::resumption;
 use crate::ioloop::{Core, HeldTime, IoLoop, LoopHandle, LoopId, with_current};
 
 impl LoopHandle {
-    /// Starts a coroutine on the loop from any thread.
+    /// Starts a coroutine on the loop, from any thread.
     ///
-    /// `make` travels, so it is `Send`; the future that it makes stays on the loop and need not be.
-    /// The [`Answer`] can be awaited in any runtime, and may be dropped: the coroutine goes on.
+    /// `make` is sent to the loop's thread and called there; the future that it makes stays there, and so
+    /// need not be `Send`. The [`Answer`] can be awaited in any runtime. If it is dropped, the coroutine
+    /// goes on.
     ///
     /// # Errors
     ///
@@ -62,7 +63,8 @@ impl LoopHandle {
             let kind = || Kind::named("the answer of a LoopHandle");
             let answering = async move {
                 let result = resumption::at(location, made.join()).await;
-                // If nobody takes it there, it is reported here: it comes back, and is dropped.
+                // If nobody waits for the answer any more, `send` gives it back, and it is dropped here. A
+                // `Kept` that is dropped reports the panic that it holds.
                 drop(sender.send(Kept::new(Done { result, location }, Done::failure)));
             };
             drop(Coroutine::of(queue(core, kind, answering, location)));
@@ -71,18 +73,17 @@ impl LoopHandle {
         Ok(Answer { receiver, name, place: location, id, held: None, is_done: false })
     }
 
-    /// Runs a coroutine on the loop and blocks this thread until it is done.
-    ///
-    /// For threads that run no loop. Tornado has no such call; asyncio's is
-    /// `run_coroutine_threadsafe(...).result()`.
+    /// Runs a coroutine on the loop, and blocks this thread until it has ended. It is for threads that run no
+    /// loop. Tornado has no such call; asyncio's is `run_coroutine_threadsafe(...).result()`.
     ///
     /// # Errors
     ///
-    /// [`JoinError`] if the coroutine panicked, or was cancelled because the loop was closed.
+    /// [`JoinError`] if the coroutine panicked, or if it was cancelled or never started because the loop was
+    /// closed.
     ///
     /// # Panics
     ///
-    /// If this thread runs a loop, which would stand still meanwhile: await [`spawn`] there.
+    /// If this thread runs a loop, which would stand still meanwhile. There, await what [`spawn`] gives.
     ///
     /// [`spawn`]: LoopHandle::spawn
     ///
@@ -119,7 +120,7 @@ impl LoopHandle {
     }
 }
 
-/// How a coroutine ended, on its way to another thread.
+/// How a coroutine has ended, on its way to another thread.
 #[derive(Debug)]
 struct Done<T> {
     result: Result<T, JoinError>,
@@ -127,7 +128,7 @@ struct Done<T> {
 }
 
 impl<T> Done<T> {
-    /// A panic that nobody heard of; that it was cancelled is no failure.
+    /// What is to be reported if nobody takes this: a panic. That the coroutine was cancelled is not.
     fn failure(&self) -> Option<Exception> {
         let error = self.result.as_ref().err()?;
         let (info, name, location) = (error.exc_info()?, Some(error.name()), Some(self.location));
@@ -135,20 +136,22 @@ impl<T> Done<T> {
     }
 }
 
-/// The result of a coroutine on another loop's thread: a future for any runtime.
+/// The result of a coroutine that runs on another thread's loop: a future that any runtime can await. From
+/// [`LoopHandle::spawn`].
 ///
-/// Gives [`JoinError`] if the coroutine panicked or was cancelled. Dropping it detaches the
-/// coroutine, whose panic is reported then. Cancel safe.
+/// It gives [`JoinError`] if the coroutine panicked or was cancelled. Dropping it detaches the coroutine:
+/// that goes on, and if it panics, that is reported. Cancel safe.
 #[must_use = "the coroutine runs anyway; await the answer, or drop it explicitly"]
 #[derive(Debug)]
 pub struct Answer<T> {
     receiver: oneshot::Receiver<Kept<Done<T>>>,
     name: fn() -> &'static str,
-    /// Where it was asked for.
+    /// Where the coroutine was asked for.
     place: &'static Location<'static>,
-    /// Whose answer it is.
+    /// The loop that runs the coroutine.
     id: LoopId,
-    /// Who waits for another loop's answer holds virtual time.
+    /// While a coroutine of another loop waits for this answer, it holds that loop's virtual time: the answer
+    /// takes real time.
     held: Option<HeldTime>,
     is_done: bool,
 }

@@ -1,10 +1,10 @@
 //! `Runner`: owns a state machine, resumes it, and settles its result.
 //!
-//! One allocation holds all of it: the state machine, then its output in the same place, who awaits
-//! it, what is called when it is done. The loop's table sees it as `Rc<dyn Resume>`, the
-//! [`Coroutine`](super::Coroutine) as `Rc<dyn Join<T>>`: one allocation from two sides. Neither
-//! points at the other, and wakers are numbers, so there is no cycle; what is suspended belongs to
-//! the loop.
+//! One allocation holds all that belongs to a coroutine: the state machine, its output (later, in the same
+//! memory), who awaits it, and what is called when it is done. The loop's table has it as `Rc<dyn Resume>`,
+//! and the handle, [`Coroutine`](super::Coroutine), as `Rc<dyn Join<T>>`: it is one allocation seen from two
+//! sides. Neither side points at the other, and wakers are numbers, so there is no cycle of references. A
+//! coroutine that is suspended belongs to the loop.
 //!
 //! ```text
 //!              resume               Poll::Pending (Tornado's handle_yield)
@@ -12,14 +12,14 @@
 //!       │                      │
 //!       │ cancel               │ Poll::Ready, a panic, or cancelled meanwhile
 //!       ▼                      ▼
-//!    Running ─── settle ───▶ Done ──── take ────▶ Taken
+//!    Running ──── done ────▶ Done ──── take ────▶ Taken
 //!   (dropping)
 //! ```
 //!
-//! `Running` excludes everything else: a runner that is being polled, or whose state machine is
-//! being dropped, cannot be resumed or dropped again from within. What is asked of it meanwhile is
-//! noted, and done when its step is over: it may be cancelled, and a loop that runs within its eager
-//! part may find it in the run queue.
+//! While the state is `Running`, the state machine is being polled or dropped. Code that this runs may ask
+//! for more: it may cancel the coroutine, or run a loop (within the eager part) that finds the coroutine
+//! in its run queue. Polling or dropping the machine a second time from within would be unsound. So what
+//! is asked meanwhile is only noted, in `asked`, and done when the step is over.
 
 #![expect(
     unsafe_code,
@@ -46,20 +46,22 @@ use crate::ground::word::{pack, unpack};
 use crate::ground::{foreign, resumption};
 use crate::ioloop::{Callback, Core, IoLoop, Resume};
 
-/// What a coroutine is called, and whether an output of it is an error to report.
+/// What is known of a coroutine by its type: what it is called, and whether an output of it is an error.
 pub(crate) struct Kind<T> {
     pub(crate) name: Name,
-    /// The error in an output, as text, if it is one.
+    /// Gives the text to report, if an output is an error that nobody has taken.
     pub(crate) report: fn(&T) -> Option<String>,
-    /// Where its function is, which is told where it was called by the standard library.
+    /// Where the coroutine's function is declared. It counts as the place where the coroutine was started if
+    /// that is a line of the standard library, which tells the user nothing.
     pub(crate) at: Option<&'static Location<'static>>,
 }
 
-/// A coroutine's name. That of a type takes a while to find, and most coroutines are asked for their
-/// kind, when they end, and never for their name.
+/// A coroutine's name.
 #[derive(Clone, Copy)]
 pub(crate) enum Name {
     Given(&'static str),
+    /// Found by the function when somebody asks. Making a name of a type takes a while, and most coroutines
+    /// are asked for their kind, when they end, but never for their name.
     Of(fn() -> &'static str),
 }
 
@@ -72,24 +74,24 @@ impl Name {
     }
 }
 
-/// Gives a coroutine's kind, when somebody asks. A function, or a closure that captures a name at
-/// most: nearly always it takes no room in the coroutine.
+/// Gives a coroutine's kind when somebody asks. It is a function, or a closure that captures a name at most:
+/// so it nearly always takes no room in the coroutine.
 pub(crate) trait KindOf<T>: Fn() -> Kind<T> + 'static {}
 
 impl<T, K: Fn() -> Kind<T> + 'static> KindOf<T> for K {}
 
 impl<T> Kind<T> {
-    /// Of this name; its outputs are nobody's errors.
+    /// Coroutines of this name, whose outputs are not reported.
     pub(crate) fn named(name: &'static str) -> Kind<T> {
         Kind { name: Name::Given(name), report: |_| None, at: None }
     }
 
-    /// Named by the type of the future, or of what makes it; its outputs are nobody's errors.
+    /// Coroutines called after the type of their future, or of what makes it. Their outputs are not reported.
     pub(crate) fn of<F>() -> Kind<T> {
         Kind { name: Name::Of(name_of::<F>), report: |_| None, at: None }
     }
 
-    /// Named so, too; an `Err` of theirs is reported.
+    /// As [`of`](Kind::of), but an `Err` is reported if nobody has taken it.
     pub(crate) fn reporting<F>() -> Kind<T>
     where
         T: Outcome,
@@ -101,15 +103,18 @@ impl<T> Kind<T> {
 /// A coroutine as its handle sees it.
 pub(crate) trait Join<T>: Control {
     fn poll_join(&self, cx: &mut Context<'_>) -> Poll<Result<T, Failure>>;
-    /// [`poll_join`](Join::poll_join) that panics where there is no output.
+    /// [`poll_join`](Join::poll_join) that panics if the coroutine has failed.
     fn poll_output(&self, cx: &mut Context<'_>) -> Poll<T>;
-    /// Whether somebody has had its output, or the panic that is there instead of one.
+    /// Whether somebody has taken its output, or its failure.
     fn is_taken(&self) -> bool;
-    /// The same coroutine, without what it returns.
+    /// The same coroutine, whatever it returns.
     fn control(self: Rc<Self>) -> Rc<dyn Control>;
-    /// Nobody will await it. Tells whether it is to be cancelled with who awaited it.
+    /// Notes that nobody will await it. Tells whether the caller has to cancel it, since the handle is
+    /// dropped because the coroutine that awaits it is cancelled.
     fn detach(&self) -> bool;
-    /// Calls back when it is done, or at once if it is.
+    /// Has `callback` called when it has ended. See [`Coroutine::add_done_callback`].
+    ///
+    /// [`Coroutine::add_done_callback`]: super::Coroutine::add_done_callback
     fn when_done(&self, callback: Callback);
 }
 
@@ -118,24 +123,25 @@ enum State {
     Suspended,
     Running,
     Done,
-    /// Done, and somebody has the output.
+    /// Done, and somebody has taken the output or failure.
     Taken,
 }
 
-/// Asked of a coroutine while it is running: to go no further than its next suspension...
+/// A bit of `Runner::asked`: the coroutine is to be ended when its step is over.
 const CANCEL: u8 = 1;
-/// ...or to be resumed after it.
+/// A bit of `Runner::asked`: the coroutine is to be resumed again after its step.
 const RESUME: u8 = 2;
 
-/// Who else waits for a coroutine's end. Hardly any has such, so a pointer is all that they cost.
+/// Those who wait for a coroutine's end and are not a slot that awaits it. Hardly any coroutine has such, so
+/// they are behind one pointer.
 #[derive(Default)]
-struct Others {
-    /// Who awaits it by another waker than that of a slot.
+struct Listeners {
+    /// Whoever awaits it by a foreign waker.
     awaiter: Option<Waker>,
     callbacks: Vec<Callback>,
 }
 
-/// What is in the runner's one place.
+/// The state machine, and later what it has become.
 enum Body<F: Future> {
     Machine(F),
     Output(Result<F::Output, Failure>),
@@ -144,26 +150,28 @@ enum Body<F: Future> {
 
 pub(crate) struct Runner<F: Future + 'static, K> {
     kind: K,
-    /// Its loop's number, and its slot there: what its waker is.
+    /// The word of its slot, of which its waker is made. Its key is `Key::NONE` if it has no slot.
     word: Cell<usize>,
     state: Cell<State>,
+    /// Whether the handle was dropped, so that nobody will take the output.
     detached: Cell<bool>,
-    /// What has been asked of it while it is running: `CANCEL`, `RESUME`.
+    /// What was asked while its state was `Running`: the bits `CANCEL` and `RESUME`.
     asked: Cell<u8>,
-    /// An exception handler has started it, so its own failure is not for that handler.
+    /// Whether an exception handler has started it. Then its failure is logged, and not given to the
+    /// exception handler, which might start such a coroutine for each failure.
     of_handler: bool,
     /// The word of the slot that awaits it; 0 if none does.
     awaiter: Cell<usize>,
-    others: Cell<Option<Box<Others>>>,
+    listeners: Cell<Option<Box<Listeners>>>,
     started_at: &'static Location<'static>,
     waiting_at: Cell<Option<&'static Location<'static>>>,
-    /// Touched by `Runner::body` alone.
+    /// Used by way of `Runner::body` only.
     body: UnsafeCell<Body<F>>,
 }
 
 impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
-    /// A runner in a slot of the loop, suspended before its first step; queued for the next turn if
-    /// `queued` says so. On a closed loop it has no slot, and is for the caller to cancel.
+    /// A runner in a slot of the loop, suspended before its first step. If `queued`, the slot is put on
+    /// the run queue. On a closed loop the runner gets no slot, and the caller has to cancel it.
     pub(crate) fn new(
         core: &Core,
         machine: F,
@@ -171,7 +179,8 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         queued: bool,
         started_at: &'static Location<'static>,
     ) -> Rc<Runner<F, K>> {
-        // Cyclic, or it would be built on the stack, before there is a place for it, and copied.
+        // `Rc::new_cyclic` makes the allocation first and builds the runner in it. `Rc::new` would build
+        // it on the stack and copy it, state machine and all.
         let runner = Rc::new_cyclic(|_| Runner {
             kind,
             word: Cell::new(pack(core.number(), Key::NONE)),
@@ -180,7 +189,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
             asked: Cell::new(0),
             of_handler: report::is_handling(),
             awaiter: Cell::new(0),
-            others: Cell::new(None),
+            listeners: Cell::new(None),
             started_at,
             waiting_at: Cell::new(None),
             body: UnsafeCell::new(Body::Machine(machine)),
@@ -192,7 +201,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         runner
     }
 
-    /// Whether a loop will resume it: not if the loop was closed before.
+    /// Whether it has a slot, so that its loop can resume it. It has none if the loop was closed already.
     pub(crate) fn has_slot(&self) -> bool {
         self.key() != Key::NONE
     }
@@ -201,7 +210,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         (self.kind)().name.get()
     }
 
-    /// Where it was started, in somebody's code.
+    /// Where it was started; the place of its function if that is in the standard library.
     fn started_at(&self) -> &'static Location<'static> {
         match (self.kind)().at {
             Some(at) if is_of_std(self.started_at) => at,
@@ -213,14 +222,14 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         unpack(self.word.get()).1
     }
 
-    /// The body, for the moment in which nobody else has it.
+    /// The body. Nobody else may have a reference to it meanwhile.
     ///
     /// # Safety
     ///
-    /// The caller has set `state` to `Running`, and was the one to do so: it found another state
-    /// before. Or the body holds no state machine any more, and nothing foreign runs while the
-    /// reference lives. A state machine in it is pinned: it may be polled and dropped in place, and not
-    /// be moved.
+    /// One of two things has to be so. Either the caller itself has set `state` to `Running`, after it
+    /// found another state. Or the body holds no state machine any more, and no foreign code runs while
+    /// the reference lives. A state machine in it is pinned: it may be polled and dropped in place, but
+    /// not moved.
     #[expect(clippy::mut_from_ref, reason = "that is what the contract is for")]
     unsafe fn body(&self) -> &mut Body<F> {
         // SAFETY: a runner stays on its thread (it is in an `Rc`), and by the contract above no
@@ -228,35 +237,35 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         unsafe { &mut *self.body.get() }
     }
 
-    /// Polls the state machine once, and puts its output in its place when there is one. Tells
-    /// whether there is. `state` is `Running`.
+    /// Polls the state machine once, and replaces it by its output when there is one. Tells whether there is.
+    /// The caller has set `state` to `Running`.
     fn step(&self) -> bool {
-        // Its destructor has nothing to do, and a call less to do it in.
+        // Dropping one of our wakers does nothing, but would be a call by its vtable. This saves it.
         let waker = ManuallyDrop::new(waker(self.word.get()));
         let mut cx = Context::from_waker(&waker);
         // SAFETY: the caller has set `state` to `Running`, and keeps it so until this is over, also
         // if it panics; every other use of the body looks at `state` first.
         let body = unsafe { self.body() };
         let Body::Machine(machine) = body else { return false };
-        // SAFETY: the machine lies inside an `Rc` that is never unwrapped or made `&mut`, and
-        // leaves its place only by being dropped there, by the assignment below or in `settle`.
+        // SAFETY: the machine lies inside an `Rc` that is never unwrapped or made `&mut`. It is never moved
+        // out of there, but dropped in place, by the assignment below or in `drop_machine`.
         match unsafe { Pin::new_unchecked(machine) }.poll(&mut cx) {
             Poll::Pending => false,
             Poll::Ready(output) => {
-                // Drops the machine in place, and leaves the output there also if its destructor
-                // panics.
+                // This drops the machine in place. If its destructor panics, the output is there all the
+                // same.
                 *body = Body::Output(Ok(output));
                 true
             }
         }
     }
 
-    /// Goes on until the next suspension, on the current loop. A panic goes through, and leaves
-    /// `state` as `Running` for `fail`.
+    /// Runs the coroutine until it waits or ends. Its loop is `core`. A panic of its step goes through to the
+    /// caller, and leaves `state` as `Running`, by which `fail` sees that it was this step.
     fn go_on(&self, core: &Core) {
         match self.state.get() {
             State::Suspended => self.state.set(State::Running),
-            // Its loop runs within its eager part, or within one of its destructors.
+            // The loop runs within the coroutine's eager part, or within a destructor of its state machine.
             State::Running => {
                 core.refuse();
                 return self.ask(RESUME);
@@ -264,7 +273,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
             State::Done | State::Taken => return,
         }
         if self.of_handler {
-            // Until the next resumption begins.
+            // It holds until the next resumption begins.
             report::set_handling(true);
         }
         if self.step() {
@@ -277,7 +286,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         }
     }
 
-    /// It has come to a suspension, and something was asked of it on the way.
+    /// The coroutine waits, after a step in which something was asked of it.
     #[cold]
     fn do_what_was_asked(&self, asked: u8, core: &Core) {
         if asked & CANCEL != 0 {
@@ -294,19 +303,19 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         self.asked.set(self.asked.get() | what);
     }
 
-    /// Its own step has panicked, which `go_on` has begun by setting `state` to `Running`: in the state
-    /// machine, or in its destructor when it had given its output.
+    /// Settles the coroutine after its step has panicked: in the state machine, or in the machine's
+    /// destructor when it had given its output.
     ///
-    /// Nobody else's panic comes here. A loop that finds the coroutine running already, because it runs
-    /// within the coroutine's eager part, does not call this ([`Core::refuse`]); and nothing foreign runs
-    /// in `go_on` after the step but what contains its own panics.
+    /// The panic is always that of the coroutine's own step. A loop that finds the coroutine running
+    /// already, because it runs within the coroutine's eager part, does not call this ([`Core::refuse`]).
+    /// And after the step `go_on` runs no foreign code whose panics are not caught there.
     #[cold]
     fn fail(&self, panic: Panic, core: &Core) {
         if self.state.get() != State::Running {
             return self.report_panic("whoever awaits coroutine", panic);
         }
-        // SAFETY: `go_on` has set `state` to `Running` and its step is over, by unwinding; nothing
-        // foreign runs while this looks.
+        // SAFETY: `go_on` has set `state` to `Running`, and its step is over, by unwinding. No foreign code
+        // runs while this reference is used.
         match unsafe { self.body() } {
             Body::Machine(_) => self.drop_machine(Failure::Panicked(panic)),
             Body::Output(_) | Body::Taken => {
@@ -316,7 +325,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         self.done(Some(core));
     }
 
-    /// Starts it now, within whatever is going on.
+    /// Runs its eager part now, within the coroutine or callback that is running, if one is.
     pub(crate) fn start(&self, core: &Core) {
         let _scope = core.scope(self.key());
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.go_on(core))) {
@@ -324,14 +333,15 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         }
     }
 
-    /// Drops the state machine without an output. `state` is `Running`, and no step is under way.
+    /// Drops the state machine, and puts `failure` in its place instead of an output. `state` is
+    /// `Running`, and no step is under way.
     fn drop_machine(&self, failure: Failure) {
         debug_assert_eq!(self.state.get(), State::Running);
         let is_cancelled = matches!(failure, Failure::Cancelled);
         let drop_it = || {
-            // SAFETY: `state` is `Running`, set by the caller, so nothing else gets at the body
-            // while the machine's destructor runs. Assigning drops the machine in place, and
-            // leaves the new value there also if the destructor panics.
+            // SAFETY: the caller has set `state` to `Running`, so nothing else gets at the body while the
+            // machine's destructor runs. The assignment drops the machine in place; if its destructor panics,
+            // the new value is there all the same.
             unsafe { *self.body() = Body::Output(Err(failure)) };
         };
         let dropped = catch_unwind(AssertUnwindSafe(|| match is_cancelled {
@@ -343,7 +353,8 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         }
     }
 
-    /// The outcome is in its place: gives the slot back and tells who waits for it.
+    /// Ends the coroutine, whose output or failure is in the body: frees its slot, and wakes and calls those
+    /// that wait for its end. `core` is its loop, or `None` if its loop may not be the current one.
     fn done(&self, core: Option<&Core>) {
         self.state.set(State::Done);
         match core {
@@ -353,7 +364,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
                     awaiter => core.end(self.key(), awaiter),
                 };
                 drop(ended);
-                self.tell_others(core);
+                self.tell_listeners(core);
             }
             None => self.done_elsewhere(),
         }
@@ -362,42 +373,42 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         }
     }
 
-    /// [`done`](Runner::done), when its loop may not be the current one.
+    /// The part of [`done`](Runner::done) that differs where its loop may not be the current one.
     #[cold]
     fn done_elsewhere(&self) {
-        // (A loop that is gone has ended its coroutines before.)
+        // (If the loop is gone, there is no slot to free: it has taken all coroutines out of its table.)
         if let Some(io_loop) = self.io_loop() {
             drop(io_loop.core().remove(self.key()));
-            self.tell_others(io_loop.core());
+            self.tell_listeners(io_loop.core());
         }
-        // (0 is the word of nobody.)
+        // (If nobody awaits it, this wakes the word 0, which belongs to no loop: so nothing happens.)
         waker(self.awaiter.replace(0)).wake();
     }
 
-    /// Its loop, if that still exists.
+    /// The coroutine's loop, if that still exists.
     fn io_loop(&self) -> Option<IoLoop> {
         IoLoop::of_number(unpack(self.word.get()).0)
     }
 
-    /// Queues the done callbacks for the next turn of its loop, and wakes who awaits it by a waker that
-    /// is not a slot's.
+    /// Queues the done callbacks for the next turn of its loop, and wakes whoever awaits it by a foreign
+    /// waker.
     #[inline]
-    fn tell_others(&self, core: &Core) {
-        if let Some(others) = self.others.take() {
-            (*others).tell(core);
+    fn tell_listeners(&self, core: &Core) {
+        if let Some(listeners) = self.listeners.take() {
+            (*listeners).tell(core);
         }
     }
 
     /// Whether somebody has begun to await it.
     fn is_awaited(&self) -> bool {
-        let others = self.others.take();
-        let is_awaited = others.as_ref().is_some_and(|others| others.awaiter.is_some());
-        self.others.set(others);
+        let listeners = self.listeners.take();
+        let is_awaited = listeners.as_ref().is_some_and(|listeners| listeners.awaiter.is_some());
+        self.listeners.set(listeners);
         is_awaited || self.awaiter.get() != 0
     }
 
-    /// Notes who awaits it, by a waker that is not the one of a slot; tells whether there is anything to
-    /// wait for. To clone such a waker runs foreign code, in which this may have been cancelled.
+    /// Notes that it is awaited by a foreign waker. Tells whether there is still something to wait for:
+    /// cloning that waker runs foreign code, which may have cancelled this coroutine.
     #[cold]
     fn await_by(&self, waker: &Waker) -> bool {
         let waker = waker.clone();
@@ -405,30 +416,30 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
             foreign::discard(waker);
             return false;
         }
-        let mut others = self.others.take().unwrap_or_default();
-        let before = others.awaiter.replace(waker);
-        self.others.set(Some(others));
+        let mut listeners = self.listeners.take().unwrap_or_default();
+        let before = listeners.awaiter.replace(waker);
+        self.listeners.set(Some(listeners));
         self.awaiter.set(0);
-        // Foreign code, which may come back here.
+        // Dropping the waker of before runs foreign code, which may use this coroutine: so it comes last.
         foreign::discard(before);
         !self.is_done()
     }
 
-    /// Takes the outcome; `None` if it is not done, or the outcome was taken.
+    /// Takes the output or failure; `None` if the coroutine has not ended, or somebody has taken it.
     fn take(&self) -> Option<Result<F::Output, Failure>> {
         if self.state.get() != State::Done {
             return None;
         }
         self.state.set(State::Taken);
-        // SAFETY: it was `Done`, which means that the machine is gone; the reference ends with this
-        // statement, in which nothing foreign runs.
+        // SAFETY: the state was `Done`, so there is no state machine any more. The reference ends with this
+        // statement, in which no foreign code runs.
         match std::mem::replace(unsafe { self.body() }, Body::Taken) {
             Body::Output(outcome) => Some(outcome),
             Body::Machine(_) | Body::Taken => None,
         }
     }
 
-    /// Nobody took the outcome and nobody will: reports it if it is a failure, and drops it.
+    /// Drops the output or failure, which nobody will take, and reports it if it is an error or a panic.
     fn drop_unread(&self) {
         match self.take() {
             Some(Err(Failure::Panicked(panic))) => self.report_panic("coroutine", panic),
@@ -447,7 +458,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         panic!("`{}` was awaited again after its output", self.name())
     }
 
-    /// For who awaited it by the handle, and not by `join`.
+    /// Panics with the failure of the coroutine, in whoever awaits its handle and not a `join`.
     #[cold]
     fn resume_failure(&self, failure: Failure) -> ! {
         JoinError::new(self.name(), failure).resume()
@@ -483,7 +494,8 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Control for Runner<F, K> {
             State::Done | State::Taken => {}
             State::Running => self.ask(CANCEL),
             State::Suspended => {
-                // From here on nobody else can resume or end it, until its turn in the list comes.
+                // `ending` may put it in its list first. Until it is dropped, the state keeps everybody
+                // else from resuming or ending it.
                 self.state.set(State::Running);
                 ending::end(self);
             }
@@ -503,7 +515,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Control for Runner<F, K> {
     }
 }
 
-impl Others {
+impl Listeners {
     #[cold]
     fn tell(self, core: &Core) {
         self.callbacks.into_iter().for_each(|callback| core.call(callback));
@@ -541,7 +553,8 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K>
                 None => self.await_by(cx.waker()),
             };
         if waits {
-            // The handle does not know where it is awaited; most often that is where it was got.
+            // Where the handle is awaited cannot be known. Where the coroutine was started is most often the
+            // same line, and so that is told.
             resumption::waits_at(self.started_at);
             return Poll::Pending;
         }
@@ -581,7 +594,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K>
 
     fn when_done(&self, callback: Callback) {
         if self.is_done() {
-            // Its own loop may be closed, and would drop it.
+            // If its own loop is closed, that would never call the callback: then another one does.
             let own = self.io_loop().filter(|io_loop| !io_loop.core().is_closed());
             match own.or_else(IoLoop::try_current) {
                 Some(io_loop) => io_loop.core().call(callback),
@@ -591,9 +604,9 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K>
                 }
             }
         } else {
-            let mut others = self.others.take().unwrap_or_default();
-            others.callbacks.push(callback);
-            self.others.set(Some(others));
+            let mut listeners = self.listeners.take().unwrap_or_default();
+            listeners.callbacks.push(callback);
+            self.listeners.set(Some(listeners));
         }
     }
 }

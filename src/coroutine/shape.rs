@@ -1,9 +1,10 @@
-//! The shapes of children: what is awaited as an array gives an array, and what is awaited as a map, a map.
+//! The shapes of what the forms of `multi` await: an array of futures gives an array of values, and a map of
+//! futures gives a map of values.
 //!
-//! A shape of children of one type is taken apart into what it looks like, such as a map's keys, and the
-//! children; it is put together again of that and as many values. (The types of a tuple's children differ, so
-//! that each form of `multi` has to deal with tuples itself.) Nobody outside can name this trait, so the
-//! shapes that there are stand here.
+//! A shape is taken apart into its children, the futures, and its frame, which is what is left without them,
+//! such as a map's keys. When the children are done, the frame and their values are put together again. (The
+//! children of a tuple have different types, so each form of `multi` has to deal with tuples itself.) Nobody
+//! outside of this crate can name the trait, so these are all shapes that there are.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash};
@@ -15,17 +16,17 @@ use std::hash::{BuildHasher, Hash};
     note = "what an iterator gives is a vector by `.collect::<Vec<_>>()`"
 )]
 pub trait Shape {
-    /// What it holds.
+    /// What it holds: a future.
     type Child;
-    /// The same shape, with a `T` in the place of each child.
+    /// The same shape, with a `T` instead of each child.
     type Of<T>;
     /// What is left without the children.
     type Frame;
 
-    /// The children come in the order of their places.
+    /// Gives the frame and the children.
     fn take_apart(self) -> (Self::Frame, impl Iterator<Item = Self::Child>);
 
-    /// There are as many values as there were children, in the same order.
+    /// Makes the shape of its frame and of as many values as there were children, in the same order.
     fn put_together<T>(frame: Self::Frame, values: Vec<T>) -> Self::Of<T>;
 }
 

@@ -1,4 +1,4 @@
-//! `sleep`, `sleep_until`, `moment`: waiting for time, and for one turn.
+//! `sleep`, `sleep_until`, `moment`: waiting until some time has passed, or for one turn of the loop.
 
 use std::panic::Location;
 use std::pin::Pin;
@@ -13,13 +13,13 @@ use crate::ioloop::{Core, Deadline, IoLoop, LoopId, Message, forget, on_current,
 
 /// Waits for `duration`, counted from this call. Tornado: `gen.sleep`.
 ///
-/// It ends no earlier, and takes at least one turn of the loop; [`Duration::MAX`] is for ever. It is
-/// plain data until it is awaited, takes no allocation then, and dropping it takes its timer back.
-/// Cancel safe.
+/// It never ends earlier, and takes at least one turn of the loop. [`Duration::MAX`] means for ever. The
+/// timer is set when the future is first polled, without an allocation, and removed when the future is
+/// dropped. Cancel safe.
 ///
 /// # Panics
 ///
-/// As [`IoLoop::current`](crate::IoLoop::current); and when it is awaited on another loop than it
+/// As [`IoLoop::current`](crate::IoLoop::current). Awaiting it panics on another loop than the one that it
 /// was made on.
 ///
 /// ```
@@ -37,19 +37,19 @@ pub fn sleep(duration: Duration) -> Sleep {
     Sleep::until(Deadline::After(duration))
 }
 
-/// Waits until `when`; a turn or two of the loop if that has passed. See [`sleep`].
+/// Waits until `when`; if that has passed, for a turn or two of the loop. See [`sleep`].
 ///
-/// Count from [`now`], not from [`Instant::now`]: in virtual time the two differ by whatever the
-/// clock has jumped, and the sleep would be too short, or too long.
+/// Make `when` of [`now`], not of [`Instant::now`]. In virtual time these two differ by all that the loop's
+/// clock has jumped, so that the sleep would be too short or too long.
 #[track_caller]
 pub fn sleep_until(when: Instant) -> Sleep {
     Sleep::until(Deadline::At(when))
 }
 
-/// The time on the current loop's clock, by which all its deadlines go: the present, or in virtual
-/// time the loop's own. Tornado: `IOLoop.current().time()`.
+/// The time by the current loop's clock, which all deadlines of that loop go by: real time, or the loop's own
+/// if it runs in virtual time. Tornado: `IOLoop.current().time()`.
 ///
-/// Outside of any loop it is [`Instant::now`].
+/// On a thread without a loop it is [`Instant::now`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -98,16 +98,17 @@ impl Sleep {
         Sleep { id, deadline, timer: Timing::NotSet, location }
     }
 
-    /// Whether its time has come; as awaiting told last.
+    /// Whether the sleep has ended, by what polling it has given last. (The time may have come since then.)
     pub fn is_over(&self) -> bool {
         self.timer == Timing::Over
     }
 
-    /// When its time comes; `None` is never.
+    /// When the sleep ends; `None` if never.
     ///
     /// # Panics
     ///
-    /// Where awaiting it does: on another loop than it was made on, and outside of any.
+    /// Where awaiting it panics: on another loop than the one that it was made on, and on a thread without a
+    /// loop.
     ///
     /// ```
     /// use std::time::Duration;
@@ -130,14 +131,15 @@ impl Sleep {
         }
     }
 
-    /// Sets the deadline that `next` says, by the one that has come and by the time now. It has been polled
-    /// on its loop and is over.
+    /// Makes a sleep that is over sleep again, until the deadline that `next` gives. `next` is called with
+    /// the deadline that has come and with the time now, both in nanoseconds of the loop's clock. The
+    /// current loop has to be this sleep's own.
     pub(super) fn go_on(&mut self, next: impl FnOnce(u64, u64) -> u64) {
         self.deadline = next(self.deadline, on_current(Core::now));
         self.timer = Timing::NotSet;
     }
 
-    /// It is of no use there.
+    /// Panics, since this is used on `here`, which is not its own loop; `None` is outside of any loop.
     fn is_elsewhere(&self, here: Option<LoopId>) -> ! {
         match here {
             Some(here) => {
@@ -147,7 +149,12 @@ impl Sleep {
         }
     }
 
-    /// Moves the deadline, counted from now if it is a [`Duration`].
+    /// Sets another deadline, counted from this call if it is a [`Duration`]. From then on it is a sleep
+    /// of the current loop.
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`](crate::IoLoop::current).
     pub fn reset(&mut self, deadline: impl Into<Deadline>) {
         let location = self.location;
         *self = Sleep::new(deadline.into(), location);
@@ -162,7 +169,7 @@ impl std::future::Future for Sleep {
         if this.timer == Timing::Over {
             return Poll::Ready(());
         }
-        // Wakers are foreign: cloned, and the old one dropped, when no borrow is held.
+        // Wakers are foreign code: the new one is cloned, and the old one dropped, when no borrow is held.
         let mut latest = Some(cx.waker().clone());
         let here = with_current(|core| {
             if core.id() != this.id {
@@ -210,12 +217,12 @@ impl Drop for Sleep {
     }
 }
 
-/// Lets everything else that is ready run first: exactly one turn of the loop. Tornado:
+/// Lets everything else that is ready run first, and goes on in the next turn of the loop. Tornado:
 /// `gen.moment`.
 ///
-/// For computations that take long: they let I/O and others have their turn. The selector is asked at
-/// the end of the turn, however few entries have run, and whoever can go on goes on in the next one; so do
-/// timers that are due. Cancel safe.
+/// A computation that takes long awaits it now and then, so that others get to run. The loop asks the
+/// selector at the end of this turn, however few entries have run, and collects the timers that are due:
+/// whoever can go on by these runs in the next turn, too. Cancel safe.
 ///
 /// ```
 /// # use waterspout::{IoLoop, coroutine::moment};
@@ -248,8 +255,9 @@ impl std::future::Future for Moment {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let turn = with_current(|core| core.counting().turns.get());
         match self.turn {
-            // Outside of any loop there are no turns: one wake-up has to do. Else a combinator may poll again
-            // within the turn.
+            // It is over in another turn than the one in which it was first polled. In the same turn, a
+            // combinator may poll it again for the sake of others, and it goes on waiting. Outside of any
+            // loop there are no turns, so the second poll has to do.
             Some(begun) if turn.is_none() || Some(begun) != turn => {
                 self.is_over = true;
                 Poll::Ready(())
@@ -260,8 +268,9 @@ impl std::future::Future for Moment {
                 with_current(Core::give_way);
                 match with_current(|core| core.wake_own(cx.waker())) {
                     Some(true) => {}
-                    // A combinator's. One that polls again whatever was woken would spin, and others
-                    // give way early when they see much of that.
+                    // The waker of a combinator. If it were woken at once, a combinator that polls again
+                    // whatever was woken would spin, and others would give way, taking it for a future that
+                    // spins. So it is woken when the resumptions of this turn have ended.
                     Some(false) => resumption::defer(cx.waker().clone()),
                     None => cx.waker().wake_by_ref(),
                 }
@@ -278,11 +287,12 @@ impl FusedFuture for Moment {
 }
 
 impl Deadline {
-    /// The same deadline at an instant: counted from this call, however often it is used then. By itself
-    /// a duration counts from each use.
+    /// Makes a deadline that is a duration one that is an instant: counted from this call, however often
+    /// it is used then. Otherwise the duration is counted from each use. A deadline at an instant stays as
+    /// it is.
     ///
-    /// It goes by the current loop's clock, as [`coroutine::now`](crate::coroutine::now). What is further
-    /// than an instant can be stays what it is, which is never.
+    /// It goes by the current loop's clock, as [`coroutine::now`](crate::coroutine::now). A duration that is
+    /// longer than an instant can tell stays a duration; either means never.
     ///
     /// ```
     /// use std::time::Duration;

@@ -25,15 +25,16 @@ pin_project! {
 /// Awaits `future`, but no longer than until `deadline`: an [`Instant`](std::time::Instant), or a
 /// [`Duration`](std::time::Duration) from this call. Tornado: `gen.with_timeout`.
 ///
-/// A future that is ready wins over a deadline that has passed. When the time is up, `future` is
-/// dropped: that ends an `async` block or a read, and detaches the [`Coroutine`](crate::Coroutine)s
-/// that it awaits, which go on as Tornado's do. What is too slow is cancelled, with all that it awaits, if
-/// `future` is a [`CancelOnDrop`](super::CancelOnDrop), as in the second example. Dropping it before takes
-/// the timer back and drops `future`: as cancel safe as that.
+/// If `future` is ready and the deadline has passed, `future` wins. When the time is up, `future` is
+/// dropped. That ends an `async` block or a read; but the [`Coroutine`](crate::Coroutine)s that `future`
+/// awaits are only detached, and go on, as Tornado's do. To cancel a coroutine that is too slow, with all
+/// that it awaits, give its [`CancelOnDrop`](super::CancelOnDrop), as in the second example.
+///
+/// Dropping this before it is done removes the timer and drops `future`: it is as cancel safe as that.
 ///
 /// # Errors
 ///
-/// [`TimedOut`].
+/// [`TimedOut`] if `future` was not ready in time.
 ///
 /// # Panics
 ///
@@ -53,8 +54,8 @@ pin_project! {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A coroutine goes on after its time is up, unless it is cancelled then: `work` is tied to its handle by
-/// the caller, and each `lookup` by its attribute.
+/// A coroutine goes on when its time is up, unless its handle cancels it: for `work` the caller asks for
+/// that, for `lookup` the attribute does.
 ///
 /// ```
 /// use std::time::Duration;
@@ -96,7 +97,8 @@ impl<F: Future> Future for Timeout<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        // The timer first, so that it is the future that says where it waits.
+        // The timer is polled first: whichever is polled last says where the coroutine waits, and that should
+        // be the future.
         let time_is_up = Pin::new(this.sleep).poll(cx).is_ready();
         let polled = match this.future.poll(cx) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
@@ -115,7 +117,8 @@ impl<F: Future> FusedFuture for Timeout<F> {
 }
 
 impl<F> Timeout<F> {
-    /// The future, without the limit: to go on with what was not done in time. The timer is taken back.
+    /// Gives the future back, without the limit, to go on with what was not done in time. The timer is
+    /// removed.
     ///
     /// ```
     /// use std::time::Duration;

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use crate::ground::{foreign, resumption};
 
 pin_project! {
-    /// A future that remembers its key until it is done.
+    /// A future that gives its key with its output.
     struct Keyed<K, F> {
         key: Option<K>,
         #[pin]
@@ -30,14 +30,14 @@ impl<K, F: Future> Future for Keyed<K, F> {
     }
 }
 
-/// Gives the outputs of many futures as they finish; those that are done already, in the order of
+/// Gives the outputs of many futures as they finish. Those that are done from the start come in the order of
 /// the input. Tornado: `gen.WaitIterator`.
 ///
-/// Each future has a key, by which [`current_index`](WaitIterator::current_index) tells whose output it
-/// was: its number, or what [`keyed`](WaitIterator::keyed) was given.
+/// Each future has a key, by which [`current_index`](WaitIterator::current_index) tells whose output was
+/// given last: its index in the input, or the key that was given to [`keyed`](WaitIterator::keyed).
 ///
-/// An error is the output of its future alone; the iteration goes on. It is a [`Stream`], too.
-/// `next` is cancel safe: an output that was not given is given by the following call.
+/// If a future gives an error, that is an output like others, and the iteration goes on. This is a
+/// [`Stream`], too.
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,21 +59,22 @@ impl<K, F: Future> Future for Keyed<K, F> {
 /// ```
 #[must_use = "streams do nothing unless polled"]
 pub struct WaitIterator<F, K = usize> {
-    /// Where it was made: there waits who uses this as a stream.
+    /// Where this was made. A coroutine that uses it as a stream is listed as waiting here.
     place: &'static Location<'static>,
     waiting: FuturesUnordered<Keyed<K, F>>,
+    /// The key of the output that was given last.
     current: Option<K>,
 }
 
 impl<F: Future> WaitIterator<F> {
-    /// Iterates over these. The key of each is its number in the input, from 0 on.
+    /// Iterates over these futures. The key of each is its index in the input, from 0.
     #[track_caller]
     pub fn new(futures: impl IntoIterator<Item = F>) -> WaitIterator<F> {
         WaitIterator::keyed(futures.into_iter().enumerate())
     }
 
-    /// An empty place for each output.
-    pub(super) fn places<T>(&self) -> impl Iterator<Item = Option<T>> + use<F, T> {
+    /// A `None` for each future that is left, to be replaced by what it gives.
+    pub(super) fn empty_values<T>(&self) -> impl Iterator<Item = Option<T>> + use<F, T> {
         (0..self.waiting.len()).map(|_| None)
     }
 }
@@ -107,13 +108,15 @@ impl<F: Future, K> WaitIterator<F, K> {
     }
 
     /// Waits for the next output; `None` when all have been given.
+    ///
+    /// Cancel safe: an output that a dropped call has not given is given by the next call.
     #[expect(clippy::should_implement_trait, reason = "it is awaited, and Tornado's name")]
     #[track_caller]
     pub fn next(&mut self) -> impl FusedFuture<Output = Option<F::Output>> {
         resumption::or_here(self.advance())
     }
 
-    /// [`next`](WaitIterator::next) that does not say where it waits.
+    /// [`next`](WaitIterator::next), for callers that say themselves where the coroutine waits.
     pub(super) fn advance(&mut self) -> impl Future<Output = Option<F::Output>> {
         poll_fn(|cx| self.poll_advance(cx))
     }
@@ -121,7 +124,7 @@ impl<F: Future, K> WaitIterator<F, K> {
     fn poll_advance(&mut self, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
         let next = ready!(self.waiting.poll_next_unpin(cx));
         let (current, output) = next.unzip();
-        // A key's destructor is somebody else's, and the output must not be lost by its panic.
+        // The destructor of a key is foreign code. If it panics, the output must not be lost.
         foreign::discard(std::mem::replace(&mut self.current, current.flatten()));
         Poll::Ready(output)
     }
@@ -131,14 +134,14 @@ impl<F: Future, K> WaitIterator<F, K> {
         self.waiting.is_empty()
     }
 
-    /// The key of the output given last; `None` before the first and after the end. Tornado:
+    /// The key of the output that was given last; `None` before the first and after the end. Tornado:
     /// `current_index`.
     pub fn current_index(&self) -> Option<&K> {
         self.current.as_ref()
     }
 }
 
-// Nothing in it is pinned in place: the futures are in allocations of their own.
+// The futures are pinned in allocations of their own, so this can be moved.
 impl<F, K> Unpin for WaitIterator<F, K> {}
 
 impl<F: Future, K> Stream for WaitIterator<F, K> {

@@ -82,7 +82,7 @@ pub struct Subprocess {
 /// callback has its own.
 struct Running {
     child: Shared,
-    end: End,
+    notice: ExitNotice,
 }
 
 /// A child for whose end several may wait: its handle and exit callbacks. Whichever of them reaps the child
@@ -113,7 +113,7 @@ enum Fate {
 }
 
 /// What tells a waiter that a child has ended.
-enum End {
+enum ExitNotice {
     #[cfg(target_os = "linux")]
     PidFd(PidFd),
     /// `SIGCHLD`, which only says that some child has ended: the waiter then looks whether it is this one.
@@ -145,10 +145,11 @@ impl Subprocess {
         // child that could end.
         let early = if by_pidfd { None } else { Some(signal::stream(Signal::CHILD)?) };
         let mut child = command.spawn()?;
-        let end = early.map_or_else(|| End::of(&child), |signals| Ok(End::Signal(signals)));
-        match pipes(&mut child).and_then(|pipes| Ok((pipes, end?))) {
-            Ok(((stdin, stdout, stderr), end)) => {
-                let running = Some(Running { child: Shared::new(child), end });
+        let notice =
+            early.map_or_else(|| ExitNotice::of(&child), |signals| Ok(ExitNotice::Signal(signals)));
+        match pipes(&mut child).and_then(|pipes| Ok((pipes, notice?))) {
+            Ok(((stdin, stdout, stderr), notice)) => {
+                let running = Some(Running { child: Shared::new(child), notice });
                 let id = on_current(|core| core.id());
                 Ok(Subprocess { stdin, stdout, stderr, running, id, kill_on_drop: false })
             }
@@ -475,18 +476,18 @@ impl Drop for Reaped {
 
 impl Running {
     fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<ExitStatus>> {
-        let Running { child, end } = self;
+        let Running { child, notice } = self;
         if let Fate::Ended(status) = child.lock().fate {
             return Poll::Ready(Ok(status));
         }
         let look =
             || child.lock().try_wait()?.ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock));
-        match end {
+        match notice {
             #[cfg(target_os = "linux")]
-            End::PidFd(pidfd) => pidfd.poll_read_with(cx, |_| look()),
+            ExitNotice::PidFd(pidfd) => pidfd.poll_read_with(cx, |_| look()),
             #[cfg(target_os = "linux")]
-            End::Seen => Poll::Ready(look()),
-            End::Signal(signals) => loop {
+            ExitNotice::Seen => Poll::Ready(look()),
+            ExitNotice::Signal(signals) => loop {
                 match look() {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         ready!(signals.poll_recv(cx))?;
@@ -499,13 +500,13 @@ impl Running {
 
     /// Waits for the child's end on behalf of an exit callback. It may be awaited on any loop.
     fn exit(&self) -> impl Future<Output = io::Result<ExitStatus>> + use<> {
-        let (child, watch) = (self.child.clone(), self.end.again());
+        let (child, make_notice) = (self.child.clone(), self.notice.again());
         async move {
             let _held = with_current(|core| core.hold_time());
             if let Some(status) = child.lock().try_wait()? {
                 return Ok(status);
             }
-            let mut running = Running { end: watch()?, child };
+            let mut running = Running { notice: make_notice()?, child };
             poll_fn(|cx| running.poll_exit(cx)).await
         }
     }
@@ -514,12 +515,12 @@ impl Running {
     /// another process has got its number. Where there is no pidfd, the number is the child's own until the
     /// child is reaped; callers look before whether it was.
     fn signal(&self, signal: RawSignal) -> io::Result<()> {
-        match &self.end {
+        match &self.notice {
             #[cfg(target_os = "linux")]
-            End::PidFd(pidfd) => Ok(rustix::process::pidfd_send_signal(pidfd, signal)?),
+            ExitNotice::PidFd(pidfd) => Ok(rustix::process::pidfd_send_signal(pidfd, signal)?),
             #[cfg(target_os = "linux")]
-            End::Seen => Err(Errno::SRCH.into()),
-            End::Signal(_) => match &self.child.lock().child {
+            ExitNotice::Seen => Err(Errno::SRCH.into()),
+            ExitNotice::Signal(_) => match &self.child.lock().child {
                 Some(child) => Ok(kill_process(Pid::from_child(child), signal)?),
                 None => Ok(()),
             },
@@ -535,36 +536,38 @@ impl Running {
     }
 }
 
-impl End {
-    /// Gives a function that makes another `End` for the same child. It has to be called on the loop on which
-    /// that is awaited.
-    fn again(&self) -> Box<dyn FnOnce() -> io::Result<End>> {
+impl ExitNotice {
+    /// Gives a function that makes another `ExitNotice` for the same child. It has to be called on the
+    /// loop on which that is awaited.
+    fn again(&self) -> Box<dyn FnOnce() -> io::Result<ExitNotice>> {
         match self {
             #[cfg(target_os = "linux")]
-            End::PidFd(pidfd) => {
+            ExitNotice::PidFd(pidfd) => {
                 // Copies the file descriptor. A pidfd made of the child's number may be for another process,
                 // which has got that number by now.
                 let pidfd = pidfd.get_ref().try_clone();
-                Box::new(|| PidFd::with_interest(pidfd?, Interest::READ).map(End::PidFd))
+                Box::new(|| PidFd::with_interest(pidfd?, Interest::READ).map(ExitNotice::PidFd))
             }
             #[cfg(target_os = "linux")]
-            End::Seen => Box::new(|| Ok(End::Seen)),
-            End::Signal(_) => Box::new(|| signal::stream(Signal::CHILD).map(End::Signal)),
+            ExitNotice::Seen => Box::new(|| Ok(ExitNotice::Seen)),
+            ExitNotice::Signal(_) => {
+                Box::new(|| signal::stream(Signal::CHILD).map(ExitNotice::Signal))
+            }
         }
     }
 
     #[cfg(target_os = "linux")]
-    fn of(child: &Child) -> io::Result<End> {
+    fn of(child: &Child) -> io::Result<ExitNotice> {
         use rustix::process::{PidfdFlags, pidfd_open};
         match pidfd_open(Pid::from_child(child), PidfdFlags::empty()) {
-            Ok(pidfd) => PidFd::with_interest(pidfd, Interest::READ).map(End::PidFd),
-            Err(Errno::SRCH) => Ok(End::Seen),
+            Ok(pidfd) => PidFd::with_interest(pidfd, Interest::READ).map(ExitNotice::PidFd),
+            Err(Errno::SRCH) => Ok(ExitNotice::Seen),
             Err(error) => Err(error.into()),
         }
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn of(_: &Child) -> io::Result<End> {
+    fn of(_: &Child) -> io::Result<ExitNotice> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }

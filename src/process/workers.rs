@@ -136,11 +136,11 @@ impl Error for WorkersError {
 /// What a worker's thread tells the one that watches, with the worker's number.
 enum News {
     Running(usize, LoopHandle),
-    Ended(usize, Result<(), Failure>),
+    Ended(usize, Result<(), WorkerFailure>),
 }
 
 /// Why a worker has ended that should not have.
-enum Failure {
+enum WorkerFailure {
     /// It panicked, or gave an error: it may be started again.
     Failed(ExcInfo),
     /// Its loop could not be made or run.
@@ -258,7 +258,7 @@ impl Workers {
         let io_loop = IoLoop::new().map_err(WorkersError::Start)?;
         let watched = io_loop.run_sync(|| {
             let reasons = reasons().chain(stream::pending());
-            Watch::new(self, work).watch(reasons)
+            Supervisor::new(self, work).watch(reasons)
         });
         match watched {
             Ok(result) => result,
@@ -275,7 +275,7 @@ impl Default for Workers {
 
 /// What the thread that watches over the workers knows of them. The lists have an element for each worker, at
 /// the index of its number.
-struct Watch<W> {
+struct Supervisor<W> {
     workers: Workers,
     work: Arc<W>,
     sender: Sender<News>,
@@ -297,12 +297,12 @@ struct Watch<W> {
     is_grace_over: bool,
 }
 
-impl<W, T> Watch<W>
+impl<W, T> Supervisor<W>
 where
     W: AsyncFn(Worker) -> T + Send + Sync + 'static,
     T: Outcome,
 {
-    fn new(workers: Workers, work: W) -> Watch<W> {
+    fn new(workers: Workers, work: W) -> Supervisor<W> {
         // There has to be room for all news that can be under way at the same time, so that `try_send`
         // never fails. These are two from each worker: it sends `Running` and `Ended` once in each of its
         // lives, and is not started again before its `Ended` was received.
@@ -311,7 +311,7 @@ where
         let handles = vec![None; workers.count];
         let started = vec![(Instant::now(), Duration::ZERO); workers.count];
         let work = Arc::new(work);
-        Watch {
+        Supervisor {
             workers,
             work,
             sender,
@@ -402,15 +402,15 @@ where
         (self.stops[id], self.handles[id]) = (None, None);
         match ended {
             Ok(()) => Ok(()),
-            Err(Failure::NotStarted(error)) => Err(WorkersError::Start(error)),
-            Err(Failure::Failed(info)) if self.is_ending => {
+            Err(WorkerFailure::NotStarted(error)) => Err(WorkersError::Start(error)),
+            Err(WorkerFailure::Failed(info)) if self.is_ending => {
                 report::error(
                     report::PROCESS,
                     format_args!("worker {id} failed while it was to end: {info}"),
                 );
                 Ok(())
             }
-            Err(Failure::Failed(info)) => {
+            Err(WorkerFailure::Failed(info)) => {
                 self.restarts += 1;
                 if self.restarts > self.workers.max_restarts {
                     return Err(WorkersError::TooManyRestarts(info));
@@ -469,12 +469,12 @@ fn live<W, T>(
     work: &W,
     sender: &Sender<News>,
     mut stopped: Receiver<()>,
-) -> Result<(), Failure>
+) -> Result<(), WorkerFailure>
 where
     W: AsyncFn(Worker) -> T,
     T: Outcome,
 {
-    let io_loop = IoLoop::new().map_err(Failure::NotStarted)?;
+    let io_loop = IoLoop::new().map_err(WorkerFailure::NotStarted)?;
     let _ = sender.try_send(News::Running(id, io_loop.handle()));
     if !pause.is_zero() {
         // If the pause ends by anything else than its time being up, the worker was asked to end, or its loop
@@ -502,12 +502,12 @@ where
     match lived {
         Ok(Ok(output)) => match output.error() {
             None => Ok(()),
-            Some(error) => Err(Failure::Failed(ExcInfo::error(error))),
+            Some(error) => Err(WorkerFailure::Failed(ExcInfo::error(error))),
         },
         // The loop was stopped, since the grace was over.
         Ok(Err(RunError::Stopped)) => Ok(()),
-        Ok(Err(error)) => Err(Failure::NotStarted(io::Error::other(error))),
-        Err(panic) => Err(Failure::Failed(ExcInfo::from_panic(&*panic))),
+        Ok(Err(error)) => Err(WorkerFailure::NotStarted(io::Error::other(error))),
+        Err(panic) => Err(WorkerFailure::Failed(ExcInfo::from_panic(&*panic))),
     }
 }
 
