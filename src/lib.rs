@@ -43,6 +43,7 @@
 //! | sockets and other file descriptors | [`net`], [`IoLoop::add_handler`] |
 //! | reading up to a delimiter, buffered writes | [`iostream`] |
 //! | servers, clients, names | [`net::TcpServer`], [`net::UnixServer`], [`net::Server`], [`net::TcpClient`], [`net::Resolver`] |
+//! | HTTP, with hyper | [`hyper`](mod@crate::hyper) |
 //! | a result that somebody sets later | [`concurrent::promise`] |
 //! | testing | [`#[test]`](macro@test), [`testing`] |
 //! | other threads | [`LoopHandle`], [`IoLoop::run_in_executor`], [`concurrent::channel`] |
@@ -95,6 +96,7 @@
 //! | `process` | yes | [`process`]: child processes, and a loop on every core; includes `signal` |
 //! | `signal` | yes | [`signal`]: Unix signals as streams and callbacks |
 //! | `affinity` | no | [`Workers::pinned`](process::Workers::pinned), on Linux; includes `process` |
+//! | `hyper` | no | [`hyper`](mod@crate::hyper): a stream, an executor and a timer for the crate of that name |
 //! | `peer_cred` | no | [`UnixStream::peer_cred`](net::UnixStream::peer_cred) |
 //! | `regex` | no | [`IoStream::read_until_regex`](iostream::IoStream::read_until_regex), patterns in [`ExpectLog`](testing::ExpectLog) |
 
@@ -115,6 +117,9 @@ pub mod coroutine;
 
 mod sockets;
 
+#[cfg(feature = "hyper")]
+#[cfg_attr(docsrs, doc(cfg(feature = "hyper")))]
+pub mod hyper;
 pub mod iostream;
 #[cfg(feature = "signal")]
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]

@@ -21,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
     &["ioloop"],
     &["coroutine"],
     &["sockets"],
-    &["iostream", "signal"],
+    &["iostream", "signal", "hyper"],
     &["service", "process"],
     &["testing"],
     // What users see, and what the attributes' expansions call.

@@ -141,6 +141,14 @@ fn sockets_errors_and_what_is_for_other_threads_are_send_and_sync() {
     );
 }
 
+/// hyper's upgrades want their stream `Send`.
+#[cfg(feature = "hyper")]
+#[test]
+fn what_hyper_is_given_is_send_and_sync() {
+    use waterspout::hyper::{Io, OnLoop};
+    all_are((true, true), are![Io<TcpStream>, Io<UnixStream>, OnLoop]);
+}
+
 /// What belongs to a thread stays there.
 #[test]
 fn what_belongs_to_a_loop_is_neither_send_nor_sync() {

@@ -2,56 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::get;
-use futures::{AsyncRead, AsyncWrite};
-use hyper::rt::ReadBufCursor;
 use hyper::server::conn::http1;
 use hyper_util::service::TowerToHyperService;
 use waterspout::concurrent::Executor;
 use waterspout::coroutine;
+use waterspout::hyper::{Io, OnLoop};
 use waterspout::iostream::IoStream;
 use waterspout::net::{TcpServer, TcpStream};
-
-/// A stream as hyper wants it.
-struct Io(TcpStream);
-
-impl hyper::rt::Read for Io {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut buf: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let mut bytes = [0; 8192];
-        let most = bytes.len().min(buf.remaining());
-        let n = ready!(Pin::new(&mut self.0).poll_read(cx, &mut bytes[..most]))?;
-        buf.put_slice(&bytes[..n]);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl hyper::rt::Write for Io {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_close(cx)
-    }
-}
 
 /// Asks another server, and waits a little: axum wants these futures `Send`.
 async fn asks(State(other): State<SocketAddr>, Path(word): Path<String>) -> String {
@@ -95,7 +57,8 @@ async fn an_axum_router_is_served_and_its_handlers_await_what_this_crate_has() {
         .with_state(other);
     let server = TcpServer::bare(async move |stream, _| {
         let service = TowerToHyperService::new(router.clone());
-        http1::Builder::new().serve_connection(Io(stream), service).await
+        let mut http = http1::Builder::new();
+        http.timer(OnLoop).serve_connection(Io::new(stream), service).await
     });
     let port = server.listen_on("127.0.0.1", 0).unwrap();
     assert_eq!(fetch(port, "/ask/hello").await, "HELLO");
