@@ -1,7 +1,8 @@
 //! What a coroutine tells of itself: its name, where it was started, where it waits.
 //!
-//! The loop lists these ([`IoLoop::coroutines`](crate::IoLoop::coroutines)), and an error of `run_sync`
-//! carries those that were stuck. Errors are below the loop, and so is this.
+//! The loop lists these ([`IoLoop::coroutines`](crate::IoLoop::coroutines)), and the error of a `run_sync`
+//! that timed out carries those that were stuck. Errors do not import the loop, so this file stands beside
+//! them.
 
 use std::fmt;
 use std::panic::Location;
@@ -10,14 +11,15 @@ use std::panic::Location;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CoroutineInfo {
-    /// Its name: the path of the function, or what `spawn_named` said.
+    /// Its name: the path of the function, or the name given to `spawn_named`.
     pub name: &'static str,
     /// Where it was started.
     pub started_at: &'static Location<'static>,
-    /// The line in which its user waits: of the call of this crate that gave the future which is
-    /// awaited, `lock.acquire()` say. A coroutine that is awaited is told by where it was started, a
-    /// promise's future and a stream (`queue.next()`) by where they were made. `None` before its first
-    /// step, or if what it awaits is of another crate and awaits nothing of this one.
+    /// The line of the user's code where it waits. That is the line which called a function of this crate,
+    /// `lock.acquire()` say, for the future that is now awaited. If it awaits another coroutine, it is the
+    /// line where that one was started; if it awaits a promise's future or a stream (`queue.next()`), the
+    /// line where that was made. `None` if it has not been resumed yet, or awaits a future of another crate
+    /// that awaits none of this crate.
     pub waiting_at: Option<&'static Location<'static>>,
 }
 

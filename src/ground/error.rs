@@ -1,12 +1,12 @@
-//! The errors of the loop, and those that several modules give: what happened, and whose move it is.
+//! The errors of the loop, and those that more than one module gives.
 //!
-//! Each type says one thing in one sentence. Misuse of the loop is an error value or a panic with
-//! the same kind of sentence, in debug and release builds alike; what the other side of a socket
-//! does is an [`std::io::Error`], and never a panic.
+//! The text of each is one sentence that says what happened, and what the caller can do about it. Misuse of
+//! the loop is an error value or a panic with such a sentence, in debug and release builds alike. What the
+//! other side of a socket does is an [`std::io::Error`], and never a panic.
 //!
-//! Most functions of a service return `io::Result`, so `?` makes an [`std::io::Error`] of each error that
-//! they may meet, with a fitting kind, and the error itself within: by
-//! [`get_ref`](std::io::Error::get_ref), or [`downcast`](std::io::Error::downcast).
+//! Most functions of a program return `io::Result`, so `?` turns each of these errors into an
+//! [`std::io::Error`] with a fitting kind. The original error is within it:
+//! [`get_ref`](std::io::Error::get_ref) shows it, and [`downcast`](std::io::Error::downcast) takes it out.
 
 use std::any::Any;
 use std::error::Error;
@@ -101,7 +101,7 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
     }
 }
 
-/// The loop has been closed, or its thread has ended: nothing was queued.
+/// The loop has been closed, perhaps because its thread has ended. Nothing was queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoopClosed;
 
@@ -119,7 +119,7 @@ impl From<LoopClosed> for std::io::Error {
     }
 }
 
-/// The time was up first.
+/// A time limit was over before there was a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedOut;
 
@@ -137,23 +137,25 @@ impl From<TimedOut> for std::io::Error {
     }
 }
 
-/// What an [`IoStream`](crate::iostream::IoStream) could not do.
+/// Why an [`IoStream`](crate::iostream::IoStream) could not read or write, or could not be taken apart.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The stream is closed: cleanly, or by the error. What has arrived can still be read.
+    /// The stream is closed: cleanly (`None`), or because of this error. What arrived before can still be
+    /// read.
     Closed(Option<Arc<std::io::Error>>),
-    /// Too much that was written is unsent: write less, or await what was written.
+    /// The limit of the write buffer would be exceeded: write less, or await earlier writes first.
     WriteBufferFull,
     /// Another read of this stream is under way: await that first.
     AlreadyReading,
-    /// A read or a write of this stream is under way, or what it is over is in use just then: await that
+    /// A read or a write of this stream is under way, or its transport is in use at this moment: await that
     /// before you take the stream apart. Tornado: the `ValueError` of `start_tls`.
     NotIdle,
-    /// What has arrived is not enough, and only the loop that the stream was made on can wait for more:
-    /// read there. The stream stays open.
+    /// The stream was read on another loop than the one that it was made on. That works only for bytes which
+    /// have arrived already: read on its own loop. The stream stays open.
     OtherLoop,
-    /// The time was up first, by [`with_timeout`](crate::coroutine::with_timeout). The stream stays open.
+    /// The time limit of a [`with_timeout`](crate::coroutine::with_timeout) was over first. The stream stays
+    /// open.
     TimedOut,
 }
 
@@ -202,9 +204,9 @@ impl From<TimedOut> for StreamError {
     }
 }
 
-/// What failed beneath a stream, or before there was one, as connecting: the
-/// [`real_error`](StreamError::real_error) of a closed one. A `StreamError` that has become an
-/// [`std::io::Error`] is again what it was.
+/// An error of a stream's transport, or of connecting it, becomes [`StreamError::Closed`], with the error as
+/// its [`real_error`](StreamError::real_error). But if the [`std::io::Error`] was made of a `StreamError`,
+/// that one is taken out again.
 impl From<std::io::Error> for StreamError {
     fn from(error: std::io::Error) -> StreamError {
         match error.downcast::<StreamError>() {
@@ -228,11 +230,11 @@ impl From<StreamError> for std::io::Error {
     }
 }
 
-/// What was to be read cannot come any more within its limit; it has closed the stream, as the
-/// [`real_error`](StreamError::real_error).
+/// A read has a limit of bytes, and that many have arrived without what it was to read. The stream is closed
+/// with this as its [`real_error`](StreamError::real_error).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnsatisfiableRead {
-    /// How many bytes the read was to have at most.
+    /// The limit of the read, in bytes.
     pub max_bytes: usize,
 }
 
@@ -244,11 +246,11 @@ impl fmt::Display for UnsatisfiableRead {
 
 impl Error for UnsatisfiableRead {}
 
-/// A read wants more than the stream may keep; it has closed the stream, as the
+/// A read wants more bytes than the stream may keep. The stream is closed with this as its
 /// [`real_error`](StreamError::real_error).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadBufferFull {
-    /// How many bytes the stream may keep.
+    /// How many bytes the stream may keep at most.
     pub max_buffer_size: usize,
 }
 
@@ -264,7 +266,7 @@ impl Error for ReadBufferFull {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartError {
-    /// This thread already runs a loop, perhaps this very one. Await instead of starting.
+    /// A loop already runs on this thread, perhaps this very one. Await instead of starting.
     Nested {
         /// The loop that was asked to start, as its `Debug` form names it.
         asked: String,
@@ -308,7 +310,7 @@ impl StartError {
     }
 }
 
-/// `run_sync` has no result.
+/// Why `run_sync` has no result.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RunError {
@@ -316,11 +318,11 @@ pub enum RunError {
     Start(StartError),
     /// `stop` was called before the future finished.
     Stopped,
-    /// The time was up before the future finished.
+    /// The time limit was over before the future finished.
     TimedOut {
-        /// The time that it had.
+        /// The time limit.
         after: Duration,
-        /// Every coroutine that was suspended then: what is stuck, and where.
+        /// Every coroutine that was suspended then. They tell what is stuck, and where.
         stuck: Vec<CoroutineInfo>,
     },
 }
@@ -367,14 +369,14 @@ impl From<RunError> for std::io::Error {
     }
 }
 
-/// Work that was joined did not come to a result: it panicked, or it was cancelled.
+/// A coroutine, or a job of an executor, has ended without a result: it panicked, or it was cancelled.
 ///
 /// From [`Coroutine::join`](crate::Coroutine::join), [`LoopHandle::spawn`](crate::LoopHandle::spawn)
 /// and their like.
 pub struct JoinError {
     name: &'static str,
-    /// The payload of the panic, or `None` if the work was cancelled. The mutex is never contended:
-    /// it makes the error `Sync`, as boxed errors have to be.
+    /// The payload of the panic, or `None` if the work was cancelled. Nobody ever waits for the mutex. It is
+    /// there to make the error `Sync`, as boxed errors have to be.
     panic: Option<Mutex<Box<dyn Any + Send>>>,
 }
 
@@ -414,8 +416,11 @@ impl JoinError {
         Some(ExcInfo::from_panic(&**payload))
     }
 
-    /// The payload of the panic, for [`std::panic::resume_unwind`]; the error itself if it was no
-    /// panic.
+    /// The payload of the panic, for [`std::panic::resume_unwind`].
+    ///
+    /// # Errors
+    ///
+    /// The error itself, if the work was cancelled and did not panic.
     pub fn into_panic(self) -> Result<Box<dyn Any + Send>, JoinError> {
         match self.panic {
             Some(payload) => Ok(payload.into_inner().unwrap_or_else(PoisonError::into_inner)),
@@ -423,7 +428,7 @@ impl JoinError {
         }
     }
 
-    /// Goes on with the panic, or panics with a sentence that says what was cancelled.
+    /// Resumes the panic in the caller, or panics with a sentence that says what was cancelled.
     pub(crate) fn resume(self) -> ! {
         match self.into_panic() {
             Ok(payload) => std::panic::resume_unwind(payload),
@@ -455,8 +460,8 @@ impl fmt::Debug for JoinError {
 
 impl Error for JoinError {}
 
-/// Its kind is [`Other`](std::io::ErrorKind::Other), also of what was cancelled: `Interrupted` would have
-/// it tried again by those who read and write.
+/// The kind is always [`Other`](std::io::ErrorKind::Other). `Interrupted` would suit work that was cancelled,
+/// but functions that read and write would try again then.
 impl From<JoinError> for std::io::Error {
     fn from(error: JoinError) -> std::io::Error {
         std::io::Error::other(error)

@@ -1,14 +1,15 @@
 //! Foreign code ends where it is called.
 //!
-//! Wakers, destructors, callbacks, `Debug` and `Display` of errors, loggers: all of it is somebody
-//! else's code, and any of it may panic. Whoever in this crate calls such code, wakes somebody or
-//! drops what it was given does so through this module, so that one rule holds everywhere: a panic
-//! ends here, is reported once, and those who come after it are still called, woken and dropped.
+//! Wakers, destructors, callbacks, `Debug` and `Display` of errors, loggers: all of these are somebody
+//! else's code, and any of them may panic. Wherever this crate calls such code, wakes a waker or drops a
+//! value that it was given, it does so by a function of this file. So one rule holds everywhere: a panic
+//! of foreign code ends here and is reported once, and all who come after it are still called, woken or
+//! dropped.
 //!
-//! What somebody else's stream says that it has done is checked here, too, before anybody counts on it.
+//! Foreign code may also call back into the crate. So the other half of the rule is up to the callers of
+//! these functions: they hold no borrow of anything meanwhile.
 //!
-//! Foreign code may also come back into the crate. So the other half of the rule is the caller's:
-//! it holds no borrow of anything when it calls one of these functions.
+//! A foreign stream may also claim to have moved more bytes than it was given; that is checked here, too.
 
 use std::fmt;
 use std::io;
@@ -18,7 +19,8 @@ use std::task::Waker;
 use super::error::ExcInfo;
 use super::report::{self, Exception, Panic};
 
-/// Calls `run`; gives nothing if it panicked, which is reported as `what`, added at `location`.
+/// Calls `run` and returns its output. If `run` panics, the panic is reported as one of `what`, which was
+/// added at `location`, and there is no output.
 #[inline]
 pub(crate) fn call<R>(
     what: &'static str,
@@ -46,19 +48,19 @@ pub(crate) fn report_panic(
     report::discard_panic(panic);
 }
 
-/// Wakes somebody.
+/// Wakes a waker, and reports a panic of it.
 #[inline]
 pub(crate) fn wake(waker: Waker) {
     call("waker", None, || waker.wake());
 }
 
-/// Wakes all of them in order, also those who come after one whose waker panics.
+/// Wakes all of them in order, also those that come after one that panics.
 #[inline]
 pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     wakers.into_iter().for_each(wake);
 }
 
-/// Drops what is somebody else's.
+/// Drops a value whose destructor may be foreign, and reports a panic of it.
 #[inline]
 pub(crate) fn discard<T>(value: T) {
     if std::mem::needs_drop::<T>() {
@@ -71,7 +73,7 @@ pub(crate) fn discard_all<T>(values: impl IntoIterator<Item = T>) {
     values.into_iter().for_each(discard);
 }
 
-/// The `Debug` form of somebody else's value.
+/// The `Debug` form of somebody else's value; a text that says so if making it panics.
 pub(crate) fn debug(value: &dyn fmt::Debug) -> String {
     let text = catch_unwind(AssertUnwindSafe(|| format!("{value:?}")));
     text.unwrap_or_else(|panic| {
@@ -81,8 +83,12 @@ pub(crate) fn debug(value: &dyn fmt::Debug) -> String {
     })
 }
 
-/// How many bytes somebody else's stream has read or written, of so many: it may claim to have moved more than
-/// there were, and who believed that would read or send what is not there.
+/// How many bytes somebody else's stream has read or written, of the `of` bytes that it was given.
+///
+/// # Errors
+///
+/// `InvalidData` if the stream claims to have moved more than that. Whoever believed it would go on to read
+/// or send bytes that are not there.
 #[inline]
 pub(crate) fn believed(moved: usize, of: usize) -> io::Result<usize> {
     if moved > of {

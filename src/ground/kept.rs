@@ -1,9 +1,10 @@
-//! A result that waits for whoever is to take it.
+//! A result that waits until somebody takes it, and is not lost if nobody does.
 
 use super::foreign;
 use super::report::{self, Exception};
 
-/// A result that waits for somebody to take it. If nobody does, and it is a failure, it is reported.
+/// A result that waits until somebody takes it. If it is dropped before that, and is a failure, it is
+/// reported.
 #[derive(Debug)]
 pub(crate) struct Kept<T> {
     value: Option<T>,
@@ -11,7 +12,7 @@ pub(crate) struct Kept<T> {
 }
 
 impl<T> Kept<T> {
-    /// `failure` tells what is to be reported of the value, if nobody takes it.
+    /// `failure` says what is reported if nobody takes the value; `None` if the value is no failure.
     pub(crate) fn new(value: T, failure: fn(&T) -> Option<Exception>) -> Kept<T> {
         Kept { value: Some(value), failure }
     }

@@ -1,8 +1,9 @@
-//! The ground floor: what everything else stands on, and what knows no loop.
+//! The ground floor: everything else stands on it, and it knows no loop.
 //!
-//! Plain data first ([`slots`], [`timers`], the [`word`] of a [`waker`]); then what happens to failures ([`error`],
-//! [`report`]) and to code that is not ours ([`foreign`]); then what a coroutine has while it is resumed
-//! ([`resumption`]) and while it waits ([`wait_queue`]). None of it imports anything from another folder.
+//! First there is plain data: [`slots`], [`timers`], and the [`word`] that is a [`waker`]. Then there is
+//! the one way to report a failure ([`error`], [`report`]) and to call code that is not ours ([`foreign`]).
+//! Then there is what a coroutine has while it is resumed ([`resumption`]) and while it waits
+//! ([`wait_queue`]). None of it imports anything from another folder.
 
 pub(crate) mod coroutine_info;
 pub(crate) mod error;

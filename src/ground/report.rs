@@ -1,10 +1,10 @@
-//! Where failures go that nobody was listening for.
+//! Where failures go that nobody awaits.
 //!
-//! A panic in a callback, an `Err` of a coroutine that was never awaited, an exception of a future
-//! that was dropped unread: each ends here, once. The loop that is current on the thread has
-//! installed its handler; without one, or by default, the failure is logged as an error.
+//! A panic in a callback, an `Err` of a coroutine that was never awaited, an exception of a future that was
+//! dropped unread: each of them is reported here, once. The loop that is current on a thread has installed
+//! its exception handler for the thread. Where there is none, the failure is logged as an error.
 //!
-//! This stands below the loop so that the things a loop is made of can report without knowing it.
+//! This file knows no loop, so that the parts which a loop is made of can report failures, too.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -21,11 +21,11 @@ use super::error::ExcInfo;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Exception {
-    /// What failed, as in "exception in callback".
+    /// What kind of thing failed: `"callback"`, as in "exception in callback".
     pub what: &'static str,
-    /// The name of the coroutine, or of what was called, if it has one.
+    /// The name of the coroutine that failed, or of what was called, if it has one.
     pub name: Option<&'static str>,
-    /// Where the callback was added, the coroutine started, or the server made.
+    /// The line where the callback was added, the coroutine was started, or the server was made.
     pub location: Option<&'static Location<'static>>,
     /// The panic or the error.
     pub info: ExcInfo,
@@ -44,8 +44,9 @@ impl fmt::Display for Exception {
     }
 }
 
-/// The targets of what is logged. lib.rs lists them for users: the one for what the user's own code has done
-/// is Tornado's `tornado.application`; the others, by module, are its `tornado.general`.
+/// The targets of log records, which `lib.rs` lists for users. This one is for failures of the user's own
+/// code (Tornado's `tornado.application`); those below are for what modules of this crate have to say
+/// (`tornado.general`).
 pub(crate) const APPLICATION: &str = "waterspout::application";
 pub(crate) const IOLOOP: &str = "waterspout::ioloop";
 pub(crate) const IOSTREAM: &str = "waterspout::iostream";
@@ -53,24 +54,25 @@ pub(crate) const NET: &str = "waterspout::net";
 #[cfg(feature = "process")]
 pub(crate) const PROCESS: &str = "waterspout::process";
 
-pub(crate) type Handler = Rc<dyn Fn(&Exception)>;
+pub(crate) type ExceptionHandler = Rc<dyn Fn(&Exception)>;
 
 /// The payload of a panic.
 pub(crate) type Panic = Box<dyn Any + Send>;
 
 thread_local! {
-    static HANDLER: RefCell<Option<Handler>> = const { RefCell::new(None) };
-    /// A handler is at work on this thread.
+    /// The exception handler of this thread.
+    static HANDLER: RefCell<Option<ExceptionHandler>> = const { RefCell::new(None) };
+    /// Whether the exception handler runs on this thread, or something that it has started.
     static IS_HANDLING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Installs the handler of this thread and returns the one before it.
-pub(crate) fn install(handler: Option<Handler>) -> Option<Handler> {
+/// Installs the exception handler of this thread and returns the one before it.
+pub(crate) fn install(handler: Option<ExceptionHandler>) -> Option<ExceptionHandler> {
     HANDLER.try_with(|current| current.replace(handler)).ok().flatten()
 }
 
-/// Hands `exception` to this thread's handler, which is the loop's and [hands it over](hand_over) to the
-/// user's; or logs it.
+/// Gives `exception` to this thread's exception handler, or logs it if there is none. The handler is the
+/// loop's, which counts the exception and [hands it over](hand_over) to the user's.
 pub(crate) fn report(exception: Exception) {
     let handler = HANDLER.try_with(|current| current.borrow().clone()).ok().flatten();
     match handler {
@@ -79,11 +81,12 @@ pub(crate) fn report(exception: Exception) {
     }
 }
 
-/// Hands `exception` to `handler`, or logs it where there is none.
+/// Calls the user's exception handler, or logs `exception` if there is none.
 ///
-/// A handler is foreign code, too. It may fail each time that it is called, so what fails while it runs is
-/// logged and not handed to it again; nor is what fails later in a callback or coroutine that it has
-/// started. Its own panic is logged with the exception that it did not deal with.
+/// The handler is foreign code, too, and may fail each time that it is called. If it were called for its own
+/// failures, that would go on for ever. So what fails while it runs is only logged, and so is what fails
+/// later in a callback or coroutine that it has started. If it panics, its panic is logged together with the
+/// exception that it was given.
 pub(crate) fn hand_over(handler: Option<&dyn Fn(&Exception)>, exception: &Exception) {
     let handler = handler.filter(|_| !is_handling());
     let Some(handler) = handler else { return error(APPLICATION, format_args!("{exception}")) };
@@ -95,20 +98,19 @@ pub(crate) fn hand_over(handler: Option<&dyn Fn(&Exception)>, exception: &Except
     }
 }
 
-/// Whether this is a handler's doing.
+/// Whether what runs now is the exception handler, or was started by it.
 #[inline(always)]
 pub(crate) fn is_handling() -> bool {
     IS_HANDLING.get()
 }
 
-/// Whether what runs from here on is a handler's doing: the handler, or what it has started.
+/// Says whether what runs from here on is the exception handler, or was started by it.
 #[inline(always)]
 pub(crate) fn set_handling(is_handling: bool) {
     IS_HANDLING.set(is_handling);
 }
 
-/// Whether this was a handler's doing before something that may change that; so it is again when this is
-/// dropped.
+/// Restores what [`is_handling`] says now when this is dropped.
 pub(crate) struct Handling {
     before: bool,
 }
@@ -125,34 +127,34 @@ impl Drop for Handling {
     }
 }
 
-/// Runs something that is a handler's doing.
+/// Runs the exception handler, or something that it has started.
 pub(crate) fn handling<R>(run: impl FnOnce() -> R) -> R {
     let _before = Handling::keep();
     set_handling(true);
     run()
 }
 
-/// An error for the log.
+/// Logs an error.
 pub(crate) fn error(target: &str, text: fmt::Arguments<'_>) {
     tell(Level::Error, target, text);
 }
 
-/// A warning for the log.
+/// Logs a warning.
 pub(crate) fn warn(target: &str, text: fmt::Arguments<'_>) {
     tell(Level::Warn, target, text);
 }
 
-/// A line for who looks for such. Without a logger there is none.
+/// Logs a line of information. Where nothing can be logged it is left out, and does not go to standard error.
 pub(crate) fn info(target: &str, text: fmt::Arguments<'_>) {
     if can_log(log::max_level(), log::STATIC_MAX_LEVEL) {
         tell(Level::Info, target, text);
     }
 }
 
-/// A line in the log. Where nothing can be logged at all it goes to standard error, as Python's last
-/// resort does, for failures must not vanish; and so it does where the logger fails.
+/// Logs a line. Where nothing can be logged at all, or the logger panics, the line goes to standard error, as
+/// Python's last resort does, because failures must not vanish.
 fn tell(level: Level, target: &str, text: fmt::Arguments<'_>) {
-    // What is formatted, and the logger, are foreign.
+    // The logger is foreign code, and so is the formatting of the user's errors.
     let logged = catch_unwind(AssertUnwindSafe(|| {
         if log::log_enabled!(target: target, level) {
             log::log!(target: target, level, "{text}");
@@ -172,20 +174,20 @@ fn tell(level: Level, target: &str, text: fmt::Arguments<'_>) {
         discard_panic(panic);
         format!("waterspout: something failed{failed}\n")
     });
-    // Standard error may be closed, and there is nowhere left to say so.
+    // Writing fails if standard error is closed, and there is nowhere left to say so.
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
-/// Whether anything reaches a logger. The level is `Off` at run time until a logger is set; `log`'s features
-/// `max_level_off` and `release_max_level_off` make it so when the program is compiled, and then what is
-/// logged vanishes although there is a logger. (A logger that is to have errors alone, and so gets no
-/// warning, is the program's choice.)
+/// Whether anything can reach a logger. At run time the highest level is `Off` until the program sets a
+/// logger. When the program is compiled, `log`'s features `max_level_off` and `release_max_level_off` make
+/// it `Off`, and then log records vanish although there is a logger. (If the program has its logger take
+/// errors alone, warnings vanish, but that is its choice.)
 fn can_log(at_run_time: LevelFilter, compiled_in: LevelFilter) -> bool {
     at_run_time.min(compiled_in) != LevelFilter::Off
 }
 
-/// Drops the payload of a panic. Its destructor may panic, too, with a payload of its own: what does
-/// so again and again is left where it is.
+/// Drops the payload of a panic. The payload's destructor may panic, too, with a payload of its own, and so
+/// on: the third such payload is leaked.
 pub(crate) fn discard_panic(mut panic: Panic) {
     for _ in 0..3 {
         match catch_unwind(AssertUnwindSafe(|| drop(panic))) {

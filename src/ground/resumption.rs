@@ -1,21 +1,33 @@
 //! What a resumption has: a budget, and a place where it waits.
 //!
-//! Awaiting what is ready does not go through the loop, so a coroutine whose sockets, locks and
-//! queues are always ready would never give way. Each operation of theirs spends one unit of a
-//! budget that is fresh with every resumption; without any left, the operation is pending although
-//! it could go on, and its task is woken *when the resumption has ended*. Not before: a combinator
-//! that polls again whatever was woken would spin. A coroutine that is started within a resumption
-//! spends of the same budget, or starting one after the other would be a way around it.
+//! # The budget
 //!
-//! What is about to wait notes the place of its `.await`, and whoever resumed it finds it here.
+//! Awaiting something that is ready does not go through the loop. So a coroutine whose sockets, locks and
+//! queues are always ready would never let others run. Therefore each operation on one of those spends one
+//! unit of a budget, which is full at the beginning of every resumption. When nothing is left, the operation
+//! is *refused*: it is pending although it could go on, and its waker is woken *when the resumption has
+//! ended*. (If it were woken at once, a combinator that polls again whatever was woken would spin.) A
+//! coroutine that is started within a resumption spends of the same budget; otherwise starting one coroutine
+//! after the other would be a way around it.
 //!
-//! Who polls by another waker than a coroutine's is a combinator (`FuturesUnordered`), or blocks until
-//! it is done (`futures::executor::block_on`), and then the resumption does not end before that. Both
-//! look the same. So such a waker is woken at once for a few times, on which good combinators give
-//! way. Then it waits for the end of the resumption, too, on which the others do; and if that has not
-//! come after a millisecond, somebody blocks: a thread wakes the waker, and it gets a fresh budget.
+//! # Foreign wakers
 //!
-//! Outside of a resumption, under somebody else's executor, there is no budget.
+//! A future may also be polled with a foreign waker. Then it is polled by a combinator (`FuturesUnordered`),
+//! or by something that blocks until the future is done (`futures::executor::block_on`). In the second case
+//! the resumption cannot end before the future goes on, so the waker must not be kept back until then. But
+//! both look the same from here. So a foreign waker that was refused is treated in three steps:
+//!
+//! 1. The first few times it is woken at once. Good combinators notice that, and return to the loop.
+//! 2. From then on it is woken when the resumption has ended. That makes other combinators return.
+//! 3. If the resumption has not ended after a millisecond, it is taken for one that blocks: a thread wakes
+//!    the waker, and the future gets a fresh budget.
+//!
+//! Outside of a resumption, under a foreign executor, there is no budget.
+//!
+//! # The place
+//!
+//! A future that is about to return `Pending` notes the line of the user's code that awaits it. Whoever has
+//! resumed the coroutine finds it here, for [`CoroutineInfo`](super::coroutine_info::CoroutineInfo).
 
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
@@ -31,29 +43,32 @@ use pin_project_lite::pin_project;
 use super::waker::word_of;
 use super::{foreign, report};
 
-/// Operations for one resumption. (tokio's is 128, too.)
+/// The budget of one resumption, in operations. (tokio's is 128, too.)
 const FULL: u32 = 128;
-/// Outside of any resumption.
+/// The budget outside of any resumption.
 const UNLIMITED: u32 = u32::MAX;
-/// How often in a turn a waker that is no coroutine's is woken at once. (`FuturesUnordered` gives way
-/// after two such wake-ups.)
+/// How many refusals there may be in a turn until foreign wakers are not woken at once any more.
+/// (`FuturesUnordered` gives way after two such wake-ups.)
 const AT_ONCE: u32 = 16;
-/// How long a resumption lasts until it is taken for one that blocks.
+/// After how much time a resumption is taken for one that blocks.
 const BLOCKS: Duration = Duration::from_millis(1);
-/// A coroutine that polls by its own waker and goes on after so many refusals within a turn would do
-/// so for ever if nothing were granted. (A combinator of thousands of futures comes to an end.)
+/// A coroutine may poll a future again and again within one resumption, with its own waker, until the future
+/// is ready. After so many refusals in a turn it is taken for one that would do so for ever, and gets a fresh
+/// budget. (A combinator of thousands of futures is refused once for each of them, and then returns.)
 const OWN_PATIENCE: u32 = 10_000;
 
 type Place = Option<&'static Location<'static>>;
 
-/// What the resumption that is going on has. One variable of the thread, since each that a turn uses has
-/// an address of its own to be found.
+/// What the resumption that is going on has. It is all in one thread-local variable, because finding the
+/// address of each costs a few instructions.
 struct Now {
+    /// What is left of the budget.
     left: Cell<u32>,
-    /// Refusals since something was granted, or the turn began.
+    /// How many operations were refused since a fresh budget was granted, or since the turn began.
     refused: Cell<u32>,
+    /// The place that was noted last.
     waits_at: Cell<Place>,
-    /// Whether anybody ran out; see `DEFERRED`.
+    /// Whether there is a waker in `DEFERRED`.
     is_deferred: Cell<bool>,
 }
 
@@ -66,14 +81,14 @@ thread_local! {
             is_deferred: Cell::new(false),
         }
     };
-    /// Who ran out of the budget.
+    /// The wakers to wake when the resumption has ended.
     static DEFERRED: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
-    /// Those who may be blocking this thread.
+    /// The foreign wakers that were refused, and may belong to something that blocks this thread.
     static BLOCKED: RefCell<Option<Arc<Mutex<Blocked>>>> = const { RefCell::new(None) };
 }
 
-/// A resumption begins, with a fresh budget. (If it is an exception handler's doing, whoever is resumed
-/// says so.)
+/// A resumption begins, with a fresh budget. (It is not taken for the doing of an exception handler, unless
+/// the coroutine itself says that such a handler has started it.)
 #[inline]
 pub(crate) fn begin() {
     NOW.with(|now| {
@@ -83,7 +98,7 @@ pub(crate) fn begin() {
     report::set_handling(false);
 }
 
-/// The last of several resumptions has ended.
+/// The last of several resumptions in a row has ended.
 #[inline]
 pub(crate) fn end() {
     NOW.with(|now| {
@@ -93,7 +108,8 @@ pub(crate) fn end() {
     report::set_handling(false);
 }
 
-/// A resumption within another, or within none; that goes on when this is dropped.
+/// The scope of a nested resumption: a coroutine that is started within another resumption, or outside of
+/// any. Dropping it restores the outer place, and the outer budget less what was spent.
 pub(crate) struct Nested {
     left: u32,
     waits_at: Place,
@@ -111,7 +127,8 @@ pub(crate) fn nested() -> Nested {
 impl Drop for Nested {
     #[inline]
     fn drop(&mut self) {
-        // A loop that has run within has given out other budgets: none of that was for this one.
+        // If another loop has run within this scope, the budget that is left there is one of its own
+        // resumptions: the outer one must not be better off by that. Nor must it become limited by it.
         NOW.with(|now| {
             let limited = self.left != UNLIMITED;
             now.left.set(if limited { self.left.min(now.left.get()) } else { UNLIMITED });
@@ -120,7 +137,8 @@ impl Drop for Nested {
     }
 }
 
-/// A full budget for a task of bounded length that must not give way, until this is dropped.
+/// A full budget for something that is sure to end soon and must not be refused anything. Dropping this
+/// restores the budget from before.
 pub(crate) struct Fresh(u32);
 
 pub(crate) fn fresh() -> Fresh {
@@ -133,32 +151,33 @@ impl Drop for Fresh {
     }
 }
 
-/// Notes where the resumption is about to wait.
+/// Notes that the resumption is about to wait at `place`.
 #[inline]
 pub(crate) fn waits_at(place: &'static Location<'static>) {
     NOW.with(|now| now.waits_at.set(Some(place)));
 }
 
-/// Where it waits, if that was noted.
+/// The place that was noted, if one was.
 #[inline]
 pub(crate) fn place() -> Place {
     NOW.with(|now| now.waits_at.get())
 }
 
 pin_project! {
-    /// A future that tells where it waits, and whether it is done; from [`here`] and [`or_here`].
+    /// A future that notes where it waits, and knows whether it is done; from [`here`] and [`or_here`].
     #[derive(Debug)]
     pub(crate) struct Told<F> {
         #[pin]
         future: F,
         place: &'static Location<'static>,
+        // Whether `place` is noted even if `future` has noted another one.
         in_any_case: bool,
         is_done: bool,
     }
 }
 
 pin_project! {
-    /// A future that tells whether it is done; from [`fused`].
+    /// A future that knows whether it is done; from [`fused`].
     #[derive(Debug)]
     pub(crate) struct Fused<F> {
         #[pin]
@@ -167,26 +186,27 @@ pin_project! {
     }
 }
 
-/// `future` waits where this is called: what it is made of is no affair of whoever awaits it. So is
-/// every future of the crate that a user calls for.
+/// Makes `future` note the line of the caller as the place where it waits, whatever the futures within it
+/// have noted: those are this crate's, and of no interest to the user. Functions of this crate that give
+/// the user a future wrap it in this.
 #[track_caller]
 pub(crate) fn here<F>(future: F) -> Told<F> {
     at(Location::caller(), future)
 }
 
-/// [`here`] on behalf of whoever stands at `place`.
+/// [`here`] with another place than the line of the caller.
 pub(crate) fn at<F>(place: &'static Location<'static>, future: F) -> Told<F> {
     Told { future, place, in_any_case: true, is_done: false }
 }
 
-/// `future` is made of the user's own futures: it waits where they say, and where this is called only
-/// if none of them says anything.
+/// For a `future` that is made of the user's own futures. It waits where they have noted that they do. Only
+/// if none of them has noted a place, it notes the line of the caller.
 #[track_caller]
 pub(crate) fn or_here<F>(future: F) -> Told<F> {
     or_at(Location::caller(), future)
 }
 
-/// [`or_here`] on behalf of whoever stands at `place`.
+/// [`or_here`] with another place than the line of the caller.
 pub(crate) fn or_at<F>(place: &'static Location<'static>, future: F) -> Told<F> {
     Told { future, place, in_any_case: false, is_done: false }
 }
@@ -216,7 +236,8 @@ impl<F: Future> FusedFuture for Told<F> {
     }
 }
 
-/// `future`, which says by itself where it waits, for `select!`, which asks whether it is done.
+/// For a `future` that notes by itself where it waits. It only gets `is_terminated`, which `select!` asks
+/// for.
 pub(crate) fn fused<F>(future: F) -> Fused<F> {
     Fused { future, is_done: false }
 }
@@ -239,7 +260,7 @@ impl<F: Future> FusedFuture for Fused<F> {
     }
 }
 
-/// Spends one unit, if there is one.
+/// Spends one unit of the budget; `false` if nothing is left.
 #[inline]
 pub(crate) fn spend() -> bool {
     NOW.with(|now| {
@@ -252,7 +273,8 @@ pub(crate) fn spend() -> bool {
     })
 }
 
-/// Spends one unit; pending if there is none.
+/// Spends one unit of the budget. If nothing is left, the operation is refused: pending, and the waker will
+/// be woken.
 #[inline]
 pub(crate) fn poll_proceed(cx: &Context<'_>) -> Poll<()> {
     if spend() || granted(cx.waker()) {
@@ -262,8 +284,8 @@ pub(crate) fn poll_proceed(cx: &Context<'_>) -> Poll<()> {
     Poll::Pending
 }
 
-/// There is nothing to spend: grants a fresh budget to who would wait for ever otherwise. If not, the
-/// caller refuses, when it is about to be pending.
+/// Called when nothing is left of the budget. Grants a fresh one, and returns `true`, where the resumption
+/// would never end otherwise. If it returns `false`, the caller calls [`refuse`] and returns `Pending`.
 #[cold]
 pub(crate) fn granted(waker: &Waker) -> bool {
     NOW.with(|now| {
@@ -277,7 +299,8 @@ pub(crate) fn granted(waker: &Waker) -> bool {
     })
 }
 
-/// Wakes who was refused: when the resumption has ended, or before that if it is no coroutine.
+/// Sees to it that the waker of an operation that was refused is woken: a word when the resumption has
+/// ended, a foreign waker perhaps before that, as the module's text says.
 #[cold]
 pub(crate) fn refuse(waker: &Waker) {
     if is_own(waker) {
@@ -290,32 +313,37 @@ pub(crate) fn refuse(waker: &Waker) {
     }
 }
 
+/// Whether the waker is one of ours, that is, a coroutine's.
 fn is_own(waker: &Waker) -> bool {
     word_of(waker).is_some()
 }
 
-/// Wakes when the resumptions of this turn have ended. (A thread that is ending has no more turns.)
+/// Has `waker` woken when the resumptions of this turn have ended. (If the thread-local variable is gone, the
+/// thread is ending, and there are no more turns.)
 pub(crate) fn defer(waker: Waker) {
     let _ = DEFERRED.try_with(|deferred| deferred.borrow_mut().push(waker));
     NOW.with(|now| now.is_deferred.set(true));
 }
 
-/// Whether there is anyone to wake.
+/// Whether there are wakers that were deferred.
 pub(crate) fn is_deferred() -> bool {
     NOW.with(|now| now.is_deferred.get())
 }
 
-/// Who was refused and may be blocking the thread of a resumption, watched by another thread.
+/// Foreign wakers that were refused and may belong to something that blocks the thread of the resumption. So
+/// another thread watches how long the resumption takes.
 #[derive(Default)]
 struct Blocked {
     wakers: Vec<Waker>,
-    /// A thread watches.
+    /// Whether there is a thread that watches.
     watched: bool,
-    /// The resumption lasts so long that it blocks: those who go on have a new budget.
+    /// Whether the resumption has taken so long that it is taken for one that blocks. Whoever asks next
+    /// gets a fresh budget.
     over: bool,
 }
 
 impl Blocked {
+    /// That of this thread, if there is one.
     fn here() -> Option<Arc<Mutex<Blocked>>> {
         BLOCKED.try_with(|blocked| blocked.borrow().clone()).ok().flatten()
     }
@@ -324,6 +352,7 @@ impl Blocked {
         blocked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a fresh budget is due, which is then given out.
     fn is_over() -> bool {
         Blocked::here().is_some_and(|blocked| std::mem::take(&mut Blocked::lock(&blocked).over))
     }
@@ -349,6 +378,7 @@ impl Blocked {
         }
     }
 
+    /// Wakes the wakers if they are still there: the resumption has not ended, and so it blocks.
     fn go_on(blocked: &Mutex<Blocked>) {
         let mut state = Blocked::lock(blocked);
         let wakers = std::mem::take(&mut state.wakers);
@@ -357,7 +387,7 @@ impl Blocked {
         foreign::wake_all(wakers);
     }
 
-    /// The resumption has ended: nobody blocks.
+    /// The resumption has ended, so nothing blocks: forgets the wakers.
     fn end() {
         let Some(blocked) = Blocked::here() else { return };
         let mut state = Blocked::lock(&blocked);
@@ -368,7 +398,7 @@ impl Blocked {
     }
 }
 
-/// Those to wake now that the resumptions have ended.
+/// The resumptions have ended: the wakers that were deferred, for the caller to wake.
 pub(crate) fn take_deferred() -> Vec<Waker> {
     NOW.with(|now| now.is_deferred.set(false));
     Blocked::end();
@@ -381,7 +411,7 @@ mod tests {
 
     use super::*;
 
-    /// Spends by a coroutine's waker (of no loop).
+    /// Spends `n` units with a coroutine's waker; tells whether none was refused.
     fn spend(n: u32) -> bool {
         let own = crate::ground::waker::waker(0);
         spend_by(&own, n)
@@ -435,7 +465,8 @@ mod tests {
         end();
         take_deferred();
         drop(other);
-        // The one who watches had nobody to wake, or did so before the resumption had ended.
+        // The thread that watches ends without a waker to wake, unless it came before the end of the
+        // resumption.
         while Blocked::here().is_some_and(|blocked| Blocked::lock(&blocked).watched) {
             thread::yield_now();
         }

@@ -1,33 +1,39 @@
 //! A table whose keys go stale instead of dangling.
 //!
-//! Everything that can outlive what it refers to holds a [`Key`]: an index and the generation of
-//! the slot at that index. Removing an entry moves the slot to its next generation, so a key kept
-//! too long finds nothing. Coroutines, sockets, timers and waiters all live in such tables; a
-//! waker and an epoll token are nothing but packed keys.
+//! Whatever can outlive the thing that it refers to holds a [`Key`] of that thing: the index of a slot in a
+//! table, and the *generation* of that slot. When a value is removed, its slot moves on to the next
+//! generation. So a key that is kept too long finds nothing, instead of the value that has the slot now.
+//! Coroutines, sockets, timers and waiters all live in such tables; a waker and a token of the selector are
+//! nothing but packed keys.
 //!
-//! # Whether keys come round
+//! # Whether the same key is ever given out twice
 //!
-//! In a table as it is by default they never do: a generation has some 40 bits, and a slot that has
-//! used them up (after hours of doing nothing else) is *retired*, that is, left vacant for ever. So a
-//! timer's key may be kept for as long as the process runs.
+//! In a table as it is by default, never: a generation has some 40 bits, and a slot that has used them up
+//! (after hours of doing nothing else) is *retired*, that is, left vacant for ever. So a timer's key may be
+//! kept for as long as the process runs.
 //!
-//! A key that has to fit in a waker, beside the number of its loop, has room for fewer. A table
-//! of such keys is made to wrap (`WRAPS`): its generations start over. Whoever owns the entry has the
-//! right key, because it takes the entry out itself; a waker that was kept for 2^24 reuses of its slot
-//! (2^8 on narrow targets) may wake somebody else, which the contract of futures allows.
+//! A key that has to fit in a waker, beside the number of its loop, has room for fewer bits. A table of such
+//! keys is made to wrap (`WRAPS`): its generations start over. That harms nobody. Whoever owns the value
+//! removes it with a key that is still good; and a waker that was kept while its slot was used 2^24 times
+//! (2^8 on narrow targets) may wake another coroutine, which the contract of futures allows.
+//!
+//! # Marks
+//!
+//! A value can be marked, which costs no memory: the run queue marks the slots that are in it, so that none
+//! gets in twice.
 //!
 //! # Memory
 //!
-//! A table that a burst has made long, and that is mostly empty again, gives back what is vacant at
-//! its end. Slots that are made there later begin with a generation that none of the former ones has
-//! had.
+//! A table that has been long and is mostly empty again gives back the vacant slots at its end. If slots
+//! are made there again, they begin with a generation that none of the former ones has had, so that the old
+//! keys stay stale.
 //!
 //! The table is plain data: it knows no loop, no clock and no socket.
 
-/// How many bits of a key name the slot: its table holds at most `2^INDEX_BITS - 1` entries.
+/// How many bits of a key are the index of the slot: a table holds at most `2^INDEX_BITS - 1` values.
 #[cfg(target_pointer_width = "64")]
 pub(crate) const INDEX_BITS: u32 = 24;
-/// How many bits of a packed key name the generation.
+/// How many bits of a packed key are the generation.
 #[cfg(target_pointer_width = "64")]
 pub(crate) const GENERATION_BITS: u32 = 24;
 
@@ -37,37 +43,38 @@ pub(crate) const INDEX_BITS: u32 = 18;
 pub(crate) const GENERATION_BITS: u32 = 8;
 
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
-/// The bits of a key of a table that wraps.
+/// The bits that a key of a table that wraps can have set.
 const PACKED_MASK: u64 = (1 << (INDEX_BITS + GENERATION_BITS)) - 1;
-/// What a slot's key grows by from one generation to the next.
+/// The number that a slot's key grows by from one generation to the next.
 const GENERATION: u64 = 1 << INDEX_BITS;
 
-/// Set in the key that a slot keeps while it is marked, so that no key equals it.
+/// This bit is set in the key that a slot keeps while it is marked. No key that was given out has it, so
+/// none equals the key of a marked slot.
 const MARK: u64 = 1 << (u64::BITS - 1);
 
-/// Slots whose keys are above this are not given back: all that are made after them would have to
-/// begin with their generation.
+/// Slots whose keys are above this are not given back: all slots that are made later would have to begin
+/// with a generation as high as theirs, and would soon be retired.
 const AGED: u64 = MARK / 2;
 
-/// End of the free list; never a valid index.
+/// The end of the list of vacant slots. It is no index that a slot can have.
 const NONE: u32 = INDEX_MASK as u32;
-/// What is next after a slot that is retired.
+/// Stands for the next vacant slot in a slot that is retired, and so in no list.
 const RETIRED: u32 = u32::MAX;
 
-/// So many slots are never given back.
+/// The first so many slots are never given back.
 const KEPT: usize = 256;
 
-/// Names one entry of one table, for as long as that entry lives: an index and a generation in one
-/// word, of 64 bits on every target.
+/// Names one value of one table, for as long as that value is there: an index (the low bits) and a
+/// generation, in 64 bits on every target.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Key(u64);
 
 impl Key {
-    /// A key that no table ever hands out.
+    /// A key that no table ever gives out.
     pub(crate) const NONE: Key = Key(NONE as u64);
 
-    /// The key in the low `INDEX_BITS + GENERATION_BITS` bits of a word. Only a key of a table that
-    /// wraps fits there.
+    /// The key in the low `INDEX_BITS + GENERATION_BITS` bits of a machine word. Only the keys of a table
+    /// that wraps fit there.
     pub(crate) fn pack(self) -> usize {
         debug_assert!(self.0 <= PACKED_MASK, "a key of a table that does not wrap");
         self.0 as usize
@@ -78,50 +85,61 @@ impl Key {
         Key(word as u64 & PACKED_MASK)
     }
 
-    /// The slot's position.
+    /// The index of the slot.
     pub(crate) fn index(self) -> usize {
         (self.0 & INDEX_MASK) as usize
     }
 }
 
-/// The table is at its limit of `2^INDEX_BITS - 1` entries.
+/// The table is at its limit of `2^INDEX_BITS - 1` values.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
 #[derive(Debug)]
-enum Entry<T> {
-    Vacant { next: u32 },
+enum Content<T> {
+    /// `next` is the index of the next slot in the list of vacant slots, or `NONE`, or `RETIRED`.
+    Vacant {
+        next: u32,
+    },
     Occupied(T),
 }
 
 #[derive(Debug)]
 struct Slot<T> {
-    /// The key of the entry, or of the next one; with `MARK` if it is marked.
+    /// The key of the value. If the slot is vacant: the key that its next value gets. With `MARK` if it is
+    /// marked.
     key: u64,
-    entry: Entry<T>,
+    content: Content<T>,
 }
 
 /// The table. `WRAPS` says whether its generations start over, so that its keys can be packed.
 #[derive(Debug)]
 pub(crate) struct Slots<T, const WRAPS: bool = false> {
     slots: Vec<Slot<T>>,
-    /// Head of the list of vacant slots; the last one vacated is the first one reused, as it is the one
-    /// most likely in the cache.
+    /// Head of the list of vacant slots. The slot that was vacated last is used first, since it is the most
+    /// likely one to be in the cache.
     free: u32,
-    /// From here on, slots are vacant and not in that list: none, except after all had gone. What comes
-    /// then lies side by side again.
-    fresh: usize,
+    /// All slots from this index on are vacant and not in the list. It is back to 0 when the table becomes
+    /// empty, so that the values that come then lie side by side again.
+    unlisted: usize,
     len: usize,
-    /// The last slot that was occupied when that was looked at, in a table that is long. When its entry
-    /// goes, there may be slots at the end to give back.
+    /// In a long table: the last slot that was occupied when `give_back` looked for it. When its value is
+    /// removed, there may be slots at the end to give back. Otherwise `usize::MAX`, which is no slot.
     last: usize,
-    /// The generation of slots that are made at the end, as part of a key.
-    newest: u64,
+    /// The generation with which new slots at the end begin, as part of a key.
+    first_generation: u64,
 }
 
 impl<T, const WRAPS: bool> Slots<T, WRAPS> {
     pub(crate) const fn new() -> Slots<T, WRAPS> {
-        Slots { slots: Vec::new(), free: NONE, fresh: 0, len: 0, last: usize::MAX, newest: 0 }
+        Slots {
+            slots: Vec::new(),
+            free: NONE,
+            unlisted: 0,
+            len: 0,
+            last: usize::MAX,
+            first_generation: 0,
+        }
     }
 
     /// Puts `value` in a vacant slot.
@@ -130,46 +148,48 @@ impl<T, const WRAPS: bool> Slots<T, WRAPS> {
         self.insert_marked(value, false)
     }
 
-    /// Puts `value` in a vacant slot, and marks it if that is `marked`.
-    // Inlined, a value of several words is built in its slot; else it is copied there from the stack.
+    /// Puts `value` in a vacant slot, which is marked from the start if `marked`.
+    // Inlined, a value of several words is built in its slot; otherwise it is copied there from the stack.
     #[inline(always)]
     pub(crate) fn insert_marked(&mut self, value: T, marked: bool) -> Result<Key, Full> {
         let mark = if marked { MARK } else { 0 };
         let is_listed = self.free != NONE;
-        let vacant = if is_listed { self.free as usize } else { self.fresh };
-        if let Some(Slot { key, entry: entry @ Entry::Vacant { .. } }) = self.slots.get_mut(vacant)
+        let vacant = if is_listed { self.free as usize } else { self.unlisted };
+        if let Some(Slot { key, content: content @ Content::Vacant { .. } }) =
+            self.slots.get_mut(vacant)
         {
-            match *entry {
-                Entry::Vacant { next } if is_listed => self.free = next,
-                Entry::Vacant { next: RETIRED } => return self.insert_fresh(value, mark),
-                _ => self.fresh += 1,
+            match *content {
+                Content::Vacant { next } if is_listed => self.free = next,
+                Content::Vacant { next: RETIRED } => return self.insert_unlisted(value, mark),
+                _ => self.unlisted += 1,
             }
             let vacant = Key(*key & !MARK);
             *key = vacant.0 | mark;
-            *entry = Entry::Occupied(value);
+            *content = Content::Occupied(value);
             self.len += 1;
             return Ok(vacant);
         }
-        self.insert_fresh(value, mark)
+        self.insert_unlisted(value, mark)
     }
 
     #[cold]
-    fn insert_fresh(&mut self, value: T, mark: u64) -> Result<Key, Full> {
-        let key = self.next_fresh()?;
+    fn insert_unlisted(&mut self, value: T, mark: u64) -> Result<Key, Full> {
+        let key = self.next_unlisted()?;
         match self.slots.get_mut(key.index()) {
-            Some(slot) => *slot = Slot { key: key.0 | mark, entry: Entry::Occupied(value) },
-            None => self.slots.push(Slot { key: key.0 | mark, entry: Entry::Occupied(value) }),
+            Some(slot) => *slot = Slot { key: key.0 | mark, content: Content::Occupied(value) },
+            None => self.slots.push(Slot { key: key.0 | mark, content: Content::Occupied(value) }),
         }
-        self.fresh = key.index() + 1;
+        self.unlisted = key.index() + 1;
         self.len += 1;
         Ok(key)
     }
 
-    /// The key for a slot that is not in the list of vacant ones: behind those that are retired, or
-    /// at the end.
-    fn next_fresh(&mut self) -> Result<Key, Full> {
-        let rest = self.slots.iter().skip(self.fresh);
-        let is_retired = |slot: &&Slot<T>| matches!(slot.entry, Entry::Vacant { next: RETIRED });
+    /// The key of the first slot that is not in the list of vacant ones and not retired; if there is none, of
+    /// a new slot at the end.
+    fn next_unlisted(&mut self) -> Result<Key, Full> {
+        let rest = self.slots.iter().skip(self.unlisted);
+        let is_retired =
+            |slot: &&Slot<T>| matches!(slot.content, Content::Vacant { next: RETIRED });
         if let Some(slot) = rest.into_iter().find(|slot| !is_retired(slot)) {
             return Ok(Key(slot.key & !MARK));
         }
@@ -180,13 +200,14 @@ impl<T, const WRAPS: bool> Slots<T, WRAPS> {
         if index >= 2 * KEPT {
             self.last = index;
         }
-        Ok(Key(self.newest | index as u64))
+        Ok(Key(self.first_generation | index as u64))
     }
 
-    /// Marks the entry; `false` if it is marked already, or gone.
+    /// Marks the value; `false` if it is marked already, or has been removed.
     ///
-    /// One comparison answers both: a marked slot has a key that nobody has. (A key that was kept
-    /// until its generation came around again may mark a vacant slot, which harms nobody.)
+    /// One comparison answers both questions, since nobody has the key of a marked slot. (A key that was kept
+    /// until its generation came again, in a table that wraps, may mark a vacant slot. That harms nobody:
+    /// the next value that gets the slot is marked or not as its `insert` says.)
     #[inline]
     pub(crate) fn mark(&mut self, key: Key) -> bool {
         match self.slots.get_mut(key.index()) {
@@ -198,7 +219,7 @@ impl<T, const WRAPS: bool> Slots<T, WRAPS> {
         }
     }
 
-    /// Takes the mark off and shows the entry, unless it is gone.
+    /// Takes the mark off and gives the value; nothing if it is not marked, or has been removed.
     #[inline]
     pub(crate) fn unmark(&mut self, key: Key) -> Option<&mut T> {
         let slot = self.slots.get_mut(key.index())?;
@@ -206,16 +227,17 @@ impl<T, const WRAPS: bool> Slots<T, WRAPS> {
             return None;
         }
         slot.key = key.0;
-        match &mut slot.entry {
-            Entry::Occupied(value) => Some(value),
-            Entry::Vacant { .. } => None,
+        match &mut slot.content {
+            Content::Occupied(value) => Some(value),
+            Content::Vacant { .. } => None,
         }
     }
 
-    /// Takes the entry out, marked or not; from here on `key` finds nothing.
+    /// Removes the value, marked or not; from here on `key` finds nothing.
     #[inline]
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
-        // Asked first, so that nothing has to keep the entry on the stack meanwhile.
+        // Asked before the value is taken out: otherwise every removal would copy the value to the stack, in
+        // case that `give_back` has to run.
         if key.index() == self.last { self.remove_last(key) } else { self.take(key) }
     }
 
@@ -231,34 +253,34 @@ impl<T, const WRAPS: bool> Slots<T, WRAPS> {
     #[inline(always)]
     fn take(&mut self, key: Key) -> Option<T> {
         let slot = self.slots.get_mut(key.index())?;
-        if slot.key & !MARK != key.0 || !matches!(slot.entry, Entry::Occupied(_)) {
+        if slot.key & !MARK != key.0 || !matches!(slot.content, Content::Occupied(_)) {
             return None;
         }
         let next = key.0 + GENERATION;
         slot.key = if WRAPS { next & PACKED_MASK } else { next };
-        let entry = std::mem::replace(&mut slot.entry, Entry::Vacant { next: self.free });
+        let content = std::mem::replace(&mut slot.content, Content::Vacant { next: self.free });
         if !WRAPS && next >= MARK {
-            slot.entry = Entry::Vacant { next: RETIRED };
+            slot.content = Content::Vacant { next: RETIRED };
         } else {
             self.free = key.index() as u32;
         }
         self.len -= 1;
         if self.len == 0 {
-            (self.free, self.fresh) = (NONE, 0);
+            (self.free, self.unlisted) = (NONE, 0);
         }
-        match entry {
-            Entry::Occupied(value) => Some(value),
-            Entry::Vacant { .. } => None,
+        match content {
+            Content::Occupied(value) => Some(value),
+            Content::Vacant { .. } => None,
         }
     }
 
-    /// Gives back the slots at the end, if they are vacant and at least as many as the others.
+    /// Gives back the vacant slots at the end, if they are at least as many as all the others.
     ///
-    /// `last` only goes down until the table grows, so that looking for it takes no longer, all in all,
-    /// than the growing did.
+    /// The search for the last occupied slot goes on downwards from where the search before it ended, until
+    /// the table grows again. So all searches together take no longer than growing the table did.
     fn give_back(&mut self) {
         let stays = |slot: &Slot<T>| {
-            matches!(slot.entry, Entry::Occupied(_) | Entry::Vacant { next: RETIRED })
+            matches!(slot.content, Content::Occupied(_) | Content::Vacant { next: RETIRED })
                 || slot.key & !MARK > AGED
         };
         let last = self.slots.len() - 1;
@@ -270,16 +292,16 @@ impl<T, const WRAPS: bool> Slots<T, WRAPS> {
         }
         let end = KEPT.max(self.last + 1);
         let given_back = self.slots.drain(end..).map(|slot| slot.key & !MARK & !INDEX_MASK);
-        self.newest = given_back.fold(self.newest, u64::max);
+        self.first_generation = given_back.fold(self.first_generation, u64::max);
         self.slots.shrink_to_fit();
         if end < 2 * KEPT {
             self.last = usize::MAX;
         }
-        (self.free, self.fresh) = (NONE, end);
+        (self.free, self.unlisted) = (NONE, end);
         for (index, slot) in self.slots.iter_mut().enumerate().rev() {
-            match &mut slot.entry {
-                Entry::Occupied(_) | Entry::Vacant { next: RETIRED } => {}
-                Entry::Vacant { next } => (*next, self.free) = (self.free, index as u32),
+            match &mut slot.content {
+                Content::Occupied(_) | Content::Vacant { next: RETIRED } => {}
+                Content::Vacant { next } => (*next, self.free) = (self.free, index as u32),
             }
         }
     }
@@ -287,7 +309,9 @@ impl<T, const WRAPS: bool> Slots<T, WRAPS> {
     #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         match self.slots.get(key.index()) {
-            Some(Slot { key: known, entry: Entry::Occupied(value) }) if *known & !MARK == key.0 => {
+            Some(Slot { key: known, content: Content::Occupied(value) })
+                if *known & !MARK == key.0 =>
+            {
                 Some(value)
             }
             _ => None,
@@ -297,17 +321,19 @@ impl<T, const WRAPS: bool> Slots<T, WRAPS> {
     #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.slots.get_mut(key.index()) {
-            Some(Slot { key: known, entry: Entry::Occupied(value) }) if *known & !MARK == key.0 => {
+            Some(Slot { key: known, content: Content::Occupied(value) })
+                if *known & !MARK == key.0 =>
+            {
                 Some(value)
             }
             _ => None,
         }
     }
 
-    /// The key of the first live entry at or after `index`.
+    /// The key of the first value at or after `index`.
     pub(crate) fn first_from(&self, index: usize) -> Option<Key> {
         let slot = self.slots.get(index..)?.iter();
-        let mut live = slot.filter(|slot| matches!(slot.entry, Entry::Occupied(_)));
+        let mut live = slot.filter(|slot| matches!(slot.content, Content::Occupied(_)));
         Some(Key(live.next()?.key & !MARK))
     }
 
@@ -315,16 +341,16 @@ impl<T, const WRAPS: bool> Slots<T, WRAPS> {
         self.len
     }
 
-    /// How many entries fit before the table allocates.
+    /// How many values fit before the table allocates.
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.slots.capacity()
     }
 
-    /// Every live key with its entry, in the order of their slots.
+    /// Every key with its value, in the order of the slots.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        self.slots.iter().filter_map(|slot| match &slot.entry {
-            Entry::Occupied(value) => Some((Key(slot.key & !MARK), value)),
+        self.slots.iter().filter_map(|slot| match &slot.content {
+            Content::Occupied(value) => Some((Key(slot.key & !MARK), value)),
             _ => None,
         })
     }
@@ -335,7 +361,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_finds_its_entry_until_the_entry_is_removed() {
+    fn a_key_finds_its_value_until_the_value_is_removed() {
         let mut slots: Slots<_> = Slots::new();
         let a = slots.insert("a").unwrap();
         let b = slots.insert("b").unwrap();
@@ -410,12 +436,12 @@ mod tests {
     fn elsewhere_a_key_never_comes_round() {
         let mut slots: Slots<_> = Slots::new();
         let key = slots.insert(0).unwrap();
-        // More often than a packed key can tell.
+        // As if the slot had been used more often than a packed key can tell.
         slots.slots[0].key = PACKED_MASK - INDEX_MASK;
         slots.remove(Key(PACKED_MASK - INDEX_MASK)).unwrap();
         assert_eq!(slots.insert(1), Ok(Key(PACKED_MASK + 1)));
         assert_eq!((slots.get(key), slots.get(Key(PACKED_MASK + 1))), (None, Some(&1)));
-        // The very last time: the slot is left vacant for ever, also when all have gone.
+        // After its last generation the slot is left vacant for ever, also when the table becomes empty.
         let last = Key(MARK - GENERATION);
         slots.slots[0].key = last.0;
         assert_eq!((slots.remove(last), slots.len()), (Some(1), 0));
@@ -429,7 +455,7 @@ mod tests {
         }
     }
 
-    /// Fills a table with so many, and removes all but those at `kept`, in some order.
+    /// Fills a table with `many` values, and removes all but those at `kept`, from either end.
     fn burst<const WRAPS: bool>(
         many: usize,
         kept: &[usize],
@@ -455,7 +481,7 @@ mod tests {
             }
             assert!(again.iter().enumerate().all(|(n, key)| slots.get(*key) == Some(&n)));
         }
-        // What is at the end keeps the table, until it has gone.
+        // A value at the end keeps the table as long as it is, until it is removed.
         let (mut slots, keys) = burst::<true>(100_000, &[7, 99_000, 99_999], false);
         for (n, capacity) in [(99_999, 99_001), (99_000, KEPT)] {
             assert!(slots.capacity() >= capacity);
@@ -470,11 +496,11 @@ mod tests {
         let old = Key((AGED + GENERATION) | 9_000);
         slots.slots[9_000].key = old.0;
         slots.remove(old).unwrap();
-        assert!(slots.capacity() > 9_000 && slots.newest < AGED);
+        assert!(slots.capacity() > 9_000 && slots.first_generation < AGED);
     }
 
     #[test]
-    fn an_entry_is_marked_once_and_found_all_the_same() {
+    fn a_value_is_marked_once_and_found_all_the_same() {
         let mut slots: Slots<_> = Slots::new();
         let key = slots.insert('a').unwrap();
         assert_eq!(slots.unmark(key), None);
@@ -492,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn iter_visits_live_entries_in_slot_order() {
+    fn iter_visits_live_values_in_slot_order() {
         let mut slots: Slots<_> = Slots::new();
         let keys: Vec<_> = (0..4).map(|n| slots.insert(n).unwrap()).collect();
         slots.remove(keys[1]);

@@ -1,60 +1,62 @@
 //! The loop's timers: a hierarchical wheel that is plain data.
 //!
 //! The wheel knows no clock and no loop. Deadlines, and the `now` they are compared with, are
-//! nanoseconds since the loop's epoch, and `now` is always an argument: real time and the virtual
+//! nanoseconds since the loop was made, and `now` is always an argument: real time and the virtual
 //! time of tests look the same from here.
 //!
 //! # The wheel
 //!
 //! Time is cut into ticks of 2^20 ns, about a millisecond. A tick's number is read as groups of
-//! six bits, a level for each group, 64 slots a level; eight levels reach as far as a `u64` does.
-//! A timer lives on the level of the highest group in which its tick differs from `elapsed`, the
-//! tick the wheel has come to, in the slot that this group numbers:
+//! six bits. There is a level for each group, with 64 buckets; eight levels reach as far as a `u64` does.
+//! `elapsed` is the tick that the wheel has come to. A timer lives on the level of the highest group in
+//! which its own tick differs from `elapsed`, in the bucket that this group numbers:
 //!
 //! ```text
 //! elapsed   .. 000011 010110 101000
 //! deadline  .. 000011 011001 000111
-//!                     ^^^^^^ the first to differ: level 1, slot 25
+//!                     ^^^^^^ the first group that differs: level 1, bucket 25
 //! ```
 //!
-//! So the innermost level holds what comes due within the current 64 ticks, a tick a slot, and any
-//! slot of an outer level starts after all that is further in. When `elapsed` comes to an outer
-//! slot, the slot's timers now differ from it in a lower group only, and *cascade*: they move
-//! inwards. A timer cascades at most seven times; most are cancelled before the first.
+//! So the innermost level, level 0, has a bucket for each tick, and holds what comes due within the current
+//! 64 ticks. Any bucket of an outer level starts later than all that is further in. When `elapsed` comes to
+//! an outer bucket, the timers of that bucket differ from `elapsed` only in a lower group: they *cascade*,
+//! that is, move to a level further in. A timer cascades at most seven times; most are removed before the
+//! first.
 //!
-//! A deadline already past, or in the current tick, goes to the slot of the current tick.
+//! A deadline already past, or in the current tick, goes to the bucket of the current tick.
 //!
 //! # Order, to the nanosecond
 //!
-//! Slots say only which tick. A slot is a queue of deadlines and keys in the order of insertion:
-//! timers are appended, and a cascade walks from front to back and appends. The level and slot of a
-//! timer follow from its tick and `elapsed` alone, so timers of equal deadline always share a queue,
-//! and sorting a queue by deadline, those of equal deadline as they are, is all that Tornado's order
-//! takes. That is done when a queue of the innermost level is first looked into, and again only if a
-//! timer was appended out of order.
+//! A bucket says only which tick. Its queue lists deadlines and keys in the order of insertion: timers are
+//! appended, and a cascade walks from front to back and appends. The level and bucket of a timer follow from
+//! its tick and `elapsed` alone, so timers of equal deadline always share a queue, in the order in which they
+//! were inserted. To fire timers in Tornado's order, it is enough to sort a queue by deadline with a sort
+//! that leaves equal ones as they are. That is done when a queue of the innermost level is first looked into,
+//! and again only if a timer was appended out of order.
 //!
-//! # Removed, then found gone
+//! # Removed at once, unlisted later
 //!
-//! A timer that is removed leaves the table at once. Its key goes with it if it is the last of its
-//! queue, as that of a time-out set a moment ago nearly always is; else it stays behind, finds nothing
-//! when its time has come, and is skipped. When more than two thirds of all keys are such, all of them
-//! are swept out. (asyncio does so with its heap.) Queues, not lists: what moves is two words side by
-//! side, and a timer's entry is looked at when it is set and when it fires, not in between.
+//! A timer that is removed leaves the table at once. If it is the last of its queue, as a time limit set a
+//! moment ago nearly always is, it is taken off the queue, too. Otherwise the queue still lists it: the key
+//! is *stale*, finds nothing when its time has come, and is skipped. When more than two thirds of all listed
+//! keys are stale, all stale ones are swept out. (asyncio does so with its heap.) These are queues and not
+//! linked lists, so what a cascade moves is two words side by side, and the timer itself is looked at when it
+//! is set and when it fires, not in between.
 //!
-//! # Collected, then taken
+//! # Collected, then fired
 //!
-//! All timers due in a turn are collected before any of them runs. A collected timer has left the
-//! wheel but stays in the table until its payload is removed, and whoever comes first removes it:
-//! the loop, to run it, or another due timer, to cancel it.
+//! All timers that are due in a turn are collected before any of them fires. A collected timer has left the
+//! wheel but stays in the table until somebody removes it: the loop, to fire it, or the callback of another
+//! timer that is due, to cancel it.
 //!
 //! # What it costs
 //!
-//! Inserting and removing touch the entry and the end of a queue: O(1), sweeping included, no
-//! comparison with other timers, and no allocation once queues and table have grown. (A queue that
-//! is empty gives back what a burst has made of it, and sorting a long one takes memory.) A level
-//! allocates its queues when it gets its first timer, so a loop without timers owns none. The next
-//! deadline is cached; once that is invalid, it is looked up in a bitmap a level, and at worst the
-//! timers of one tick are sorted.
+//! Inserting and removing touch the timer and the end of a queue: O(1), sweeping included, no
+//! comparison with other timers, and no allocation once queues and table have grown. (A queue that becomes
+//! empty gives back the memory that many timers at once have made it take, and sorting a long one takes
+//! memory.) A level allocates its queues when it gets its first timer, so a loop without timers owns none.
+//! The next deadline is cached. When it is no longer valid, it is looked up in the bitmaps of the levels, and
+//! at worst the timers of one tick are sorted.
 
 use std::collections::VecDeque;
 
@@ -65,10 +67,10 @@ pub(crate) const NEVER: u64 = u64::MAX;
 
 /// A tick is `2^TICK_BITS` nanoseconds.
 const TICK_BITS: u32 = 20;
-/// A level has `2^GROUP_BITS` slots: as many as its bitmap has bits.
+/// A level has `2^GROUP_BITS` buckets: as many as its bitmap has bits.
 const GROUP_BITS: u32 = 6;
-const SLOTS: usize = 1 << GROUP_BITS;
-/// Enough for every tick of a `u64`.
+const BUCKETS: usize = 1 << GROUP_BITS;
+/// Enough levels for every tick of a `u64`.
 const LEVELS: usize = (u64::BITS - TICK_BITS).div_ceil(GROUP_BITS) as usize;
 
 /// A queue that is empty keeps memory for so many keys at most.
@@ -77,41 +79,43 @@ const KEPT: usize = 64;
 /// Where a timer is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Home {
+    /// In the wheel: a queue lists it.
     Wheel,
-    /// Collected, not yet taken.
-    Due,
+    /// Due and collected, but neither fired nor removed yet.
+    Collected,
     /// Its deadline is [`NEVER`].
     Never,
 }
 
 #[derive(Debug)]
-struct Entry<T> {
+struct Timer<T> {
     deadline: u64,
     home: Home,
     payload: T,
 }
 
-/// A place in the wheel, of a timer that may have been removed.
+/// A timer as a queue lists it. The timer may have been removed since.
 #[derive(Clone, Copy, Debug)]
-struct Item {
+struct Listed {
     deadline: u64,
     key: Key,
 }
 
-impl Item {
-    /// Whether the entry at its key is still where this says.
-    fn is<T>(self, entry: &Entry<T>) -> bool {
-        entry.home == Home::Wheel && entry.deadline == self.deadline
+impl Listed {
+    /// Whether `timer`, which was found by this key, is in the wheel with this deadline. If not, this is
+    /// stale.
+    fn still_names<T>(self, timer: &Timer<T>) -> bool {
+        timer.home == Home::Wheel && timer.deadline == self.deadline
     }
 }
 
-type Queue = VecDeque<Item>;
+type Queue = VecDeque<Listed>;
 
 #[derive(Debug)]
 struct Level {
-    /// Bit `n` is set while queue `n` has items.
+    /// Bit `n` is set while the queue of bucket `n` is not empty.
     occupied: u64,
-    /// A queue a slot; none before the level gets its first timer.
+    /// A queue for each bucket; none before the level gets its first timer.
     queues: Vec<Queue>,
 }
 
@@ -120,77 +124,80 @@ impl Level {
 
     #[cold]
     fn make(&mut self) {
-        self.queues.resize_with(SLOTS, Queue::new);
+        self.queues.resize_with(BUCKETS, Queue::new);
     }
 
     /// A queue has become empty.
-    fn emptied(&mut self, slot: usize) {
-        self.occupied &= !(1 << slot);
-        let queue = &mut self.queues[slot];
+    fn emptied(&mut self, index: usize) {
+        self.occupied &= !(1 << index);
+        let queue = &mut self.queues[index];
         if queue.capacity() > KEPT {
             *queue = Queue::new();
         }
     }
 }
 
-/// Where a deadline belongs, as long as `elapsed` does not come there.
+/// The bucket of a deadline. It changes when `elapsed` comes to it: then the timer cascades.
 #[derive(Clone, Copy)]
-struct Place {
+struct Bucket {
     tick: u64,
     level: usize,
-    slot: usize,
-    /// When a timer there first needs attention: to be collected, or to cascade.
+    /// Which one of its level it is.
+    index: usize,
+    /// When a timer in it next needs attention: to be collected, or to cascade.
     turning_point: u64,
 }
 
 /// The wheel, with a payload for each timer: a waker or a callback.
 #[derive(Debug)]
 pub(crate) struct Timers<T> {
-    entries: Slots<Entry<T>>,
+    table: Slots<Timer<T>>,
     levels: [Level; LEVELS],
-    /// The tick the wheel has come to. No queue but the current tick's holds anything earlier.
+    /// The tick that the wheel has come to. Deadlines before it are in the bucket of this tick, if there are
+    /// any.
     elapsed: u64,
-    /// No call of `collect_due` before this can do anything; [`NEVER`] if the wheel is empty.
+    /// Before this time, `collect_due` has nothing to do; [`NEVER`] if the wheel is empty.
     next: u64,
-    /// Whether `next` is the answer of `next_deadline`, or only a time before it.
+    /// Whether `next` is what `next_deadline` is to answer. If not, it is only a lower bound of that.
     next_is_exact: bool,
-    /// The tick whose queue is in the order of deadlines.
+    /// The tick whose queue is in the order of deadlines; [`NEVER`] if none is known to be.
     sorted: u64,
-    /// How many entries are [`Home::Wheel`], and how many items have none any more.
-    waiting: usize,
-    gone: usize,
-    /// How many entries are [`Home::Due`].
+    /// How many timers are in the wheel ([`Home::Wheel`]).
+    live: usize,
+    /// How many listed keys are of timers that were removed.
+    stale: usize,
+    /// How many timers are collected ([`Home::Collected`]).
     collected: usize,
-    /// Where `pop_any` found its last entry.
+    /// The index of the slot that `pop_any` has emptied last.
     popped: usize,
 }
 
 impl<T> Timers<T> {
     pub(crate) const fn new() -> Timers<T> {
         Timers {
-            entries: Slots::new(),
+            table: Slots::new(),
             levels: [Level::EMPTY; LEVELS],
             elapsed: 0,
             next: NEVER,
             next_is_exact: true,
             sorted: NEVER,
-            waiting: 0,
-            gone: 0,
+            live: 0,
+            stale: 0,
             collected: 0,
             popped: 0,
         }
     }
 
-    /// Adds a timer, behind those of the same deadline. The deadline may be past; if it is
-    /// [`NEVER`], the timer stays until removed.
+    /// Adds a timer, which fires after those of the same deadline. The deadline may be past. If it is
+    /// [`NEVER`], the timer stays until it is removed.
     pub(crate) fn insert(&mut self, deadline: u64, payload: T) -> Result<Key, Full> {
         let home = if deadline == NEVER { Home::Never } else { Home::Wheel };
-        let key = self.entries.insert(Entry { deadline, home, payload })?;
+        let key = self.table.insert(Timer { deadline, home, payload })?;
         if home == Home::Wheel {
-            self.waiting += 1;
-            let turning_point = self.append(Item { deadline, key });
+            self.live += 1;
+            let turning_point = self.append(Listed { deadline, key });
             if turning_point <= self.next {
-                // `next` is before all others, exact or not.
+                // All others are at `next` or later, exact or not, so this timer is the first.
                 self.next = turning_point;
                 self.next_is_exact = true;
             }
@@ -198,73 +205,75 @@ impl<T> Timers<T> {
         Ok(key)
     }
 
-    /// Takes the timer out, collected or not, and returns its payload: to run it, or for the caller
-    /// to drop where a destructor may call the loop. `None` if that has happened before.
+    /// Removes the timer, collected or not, and returns its payload. The caller drops the payload when it
+    /// holds no borrow, because a destructor may call the loop. `None` if the timer was removed before.
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
-        let entry = self.entries.remove(key)?;
-        match entry.home {
-            Home::Wheel => self.leave(Item { deadline: entry.deadline, key }),
-            Home::Due => self.collected -= 1,
+        let timer = self.table.remove(key)?;
+        match timer.home {
+            Home::Wheel => self.leave(Listed { deadline: timer.deadline, key }),
+            Home::Collected => self.collected -= 1,
             Home::Never => {}
         }
-        Some(entry.payload)
+        Some(timer.payload)
     }
 
-    /// [`remove`](Timers::remove) for a timer that was collected, if it is still there.
+    /// [`remove`](Timers::remove) for a timer that was collected: to fire it. `None` if it was removed since.
     #[inline]
     pub(crate) fn take_collected(&mut self, key: Key) -> Option<T> {
-        let entry = self.entries.remove(key)?;
-        debug_assert!(matches!(entry.home, Home::Due));
+        let timer = self.table.remove(key)?;
+        debug_assert!(matches!(timer.home, Home::Collected));
         self.collected -= 1;
-        Some(entry.payload)
+        Some(timer.payload)
     }
 
-    /// A timer has left the table before its time.
-    fn leave(&mut self, item: Item) {
-        self.waiting -= 1;
-        let place = self.place(item.deadline);
-        if place.turning_point == self.next {
-            // Nothing has become earlier, so `next` still holds as a bound.
+    /// A timer was removed from the table while it was in the wheel.
+    fn leave(&mut self, listed: Listed) {
+        self.live -= 1;
+        let bucket = self.bucket(listed.deadline);
+        if bucket.turning_point == self.next {
+            // Perhaps this was the first timer. The others are no earlier, so `next` is still a lower bound.
             self.next_is_exact = false;
         }
-        let level = &mut self.levels[place.level];
-        let queue = &mut level.queues[place.slot];
-        if queue.back().is_some_and(|last| last.key == item.key) {
+        let level = &mut self.levels[bucket.level];
+        let queue = &mut level.queues[bucket.index];
+        if queue.back().is_some_and(|last| last.key == listed.key) {
             queue.pop_back();
             if queue.is_empty() {
-                level.emptied(place.slot);
+                level.emptied(bucket.index);
             }
         } else {
-            self.gone += 1;
+            self.stale += 1;
         }
-        if self.gone > 2 * self.waiting {
+        if self.stale > 2 * self.live {
             self.sweep();
         }
     }
 
-    /// Throws out the items of timers that were removed.
+    /// Takes all stale keys off the queues.
     #[cold]
     fn sweep(&mut self) {
-        let entries = &self.entries;
+        let table = &self.table;
         for level in &mut self.levels {
             let mut occupied = level.occupied;
             while occupied != 0 {
-                let slot = occupied.trailing_zeros() as usize;
+                let index = occupied.trailing_zeros() as usize;
                 occupied &= occupied - 1;
-                let queue = &mut level.queues[slot];
-                queue.retain(|item| entries.get(item.key).is_some_and(|entry| item.is(entry)));
+                let queue = &mut level.queues[index];
+                queue.retain(|listed| {
+                    table.get(listed.key).is_some_and(|timer| listed.still_names(timer))
+                });
                 queue.shrink_to(KEPT.max(2 * queue.len()));
                 if queue.is_empty() {
-                    level.emptied(slot);
+                    level.emptied(index);
                 }
             }
         }
-        self.gone = 0;
+        self.stale = 0;
     }
 
     /// The payload of a timer that has not been removed, collected or not.
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        self.entries.get_mut(key).map(|entry| &mut entry.payload)
+        self.table.get_mut(key).map(|timer| &mut timer.payload)
     }
 
     /// Whether [`collect_due`](Timers::collect_due) has nothing to do at `now`.
@@ -272,32 +281,32 @@ impl<T> Timers<T> {
         now < self.next && now >> TICK_BITS <= self.elapsed
     }
 
-    /// Moves the wheel to `now` and appends the keys of all timers with `deadline <= now` to `due`,
-    /// in the order of their deadlines, those of equal deadline in the order of insertion. They
-    /// leave the wheel, but their payloads stay until [`remove`](Timers::remove)d.
+    /// Moves the wheel to `now` and appends the keys of all timers with `deadline <= now` to `due`, in the
+    /// order of their deadlines, those of equal deadline in the order of insertion. These timers leave the
+    /// wheel, but stay in the table until they are [removed](Timers::remove).
     ///
-    /// A `now` before an earlier one is allowed and moves nothing.
+    /// A `now` that is earlier than that of a former call is allowed, and moves nothing.
     pub(crate) fn collect_due(&mut self, now: u64, due: &mut VecDeque<Key>) {
         let tick = self.elapsed.max(now >> TICK_BITS);
         if now >= self.next {
             self.advance(tick, now, due);
         }
-        // What is left starts after `tick`, or in it, so it stays on its level.
+        // All buckets that are left start in `tick` or later, so their timers need not cascade.
         self.elapsed = tick;
     }
 
-    /// When [`collect_due`](Timers::collect_due) must be called next, `None` if there is nothing to
-    /// call it for. That is the earliest deadline if the innermost level holds it, otherwise a time
-    /// no later, at which timers cascade. Either way the call gets on: something is collected, or
-    /// the next answer is later.
+    /// When [`collect_due`](Timers::collect_due) must be called next; `None` if there is nothing to call it
+    /// for. That is the earliest deadline if the innermost level holds it. Otherwise it is the time at which
+    /// an outer bucket cascades, which is no later than the earliest deadline. A call at that time always
+    /// gets on: either it collects something, or the next answer is later.
     pub(crate) fn next_deadline(&mut self) -> Option<u64> {
         while !self.next_is_exact {
-            self.next = match self.first_slot() {
-                Some((0, slot)) => match self.earliest(slot) {
-                    Some(item) => item.deadline,
+            self.next = match self.first_occupied() {
+                Some((0, index)) => match self.earliest(index) {
+                    Some(listed) => listed.deadline,
                     None => continue,
                 },
-                Some((level, slot)) => self.start(level, slot) << TICK_BITS,
+                Some((level, index)) => self.start(level, index) << TICK_BITS,
                 None => NEVER,
             };
             self.next_is_exact = true;
@@ -305,30 +314,30 @@ impl<T> Timers<T> {
         (self.next != NEVER).then_some(self.next)
     }
 
-    /// How many timers are not collected yet, those that never will be among them.
+    /// How many timers are not collected yet, including those that never will be.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len() - self.collected
+        self.table.len() - self.collected
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Takes out any timer whatever, collected or not, until there is none: for a loop that closes.
-    /// Between two calls destructors may add and remove timers.
+    /// Removes any timer whatever, collected or not; `None` if there is none left. A loop that closes calls
+    /// this until then. Between two calls destructors may add and remove timers.
     pub(crate) fn pop_any(&mut self) -> Option<T> {
-        // Goes around from where it stopped; starting over each time would be quadratic. A timer
-        // added meanwhile takes the slot vacated last, which is where the next call looks first.
-        let key = self.entries.first_from(self.popped).or_else(|| self.entries.first_from(0))?;
+        // Goes on from where the last call stopped; to start over each time would take quadratic time. A
+        // timer added meanwhile takes the slot vacated last, which is where the next call looks first.
+        let key = self.table.first_from(self.popped).or_else(|| self.table.first_from(0))?;
         self.popped = key.index();
         self.remove(key)
     }
 
-    /// Goes from slot to slot until `tick`, which includes `now`: cascades, collects, and leaves
-    /// behind what `next` is after that.
+    /// Goes from bucket to bucket until that of `tick`, the tick of `now`: cascades and collects on the way,
+    /// and sets `next`.
     fn advance(&mut self, tick: u64, now: u64, due: &mut VecDeque<Key>) {
-        while let Some((level, slot)) = self.first_slot() {
-            let start = self.start(level, slot);
+        while let Some((level, index)) = self.first_occupied() {
+            let start = self.start(level, index);
             if start > tick {
                 self.next = start << TICK_BITS;
                 self.next_is_exact = level > 0;
@@ -336,8 +345,8 @@ impl<T> Timers<T> {
             }
             self.elapsed = start;
             if level > 0 {
-                self.cascade(level, slot);
-            } else if let Some(rest) = self.collect(slot, now, due) {
+                self.cascade(level, index);
+            } else if let Some(rest) = self.collect(index, now, due) {
                 self.next = rest;
                 self.next_is_exact = true;
                 return;
@@ -347,98 +356,97 @@ impl<T> Timers<T> {
         self.next_is_exact = true;
     }
 
-    /// Moves the timers of an outer slot that `elapsed` has come to, in their order.
-    fn cascade(&mut self, level: usize, slot: usize) {
-        let mut queue = std::mem::take(&mut self.levels[level].queues[slot]);
-        for item in queue.drain(..) {
-            self.append(item);
+    /// Moves the timers of an outer bucket that `elapsed` has come to further in, in their order.
+    fn cascade(&mut self, level: usize, index: usize) {
+        let mut queue = std::mem::take(&mut self.levels[level].queues[index]);
+        for listed in queue.drain(..) {
+            self.append(listed);
         }
-        self.levels[level].queues[slot] = queue;
-        self.levels[level].emptied(slot);
+        self.levels[level].queues[index] = queue;
+        self.levels[level].emptied(index);
     }
 
-    /// Collects what is due in a slot of the innermost level. Returns the earliest deadline of the
-    /// rest.
-    fn collect(&mut self, slot: usize, now: u64, due: &mut VecDeque<Key>) -> Option<u64> {
-        while let Some(item) = self.earliest(slot) {
-            if item.deadline > now {
-                return Some(item.deadline);
+    /// Collects what is due in a bucket of the innermost level. Returns the earliest deadline of the rest.
+    fn collect(&mut self, index: usize, now: u64, due: &mut VecDeque<Key>) -> Option<u64> {
+        while let Some(listed) = self.earliest(index) {
+            if listed.deadline > now {
+                return Some(listed.deadline);
             }
-            self.levels[0].queues[slot].pop_front();
-            if let Some(entry) = self.entries.get_mut(item.key) {
-                entry.home = Home::Due;
+            self.levels[0].queues[index].pop_front();
+            if let Some(timer) = self.table.get_mut(listed.key) {
+                timer.home = Home::Collected;
             }
-            due.push_back(item.key);
-            self.waiting -= 1;
+            due.push_back(listed.key);
+            self.live -= 1;
             self.collected += 1;
         }
         None
     }
 
-    /// The first timer in a queue of the innermost level, which is put in order if need be. What is
-    /// gone before it is thrown out.
-    fn earliest(&mut self, slot: usize) -> Option<Item> {
-        let tick = self.start(0, slot);
+    /// The first timer in a bucket of the innermost level. Sorts the queue if need be, and takes stale keys
+    /// off its front.
+    fn earliest(&mut self, index: usize) -> Option<Listed> {
+        let tick = self.start(0, index);
         let level = &mut self.levels[0];
-        let queue = &mut level.queues[slot];
+        let queue = &mut level.queues[index];
         if self.sorted != tick {
             self.sorted = tick;
-            queue.make_contiguous().sort_by_key(|item| item.deadline);
+            queue.make_contiguous().sort_by_key(|listed| listed.deadline);
         }
-        while let Some(&item) = queue.front() {
-            if self.entries.get(item.key).is_some_and(|entry| item.is(entry)) {
-                return Some(item);
+        while let Some(&listed) = queue.front() {
+            if self.table.get(listed.key).is_some_and(|timer| listed.still_names(timer)) {
+                return Some(listed);
             }
             queue.pop_front();
-            self.gone = self.gone.saturating_sub(1);
+            self.stale = self.stale.saturating_sub(1);
         }
-        level.emptied(slot);
+        level.emptied(index);
         None
     }
 
-    /// Appends an item to the queue where its deadline belongs, and says when that needs attention
-    /// first.
-    fn append(&mut self, item: Item) -> u64 {
-        let Place { tick, level, slot, turning_point } = self.place(item.deadline);
+    /// Appends a timer to the queue of its bucket, and says when it next needs attention there.
+    fn append(&mut self, listed: Listed) -> u64 {
+        let Bucket { tick, level, index, turning_point } = self.bucket(listed.deadline);
         let level = &mut self.levels[level];
         if level.queues.is_empty() {
             level.make();
         }
-        level.occupied |= 1 << slot;
-        let queue = &mut level.queues[slot];
-        let is_last = || queue.back().is_none_or(|last| item.deadline >= last.deadline);
+        level.occupied |= 1 << index;
+        let queue = &mut level.queues[index];
+        let is_last = || queue.back().is_none_or(|last| listed.deadline >= last.deadline);
         if tick == self.sorted && !is_last() {
             self.sorted = NEVER;
         }
-        queue.push_back(item);
+        queue.push_back(listed);
         turning_point
     }
 
-    fn place(&self, deadline: u64) -> Place {
+    fn bucket(&self, deadline: u64) -> Bucket {
         let tick = self.elapsed.max(deadline >> TICK_BITS);
-        // The highest bit that differs is in the level's group.
+        // The highest bit that differs is in the group of the level.
         let level = (tick ^ self.elapsed | 1).ilog2() / GROUP_BITS;
         let group = tick >> (level * GROUP_BITS);
         let start = group << (level * GROUP_BITS + TICK_BITS);
-        Place {
+        Bucket {
             tick,
             level: level as usize,
-            slot: group as usize % SLOTS,
+            index: group as usize % BUCKETS,
             turning_point: if level == 0 { deadline } else { start },
         }
     }
 
-    /// The occupied slot that starts first: every slot of a level comes before all further out.
-    fn first_slot(&self) -> Option<(usize, usize)> {
+    /// The level and index of the occupied bucket that starts first: every bucket of a level starts before
+    /// all buckets further out.
+    fn first_occupied(&self) -> Option<(usize, usize)> {
         let level = self.levels.iter().position(|level| level.occupied != 0)?;
         Some((level, self.levels[level].occupied.trailing_zeros() as usize))
     }
 
-    /// The first tick of a slot that is yet to come, or current.
-    fn start(&self, level: usize, slot: usize) -> u64 {
+    /// The first tick of a bucket that is current or yet to come.
+    fn start(&self, level: usize, index: usize) -> u64 {
         let shift = level as u32 * GROUP_BITS;
         let above = shift + GROUP_BITS;
-        (self.elapsed >> above << above) | (slot as u64) << shift
+        (self.elapsed >> above << above) | (index as u64) << shift
     }
 }
 
@@ -452,14 +460,15 @@ mod tests {
     const DAY: u64 = 24 * HOUR;
     const YEAR: u64 = 365 * DAY;
 
-    /// Collects at `now` and takes the payloads, in order.
+    /// Collects at `now` and removes what was collected; returns the payloads in order.
     fn fire<T>(timers: &mut Timers<T>, now: u64) -> Vec<T> {
         let mut due = VecDeque::new();
         timers.collect_due(now, &mut due);
         due.into_iter().map(|key| timers.remove(key).unwrap()).collect()
     }
 
-    /// Steps virtual time through all that is in the wheel: what fired when, and in how many steps.
+    /// Goes from one `next_deadline` to the next until the wheel is empty. Returns what fired when, and how
+    /// many steps that took.
     fn run<T>(timers: &mut Timers<T>) -> (Vec<(u64, T)>, usize) {
         let (mut fired, mut steps) = (Vec::new(), 0);
         while let Some(now) = timers.next_deadline() {
@@ -496,8 +505,8 @@ mod tests {
     fn equal_deadlines_keep_their_order_across_cascades() {
         let mut timers = Timers::new();
         let deadline = 3 * DAY + 7;
-        // Each is inserted after the earlier ones have cascaded once more, the last in the tick of
-        // the deadline.
+        // Each three are inserted after those before have cascaded once more, the last three in the tick
+        // of the deadline.
         let mut n = 0;
         for before in [2 * DAY, DAY, HOUR, 60_000 * MS, 1_000 * MS, 70 * MS, 5 * MS, 3, 0] {
             assert_eq!(fire(&mut timers, deadline - before - 1), []);
@@ -520,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn part_of_the_current_slot_is_collected_and_the_rest_stays() {
+    fn part_of_the_current_bucket_is_collected_and_the_rest_stays() {
         let mut timers = Timers::new();
         let base = 100 * TICK;
         fire(&mut timers, base);
@@ -590,7 +599,7 @@ mod tests {
     fn a_removed_timer_never_fires_and_its_key_is_stale() {
         let mut timers = Timers::new();
         let keys: Vec<_> = (0..5).map(|n| timers.insert(HOUR, n).unwrap()).collect();
-        // The middle, the head and the tail of a list.
+        // From the middle, the front and the end of the queue.
         for n in [2, 0, 4] {
             assert_eq!(timers.remove(keys[n]), Some(n));
             assert_eq!(timers.remove(keys[n]), None);
@@ -639,7 +648,7 @@ mod tests {
         timers.remove(nearer);
         assert_eq!(timers.next_deadline(), Some(8 * MS));
         timers.remove(same);
-        // A bound that is no longer exact must not hide a timer that is.
+        // `next` is only a lower bound now; that must not hide a timer that is set at that very time.
         let between = timers.insert(8 * MS + 1, ()).unwrap();
         assert_eq!(timers.next_deadline(), Some(8 * MS + 1));
         timers.remove(between);
@@ -667,9 +676,9 @@ mod tests {
             assert_eq!(due.len(), 100);
             due.drain(..).for_each(|key| timers.remove(key).unwrap());
         }
-        assert!(timers.entries.capacity() <= 256);
-        // A hundred in as many ticks: few in each queue.
-        assert!(queued(&timers) <= 2 * SLOTS * 16, "{}", queued(&timers));
+        assert!(timers.table.capacity() <= 256);
+        // A hundred timers in a hundred ticks: few in each queue.
+        assert!(queued(&timers) <= 2 * BUCKETS * 16, "{}", queued(&timers));
     }
 
     #[test]
@@ -681,13 +690,13 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_its_deadline_its_payload_and_a_word() {
+    fn a_timer_is_its_deadline_its_payload_and_a_word() {
         let word = size_of::<usize>();
-        assert_eq!(size_of::<Entry<[usize; 2]>>(), size_of::<u64>() + 3 * word);
-        assert_eq!(size_of::<Option<Entry<u64>>>(), size_of::<Entry<u64>>());
+        assert_eq!(size_of::<Timer<[usize; 2]>>(), size_of::<u64>() + 3 * word);
+        assert_eq!(size_of::<Option<Timer<u64>>>(), size_of::<Timer<u64>>());
     }
 
-    /// How many items the queues have room for.
+    /// How many timers the queues have room to list.
     fn queued<T>(timers: &Timers<T>) -> usize {
         timers.levels.iter().flat_map(|level| &level.queues).map(Queue::capacity).sum()
     }
@@ -698,20 +707,20 @@ mod tests {
         let mut rng = Rng(3);
         let mut live = VecDeque::new();
         let mut most = 0;
-        // First in, first out, so that hardly ever the last of a queue is removed.
+        // First in, first out, so that it is hardly ever the last of a queue that is removed.
         for _ in 0..100_000 {
             live.push_back(timers.insert(HOUR + rng.below(HOUR), ()).unwrap());
             if live.len() > 100 {
                 timers.remove(live.pop_front().unwrap()).unwrap();
             }
-            assert!(timers.gone <= 2 * timers.waiting);
+            assert!(timers.stale <= 2 * timers.live);
             most = most.max(queued(&timers));
         }
         assert!(most < 64 * KEPT, "{most}");
         for key in live {
             timers.remove(key).unwrap();
         }
-        assert_eq!((timers.gone, timers.next_deadline()), (0, None));
+        assert_eq!((timers.stale, timers.next_deadline()), (0, None));
         assert!(timers.levels.iter().all(|level| level.occupied == 0));
     }
 
@@ -742,7 +751,7 @@ mod tests {
         let mut popped = Vec::new();
         while let Some(n) = timers.pop_any() {
             popped.push(n);
-            // The second of two lands behind where the next look starts.
+            // Two timers are added in the midst. The second takes a slot that the calls have passed already.
             if n == 5 {
                 timers.insert(HOUR, 11).unwrap();
                 timers.insert(NEVER, 12).unwrap();
@@ -776,13 +785,14 @@ mod tests {
         }
     }
 
-    /// Timers as a sorted list of deadline and number; a number is given once, in order.
+    /// The simplest thing that does what the wheel does: a sorted list of deadlines and numbers. A number is
+    /// given once, in the order of insertion.
     #[derive(Default)]
     struct Model {
         pending: Vec<(u64, u64)>,
-        /// Collected, not yet taken, with their keys.
+        /// The numbers and keys of those that are collected and not removed.
         due: Vec<(u64, Key)>,
-        /// The keys of all that are pending, by position as in `pending`.
+        /// The keys of all in `pending`, in the same order.
         keys: Vec<Key>,
         inserted: u64,
         now: u64,
@@ -793,13 +803,13 @@ mod tests {
             let number = self.inserted;
             self.inserted += 1;
             let key = timers.insert(deadline, number).unwrap();
-            let place = self.pending.partition_point(|other| *other < (deadline, number));
-            self.pending.insert(place, (deadline, number));
-            self.keys.insert(place, key);
+            let position = self.pending.partition_point(|other| *other < (deadline, number));
+            self.pending.insert(position, (deadline, number));
+            self.keys.insert(position, key);
         }
 
-        fn remove(&mut self, timers: &mut Timers<u64>, place: usize) {
-            let (key, (_, number)) = (self.keys.remove(place), self.pending.remove(place));
+        fn remove(&mut self, timers: &mut Timers<u64>, position: usize) {
+            let (key, (_, number)) = (self.keys.remove(position), self.pending.remove(position));
             assert_eq!(timers.get_mut(key).copied(), Some(number));
             assert_eq!(timers.remove(key), Some(number));
             assert_eq!(timers.remove(key), None);
@@ -828,7 +838,7 @@ mod tests {
                 (Some(next), Some(earliest)) => {
                     assert!(next <= earliest, "{next} is later than {earliest}");
                     let tick = (earliest >> TICK_BITS).max(timers.elapsed);
-                    if (tick ^ timers.elapsed) < SLOTS as u64 {
+                    if (tick ^ timers.elapsed) < BUCKETS as u64 {
                         assert_eq!(next, earliest);
                     }
                 }
@@ -837,7 +847,7 @@ mod tests {
             next
         }
 
-        /// Goes to where the wheel says, which must get it on.
+        /// Collects at the time that the wheel says. Something is collected, or the next time is later.
         fn step(&mut self, timers: &mut Timers<u64>) -> bool {
             let Some(next) = self.check_next(timers) else { return false };
             if self.collect(timers, next) == 0 {
@@ -859,7 +869,7 @@ mod tests {
                         let deadline = match rng.below(20) {
                             0 => model.now.saturating_sub(rng.magnitude(50)),
                             1 => NEVER - rng.below(3),
-                            // The same again, for the order of equals.
+                            // A deadline that there is already, to test the order of equal ones.
                             2..6 if !model.pending.is_empty() => {
                                 model.pending[rng.below(model.pending.len() as u64) as usize].0
                             }
@@ -868,11 +878,11 @@ mod tests {
                         model.insert(&mut timers, deadline);
                     }
                     45..63 if !model.pending.is_empty() => {
-                        let place = match rng.below(4) {
+                        let position = match rng.below(4) {
                             0 => 0,
                             _ => rng.below(model.pending.len() as u64) as usize,
                         };
-                        model.remove(&mut timers, place);
+                        model.remove(&mut timers, position);
                     }
                     63..70 => {
                         let now = model.now.saturating_add(rng.magnitude(47));
@@ -882,13 +892,13 @@ mod tests {
                         let now = model.now.saturating_sub(rng.magnitude(40));
                         model.collect(&mut timers, now);
                     }
-                    // The end of time is for the end of the test.
+                    // Deadlines near the end of time are left for the end of the test.
                     72..88 if timers.next_deadline().is_some_and(|next| next < 500 * YEAR) => {
                         model.step(&mut timers);
                     }
                     _ if !model.due.is_empty() => {
-                        let place = rng.below(model.due.len() as u64) as usize;
-                        let (number, key) = model.due.swap_remove(place);
+                        let position = rng.below(model.due.len() as u64) as usize;
+                        let (number, key) = model.due.swap_remove(position);
                         assert_eq!(timers.remove(key), Some(number));
                         assert_eq!(timers.remove(key), None);
                     }

@@ -1,14 +1,19 @@
-//! `WaitQueue`: who waits, first in first out; the one queue under every lock, queue and promise.
+//! `WaitQueue`: waiters, first in first out. It is the one queue under every lock, queue and promise.
 //!
-//! A waiter is a [`Waiting`]: it joins at the end when it is first polled, with a value or without,
-//! tells its coroutine where it waits, and leaves from anywhere when it is dropped. Whoever has
-//! something for the first waiter *takes* it: exchanges the value, and gets the waker to wake when
-//! no borrow is held any more, because waking runs foreign code. A waiter that was taken has left the
-//! queue, but its ticket stays good until it has come for its value. If it is dropped before that,
-//! the value is [handed on](Queued::hand_on): nothing is lost with a waiter.
+//! A waiter is a [`Waiting`], which a future owns:
 //!
-//! Being single-threaded drops what makes such queues hard elsewhere: no lock, no atomic, no
-//! registering twice to close a race.
+//! 1. When it is first polled, it *joins* at the end of the queue, with a value or without (a `put` brings
+//!    what it wants to put), and notes for its coroutine where it waits.
+//! 2. A lock that is released, or whoever else has something for the first waiter, *takes* it: exchanges the
+//!    waiter's value for another, and gets the waiter's waker. The caller wakes that when it holds no borrow,
+//!    because waking runs foreign code. The waiter is out of the queue now, but its ticket stays good.
+//! 3. When the waiter is polled next, it has *come*: it gets the value that is there for it.
+//!
+//! A waiter may be dropped at any time. If it was still in the queue, it leaves from wherever it stands.
+//! If it was taken and has not come, the value is [handed on](Queued::hand_on), so nothing is lost with it.
+//!
+//! One thread owns the queue, so it needs no lock and no atomic. Nothing can happen between finding that
+//! one has to wait and joining, except by foreign code: see [`Waiting::join`].
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -21,9 +26,11 @@ use super::waker::word_of;
 use super::{foreign, resumption};
 
 struct Waiter<T> {
-    /// `None` once it was taken.
+    /// `None` once the waiter was taken.
     waker: Option<Waker>,
+    /// What the waiter has brought. Once it was taken: what is there for it.
     value: Option<T>,
+    /// Its neighbours in the queue, or [`Key::NONE`]. They mean nothing once it was taken.
     before: Key,
     after: Key,
 }
@@ -34,82 +41,85 @@ struct Waiters<T> {
     last: Key,
 }
 
-/// The queue. `T` is what passes between a waiter and who takes it, if anything does.
+/// The queue. `T` is what passes between a waiter and whoever takes it, if anything does.
 pub(crate) struct WaitQueue<T = ()> {
     waiters: RefCell<Waiters<T>>,
 }
 
-/// What is waited for: it has a queue, which its waiters keep alive.
+/// What is waited for: a lock, a queue, a promise. It has a wait queue, and its waiters keep it alive.
 pub(crate) trait Queued<T> {
-    /// The queue.
+    /// The wait queue.
     fn waiters(&self) -> &WaitQueue<T>;
 
-    /// A waiter that was taken is dropped before it has come for this.
+    /// A waiter was taken and given `value`, and is dropped before it has come. An implementation gives the
+    /// value to the next waiter, or keeps it.
     fn hand_on(&self, value: T) {
         foreign::discard(value);
     }
 
-    /// A waiter that nobody has taken is dropped. It has brought this, and is out of the queue.
+    /// A waiter that has brought `value` is dropped before anybody has taken it. It is out of the queue
+    /// already.
     fn take_back(&self, value: T) {
         foreign::discard(value);
     }
 }
 
-/// A waiter, in the queue from its first poll until it was taken and has come for its value.
+/// A waiter, which leaves by itself when it is dropped; see the module's text.
 pub(crate) struct Waiting<Q: Queued<T>, T = ()> {
     queued: Rc<Q>,
-    /// While it is in the queue, or was taken and has not come yet.
+    /// The key of its [`Waiter`], from its first poll until it has come.
     ticket: Option<Key>,
-    /// The line of whoever called for it.
+    /// The line of the user's code that waits.
     place: &'static Location<'static>,
     _value: PhantomData<fn(T) -> T>,
 }
 
-/// How a waiter left.
+/// What a waiter was doing when it left.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Left<T> {
-    /// It was not waiting.
+    /// It had not joined, or had come already.
     Outside,
-    /// It was waiting, with this value.
+    /// It was in the queue, with this value, which it had brought.
     Waiting(Option<T>),
-    /// It had been taken, and this was for it.
+    /// It had been taken, and this value was there for it.
     Taken(Option<T>),
 }
 
 impl<Q: Queued<T>, T> Waiting<Q, T> {
-    /// A waiter that has not joined yet, on behalf of the caller.
+    /// A waiter that has not joined yet. The place where it waits is the line of the caller.
     #[track_caller]
     pub(crate) fn new(queued: Rc<Q>) -> Waiting<Q, T> {
         Waiting::at(Location::caller(), queued)
     }
 
-    /// [`new`](Waiting::new) on behalf of whoever stands at `place`.
+    /// [`new`](Waiting::new) with another place than the line of the caller.
     pub(crate) fn at(place: &'static Location<'static>, queued: Rc<Q>) -> Waiting<Q, T> {
         Waiting { queued, ticket: None, place, _value: PhantomData }
     }
 
-    /// What it waits for.
+    /// What it waits for: the lock, the queue.
     pub(crate) fn queued(&self) -> &Rc<Q> {
         &self.queued
     }
 
-    /// On whose behalf it waits.
+    /// The line of the user's code that waits.
     pub(crate) fn place(&self) -> &'static Location<'static> {
         self.place
     }
 
-    /// Whether it is in the queue, or was taken and has not come yet.
+    /// Whether it has joined and not come yet: it is in the queue, or was taken.
     pub(crate) fn has_joined(&self) -> bool {
         self.ticket.is_some()
     }
 
-    /// Joins at the end, with a value for whoever takes it; tells whether it has joined.
+    /// Joins at the end, and brings what is in `value` for whoever takes the waiter. Tells whether it has
+    /// joined.
     ///
-    /// The caller has found that it has to wait. But to join it needs a waker of its own, and to clone one
-    /// that is not ours runs foreign code, which may bring just what the caller wants to wait for: nobody
-    /// would wake it for that any more. So `need_not` looks once more, and may take what it finds; if it
-    /// says yes, the value stays with the caller. (Cloning one of our own wakers runs no code of anybody's,
-    /// so nothing is asked then.)
+    /// The caller has found that it has to wait. But joining needs a clone of the waker, and to clone a
+    /// foreign one runs foreign code, which may release the very lock that the caller is about to wait for.
+    /// Nobody would wake the waiter for that any more. So after such a clone `need_not` looks once more, and
+    /// may take what it finds. If it returns `true`, the waiter does not join, and the value stays with the
+    /// caller. (Cloning one of our own wakers runs no foreign code, so `need_not` is not called then.)
     #[inline]
     pub(crate) fn join(
         &mut self,
@@ -127,11 +137,11 @@ impl<Q: Queued<T>, T> Waiting<Q, T> {
         true
     }
 
-    /// Waits. Ready when it was taken, and gives what was for it then; it has left the queue. So it
-    /// has with nothing if it has come before, or never joined.
+    /// Waits until the waiter is taken; then it has come, and gets the value that is there for it. Ready
+    /// with nothing if it has come before, or has never joined.
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Option<T>> {
         let Some(key) = self.ticket else { return Poll::Ready(None) };
-        // Wakers are foreign: cloned before the borrow, and the old one dropped after it.
+        // Wakers are foreign: this one is cloned before the borrow, and the old one is dropped after it.
         let mut latest = cx.waker().clone();
         let mut waiters = self.queued.waiters().waiters.borrow_mut();
         match waiters.slots.get_mut(key) {
@@ -151,7 +161,8 @@ impl<Q: Queued<T>, T> Waiting<Q, T> {
         }
     }
 
-    /// [`poll`](Waiting::poll) for a waiter without a value, which [joins](Waiting::join) if it has not.
+    /// [`poll`](Waiting::poll) for a waiter that brings no value. It [joins](Waiting::join) first if it has
+    /// not, and is ready with nothing if it need not.
     pub(crate) fn wait(
         &mut self,
         cx: &Context<'_>,
@@ -163,7 +174,8 @@ impl<Q: Queued<T>, T> Waiting<Q, T> {
         if self.join(cx, &mut None, need_not) { Poll::Pending } else { Poll::Ready(None) }
     }
 
-    /// Leaves, taken or not, and gives what it had to whoever calls, who is to hand it on.
+    /// Leaves, taken or not. The caller gets the waiter's value, and has to hand it on if the waiter was
+    /// taken.
     pub(crate) fn leave(&mut self) -> Left<T> {
         let Some(key) = self.ticket.take() else { return Left::Outside };
         let waiter = {
@@ -185,7 +197,7 @@ impl<Q: Queued<T>, T> Waiting<Q, T> {
 impl<Q: Queued<T>, T> Drop for Waiting<Q, T> {
     #[inline]
     fn drop(&mut self) {
-        // Most have come for what was theirs.
+        // Most have come by now.
         if self.has_joined() {
             self.give_up();
         }
@@ -208,8 +220,9 @@ impl<T> WaitQueue<T> {
         WaitQueue { waiters: RefCell::new(waiters) }
     }
 
-    /// Takes the first waiter, if there is one: `exchange` gets its value and leaves it another. The
-    /// caller wakes it. `exchange` runs under the queue's borrow: it moves values and no more.
+    /// Takes the first waiter, if there is one, and returns its waker for the caller to wake. `exchange` may
+    /// move the waiter's value out and put another one in for it. It runs while the queue is borrowed, so it
+    /// must do no more than that.
     #[must_use = "a waiter that was taken has to be woken"]
     pub(crate) fn take_first(&self, exchange: impl FnOnce(&mut Option<T>)) -> Option<Waker> {
         self.waiters.borrow_mut().take_first(|value| {
@@ -218,30 +231,32 @@ impl<T> WaitQueue<T> {
         })
     }
 
-    /// Takes the first waiter, if there is one and `is_time` says so of what it has brought. That stays with
-    /// it. The caller wakes it. `is_time` runs under the queue's borrow.
+    /// Takes the first waiter, if there is one and `agrees` agrees when it sees the value that the waiter has
+    /// brought. The value stays with the waiter. Returns the waker for the caller to wake. `agrees` runs
+    /// while the queue is borrowed.
     #[must_use = "a waiter that was taken has to be woken"]
-    pub(crate) fn take_first_if(&self, is_time: impl FnOnce(&Option<T>) -> bool) -> Option<Waker> {
-        self.waiters.borrow_mut().take_first(|value| is_time(value))
+    pub(crate) fn take_first_if(&self, agrees: impl FnOnce(&Option<T>) -> bool) -> Option<Waker> {
+        self.waiters.borrow_mut().take_first(|value| agrees(value))
     }
 
-    /// Takes all who wait now, then wakes them in order.
+    /// Takes all who wait now, then wakes them in order. (If each were woken before the next is taken, one
+    /// whose waker runs foreign code could join again and be taken twice.)
     pub(crate) fn wake_all(&self) {
         self.wake_first(usize::MAX, |_| ());
     }
 
-    /// Takes up to `n` who have waited longest, as [`take_first`](WaitQueue::take_first) does, then
+    /// Takes up to `n` of those who have waited longest, as [`take_first`](WaitQueue::take_first) does, then
     /// wakes them in order.
     pub(crate) fn wake_first(&self, n: usize, exchange: impl Fn(&mut Option<T>)) {
         let mut taken = (0..n).map_while(|_| self.take_first(&exchange));
         let Some(first) = taken.next() else { return };
-        // Most often that was all, and an empty vector costs nothing.
+        // Most often there was only one, and an empty vector does not allocate.
         let others: Vec<Waker> = taken.collect();
         foreign::wake(first);
         foreign::wake_all(others);
     }
 
-    /// How many wait. It counts them, for those who look at a lock while debugging.
+    /// How many wait. This walks through the queue: it is for `Debug` forms and for diagnosis.
     pub(crate) fn len(&self) -> usize {
         let waiters = self.waiters.borrow();
         let first = waiters.slots.get(waiters.first);
@@ -254,7 +269,7 @@ impl<T> WaitQueue<T> {
     }
 }
 
-/// Wakes who is there.
+/// Wakes the waiter that was taken, if there was one.
 pub(crate) fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         foreign::wake(waker);
@@ -276,7 +291,7 @@ impl<T> Waiters<T> {
         key
     }
 
-    /// Takes the first one out of the list, if there is one and `exchange` agrees.
+    /// Takes the first waiter, if there is one and `exchange` agrees.
     fn take_first(&mut self, exchange: impl FnOnce(&mut Option<T>) -> bool) -> Option<Waker> {
         let first = self.slots.get_mut(self.first)?;
         if !exchange(&mut first.value) {
@@ -291,7 +306,7 @@ impl<T> Waiters<T> {
         waker
     }
 
-    /// Takes a waiter out of the list, if it is still in it.
+    /// Unlinks a waiter from its neighbours, unless it was taken.
     fn unlink(&mut self, key: Key) {
         let Some(Waiter { waker: Some(_), before, after, .. }) = self.slots.get(key) else {
             return;
@@ -316,7 +331,7 @@ mod tests {
 
     type Log = Arc<Mutex<Vec<u32>>>;
 
-    /// A queue, and what was handed on from waiters that had been taken.
+    /// A wait queue, and the last value that was handed on from a waiter that had been taken.
     struct Hands<T> {
         queue: WaitQueue<T>,
         handed: Cell<Option<T>>,
@@ -445,7 +460,7 @@ mod tests {
         drop(hands.queue.take_first(|value| *value = Some(7)));
         drop(waiting);
         assert_eq!(hands.handed.take(), Some(7));
-        // What it brought itself is nobody else's.
+        // What a waiter has brought itself is not handed on.
         let mut waiting = joined(&hands, &log, 1, Some(8));
         assert_eq!(waiting.leave(), Left::Waiting(Some(8)));
         drop(joined(&hands, &log, 1, Some(8)));
@@ -453,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_is_taken_only_when_it_is_time_and_nobody_before_it() {
+    fn the_first_is_taken_only_when_it_agrees_and_nobody_before_it() {
         let (hands, log) = hands();
         let mut big = joined(&hands, &log, 1, Some(3));
         let mut small = joined(&hands, &log, 2, Some(1));

@@ -1,16 +1,16 @@
 //! A waker is a number.
 //!
-//! The pointer inside the [`RawWaker`] is no pointer: it is a [word](super::word) that names a loop and
-//! a slot in that loop's table.
+//! What std takes for a pointer inside the [`RawWaker`] is a [word](super::word): it names a loop and a slot
+//! in that loop's table.
 //!
-//! So `clone` copies a word and `drop` does nothing: there is no reference count, atomic or not,
-//! and nothing to dangle. `wake` on the thread where that loop is current marks the slot and puts
-//! it on the run queue; anywhere else it posts the key to the loop's inbox. A number kept too long
-//! finds no loop, or a newer generation in the slot, and is at worst one spurious wake-up, which
-//! the contract of [`Future`] allows.
+//! So `clone` copies a word and `drop` does nothing: there is no reference count, atomic or not, and nothing
+//! that could dangle. `wake` on the thread where that loop is current marks the slot and puts it on the run
+//! queue; anywhere else it posts the key to the loop's inbox. A word that is kept too long finds no loop, or
+//! a slot with a newer generation. At worst it finds another loop of the same number, or a generation that
+//! has come again, and wakes somebody for nothing, which the contract of [`Future`] allows.
 //!
-//! Loops are built on their wakers, and so a waker knows no loop: whoever makes loops
-//! [tells](set_wake) how a word is woken.
+//! Loops are built on their wakers, so this file cannot import them. The file that makes loops says
+//! [how a word is woken](set_wake).
 
 #![expect(unsafe_code, reason = "a RawWaker can be made in no other way")]
 
@@ -21,11 +21,11 @@ use std::task::{RawWaker, RawWakerVTable, Waker};
 /// A `static`, so that `Waker::will_wake` can compare its address.
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake, |_| ());
 
-/// How a word is woken. Before there is any loop, there is nobody to be woken.
+/// How a word is woken. It is not set before there is any loop, and then there is nobody to wake.
 static WAKE: OnceLock<fn(usize)> = OnceLock::new();
 
-/// Words are woken by `wake` from now on: on whatever thread, and as often as anybody likes. The first to
-/// say so is heard.
+/// From now on, words are woken by `wake`, which may be called on any thread and any number of times. Only
+/// the first call has an effect.
 pub(crate) fn set_wake(wake: fn(usize)) {
     WAKE.get_or_init(|| wake);
 }
@@ -50,7 +50,7 @@ fn wake(data: *const ()) {
     }
 }
 
-/// The inverse of [`waker`]: the word of a waker of ours.
+/// The inverse of [`waker`]: the word of a waker of ours; `None` if the waker is foreign.
 pub(crate) fn word_of(waker: &Waker) -> Option<usize> {
     ptr::eq(waker.vtable(), &VTABLE).then(|| waker.data().addr())
 }

@@ -8,14 +8,14 @@
 //!  +------------+------------------+------------------+
 //! ```
 //!
-//! So at most 65,535 loops are open at once in a process, with 16,777,215 live coroutines each, on
-//! 64-bit targets; 63 and 262,143 on narrower ones.
+//! So a process can have 65,535 loops at once, and a loop 16,777,215 live coroutines. On narrower targets
+//! they are 63 and 262,143.
 
 use super::slots::{GENERATION_BITS, INDEX_BITS, Key};
 
 const KEY_BITS: u32 = INDEX_BITS + GENERATION_BITS;
 
-/// The number that no loop has.
+/// A number that no loop has. Its words are free for other uses: see `ioloop/due.rs`.
 pub(crate) const NO_LOOP: usize = 0;
 /// The largest number that a loop can have.
 pub(crate) const MAX_LOOPS: usize = (1 << (usize::BITS - KEY_BITS)) - 1;

@@ -68,7 +68,7 @@ pub(crate) struct LentBuffer {
 pub(super) struct Options {
     pub(super) event_capacity: usize,
     pub(super) virtual_time: bool,
-    pub(super) on_exception: Option<report::Handler>,
+    pub(super) on_exception: Option<report::ExceptionHandler>,
     pub(super) slow_callback: Option<Duration>,
     pub(super) shuffle: Option<u64>,
     pub(super) trace: Option<usize>,
@@ -95,7 +95,7 @@ pub(crate) struct Core {
     pub(super) pace: Pace,
     pub(super) watch: Watch,
     counting: Counting,
-    pub(super) on_exception: report::Handler,
+    pub(super) on_exception: report::ExceptionHandler,
     pub(super) handlers: RefCell<HashMap<RawFd, Rc<Registration>>>,
     /// Wakers to wake; kept from one use to the next.
     pub(super) woken: Cell<Vec<Waker>>,
@@ -401,7 +401,10 @@ fn wake_foreign(waker: Waker) {
 }
 
 /// The user's handler, or the log, with a count.
-fn counted(user: Option<report::Handler>, exceptions: Rc<Count>) -> report::Handler {
+fn counted(
+    user: Option<report::ExceptionHandler>,
+    exceptions: Rc<Count>,
+) -> report::ExceptionHandler {
     Rc::new(move |exception| {
         exceptions.add(1);
         report::hand_over(user.as_deref(), exception);
