@@ -95,8 +95,8 @@ impl<S: Transport> IoStream<S> {
 }
 
 /// Dropping this closes the stream, and what is unsent is lost, unless [`all_sent`](CloseOnDrop::all_sent)
-/// was awaited to its end. It is not a handle of the stream: when all handles are dropped, the stream is
-/// closed although this is there.
+/// was awaited to its end. It is not a handle of the stream: when all handles are dropped and everything is
+/// sent, the stream is closed although this is there.
 pub(crate) struct CloseOnDrop<S: Transport> {
     inner: Rc<Inner<S>>,
     closes: bool,
