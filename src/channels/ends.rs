@@ -107,8 +107,8 @@ impl<S> Ends<S> {
             if let Some(found) = look(waiting.queued()) {
                 return Poll::Ready(found);
             }
-            // Not only the clone of the waker runs foreign code here: `look` may ask the user, who may have
-            // sent something. So it looks once more in any case.
+            // `look` may call a function of the user's, which may have sent something after it had looked. So
+            // this looks once more when it has joined, whatever happened while the waker was cloned.
             waiting.join(cx, &mut None, |_| false);
             let Some(found) = look(waiting.queued()) else { return Poll::Pending };
             waiting.leave();

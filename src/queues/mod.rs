@@ -472,8 +472,8 @@ impl<S: Store> Getting<S> {
         }
         loop {
             let inner = self.waiting.queued();
-            // Whoever was woken without an item was woken by `close`. There may be one all the same: another
-            // getter was dropped since, and its item went back.
+            // A getter that was woken without an item was woken by `close`. There may be an item all the
+            // same: another getter has been dropped since then, and its item went back.
             if let Some(item) = inner.get() {
                 return Poll::Ready(Ok(item));
             }

@@ -1,4 +1,4 @@
-//! What fails in a test that nobody in it awaits.
+//! Collects what fails during a test and is awaited by nobody in it, so that the test can fail by it.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
@@ -8,10 +8,11 @@ use super::expect_log;
 use crate::ground::foreign;
 use crate::ground::report::{self, Exception};
 
-/// How many failures are kept: a test that fails for ever should not take the memory, too.
-const MOST: usize = 100;
+/// How many failures are kept. A test in which something fails over and over should not use up all memory.
+const MAX_KEPT: usize = 100;
 
-/// What was reported to the loop of a test, and no [`ExpectLog`](super::ExpectLog) expected.
+/// The failures that were reported to the loop of a test, without those that an
+/// [`ExpectLog`](super::ExpectLog) expected.
 #[derive(Clone, Default)]
 pub(super) struct Background(Rc<Failures>);
 
@@ -22,11 +23,11 @@ struct Failures {
 }
 
 impl Background {
-    /// What the loop of the test calls with its exceptions.
+    /// The exception handler for the loop of the test.
     pub(super) fn handler(&self) -> impl Fn(&Exception) + use<> {
         let failures = self.0.clone();
         move |exception| {
-            // It may be foreign code that puts an error into words.
+            // Formatting an error may run foreign code.
             let text = foreign::debug(&format_args!("{exception}"));
             if expect_log::is_expected(|| {
                 report::error(report::APPLICATION, format_args!("{text}"))
@@ -35,7 +36,7 @@ impl Background {
             }
             failures.count.set(failures.count.get() + 1);
             let mut first = failures.first.borrow_mut();
-            if first.len() < MOST {
+            if first.len() < MAX_KEPT {
                 first.push(text);
             }
         }
@@ -45,7 +46,8 @@ impl Background {
         self.0.count.get() == 0
     }
 
-    /// What is wrong with the test: how its body failed, if it did, and what failed beside it.
+    /// What is wrong with the test, if anything is: how its body has failed, and what failed in the
+    /// background.
     pub(super) fn with(&self, body: Option<String>) -> Option<String> {
         if self.is_empty() {
             return body;

@@ -1,9 +1,9 @@
 //! What a test expects in the log.
 //!
-//! The `log` crate has one logger a process, and the tests of a process run on many threads at once.
-//! So the logger here, which is installed once, keeps no expectations itself: each thread has its
-//! own, and a record is held against those of the thread that logs it. What nobody expects goes on
-//! to the logger beneath.
+//! The `log` crate has one logger for a process, but the tests of a process run on many threads at once. So
+//! the logger here, which is installed once, keeps no expectations itself: each thread has a list of its own,
+//! and a record is compared with the list of the thread that logs it. A record that nobody expects goes on to
+//! another logger, which is *beneath* this one.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -13,27 +13,28 @@ use std::sync::OnceLock;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-/// The logger that [`ExpectLog`] needs; it passes on what is not expected.
+/// The logger that [`ExpectLog`] needs. It passes records that are not expected on to another logger, the one
+/// beneath it.
 ///
-/// The first [`ExpectLog`] installs it, over one that writes warnings and errors to standard error.
-/// A process that wants another one beneath calls [`Logger::install`] before, in every test that
-/// logs: the first call counts.
+/// The first [`ExpectLog`] of the process installs it, over one that writes warnings and errors to
+/// standard error. If you want another one beneath, call [`Logger::install`] before that: since tests run
+/// in any order, do so in every test that logs. The first call counts.
 #[derive(Debug)]
 pub struct Logger(());
 
 static LOGGER: Logger = Logger(());
 static BENEATH: OnceLock<Box<dyn Log>> = OnceLock::new();
-/// Whether installing went well, once it was tried.
+/// Whether the logger could be installed; empty before that was tried.
 static INSTALLED: OnceLock<bool> = OnceLock::new();
 
 thread_local! {
-    /// The last is the innermost.
+    /// What is expected on this thread, in the order in which it was said.
     static EXPECTED: RefCell<Vec<Rc<Expected>>> = const { RefCell::new(Vec::new()) };
-    /// How many records were expected.
+    /// How many records of this thread have matched an expectation.
     static MATCHED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Whether what `log` logs is expected.
+/// Calls `log`, and tells whether a record that it has logged was expected.
 pub(super) fn is_expected(log: impl FnOnce()) -> bool {
     let before = MATCHED.get();
     log();
@@ -41,13 +42,13 @@ pub(super) fn is_expected(log: impl FnOnce()) -> bool {
 }
 
 impl Logger {
-    /// Makes this the logger of the process, over `beneath`, and lets records of all levels through
-    /// to it. Does nothing if it is installed already.
+    /// Makes this the logger of the process, with `beneath` beneath it, and sets the maximal level so that
+    /// records of all levels get to it. If it is installed already, this does nothing.
     ///
     /// # Panics
     ///
-    /// If the process has another logger: that one cannot be replaced, so give it to this function
-    /// instead of installing it.
+    /// If the process has another logger, which cannot be replaced: give that one to this function instead of
+    /// installing it.
     #[track_caller]
     pub fn install(beneath: impl Log + 'static) {
         let installed = *INSTALLED.get_or_init(|| {
@@ -73,7 +74,7 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         let expected = EXPECTED.try_with(|expected| expected.borrow().clone()).unwrap_or_default();
-        // Formatting is foreign code: nothing is borrowed now.
+        // Formatting runs foreign code, so nothing is borrowed now.
         let message = record.args().to_string();
         if let Some(expected) = expected.iter().rev().find(|it| it.matches(record, &message)) {
             expected.count.set(expected.count.get() + 1);
@@ -90,7 +91,7 @@ impl Log for Logger {
     }
 }
 
-/// Warnings and errors, where the test harness shows them.
+/// Writes warnings and errors to standard error, which the test harness shows if the test fails.
 struct StandardError;
 
 impl Log for StandardError {
@@ -105,13 +106,13 @@ impl Log for StandardError {
     fn flush(&self) {}
 }
 
-/// How the message of an expected record or panic begins.
+/// How the message of an expected record or panic begins. It can be made of a `&str`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Pattern {
-    /// With this text.
+    /// It begins with this text.
     Text(String),
-    /// With a match of this.
+    /// It begins with a match of this regular expression.
     #[cfg(feature = "regex")]
     #[cfg_attr(docsrs, doc(cfg(feature = "regex")))]
     Regex(regex::Regex),
@@ -122,7 +123,7 @@ impl Pattern {
         match self {
             Pattern::Text(text) => message.starts_with(text),
             #[cfg(feature = "regex")]
-            // The leftmost match is found, so one at the start is if there is one.
+            // `find` gives the leftmost match: so if there is one at the start, it gives that.
             Pattern::Regex(regex) => regex.find(message).is_some_and(|found| found.start() == 0),
         }
     }
@@ -170,20 +171,21 @@ impl Expected {
     }
 }
 
-/// Expects records in the log of this thread, as long as it lives. Tornado: `ExpectLog`.
+/// Expects records that this thread logs, as long as this lives. Tornado: `ExpectLog`.
 ///
-/// Records that match are kept from the log; others are passed on. Of several that would match, the
-/// one that was made last counts. What it expects of a test's loop does not
-/// [fail the test](super#what-fails-in-the-background). It is a guard of one thread, and may be held while
-/// awaiting: all coroutines of a loop log on its thread.
+/// Records that match are kept from the log; others are passed on. If a record matches several of these,
+/// it counts for the one that was made last. A failure that is expected by this does not [fail the
+/// test](super#what-fails-in-the-background). It is a guard of one thread, and may be held across an
+/// `.await`: all coroutines of a loop log on its thread.
 ///
-/// std prints the message of a panic although it is expected here when it is reported; that is what
-/// [`ExpectPanic`](super::ExpectPanic) is for.
+/// If the failure is a panic, std prints its message all the same: it does so when the panic is thrown,
+/// before it is reported. To keep it from that, there is [`ExpectPanic`](super::ExpectPanic).
 ///
 /// # What there is to expect
 ///
-/// The crate logs these, each beginning so. Behind "exception in" and what has failed come the name of the
-/// coroutine or handler, if it has one, the place where it was added or started, and the error.
+/// The crate logs the following; a text is how the message begins. After "exception in" and what has failed,
+/// the message has the name of the coroutine or handler, if it has one, the place where it was added or
+/// started, and the error.
 ///
 /// | target | level | text |
 /// | --- | --- | --- |
@@ -214,12 +216,12 @@ impl Expected {
 /// | `waterspout::process` | error | `worker` |
 /// | `waterspout::process` | warn | `worker` |
 ///
-/// A [slow callback](crate::Builder::slow_callback) that is a coroutine's or a handler's has its name where
-/// "the callback added at" stands here.
+/// The message of a [slow callback](crate::Builder::slow_callback) begins with the name of the coroutine or
+/// handler instead of "the callback added at" if one of these was slow.
 ///
 /// # Panics
 ///
-/// When it is dropped, if nothing matched, unless it is [`optional`](ExpectLog::optional) or the
+/// Dropping it panics if no record has matched, unless it is [`optional`](ExpectLog::optional) or the
 /// thread is panicking already.
 ///
 /// ```
@@ -232,15 +234,16 @@ impl Expected {
 #[must_use = "it expects records until it is dropped"]
 #[derive(Debug)]
 pub struct ExpectLog {
-    /// Not `Send`: it has to be dropped on its thread.
+    /// An `Rc`, so that this is not `Send`: it has to be dropped on its thread, whose list it is in.
     expected: Rc<Expected>,
+    /// Whether dropping this panics if no record has matched.
     required: bool,
     made_at: &'static Location<'static>,
 }
 
 impl ExpectLog {
-    /// Expects records whose target is `target` or within it, as modules are (all, if it is empty),
-    /// and whose message begins as `pattern` says.
+    /// Expects records whose message begins as `pattern` says, and whose target is `target` or within it,
+    /// as a module is within another: `app` matches `app::disk`, too. An empty `target` matches all.
     ///
     /// # Panics
     ///
@@ -258,19 +261,19 @@ impl ExpectLog {
         ExpectLog { expected, required: true, made_at: Location::caller() }
     }
 
-    /// Only records of this level match.
+    /// Lets only records of this level match.
     pub fn level(self, level: Level) -> ExpectLog {
         self.expected.level.set(Some(level));
         self
     }
 
-    /// It is all the same if nothing matches. Tornado: `required=False`.
+    /// Does not panic if no record matches. Tornado: `required=False`.
     pub fn optional(mut self) -> ExpectLog {
         self.required = false;
         self
     }
 
-    /// How many records have matched.
+    /// How many records have matched so far.
     pub fn count(&self) -> usize {
         self.expected.count.get()
     }

@@ -1,8 +1,9 @@
-//! Panics that a test expects, and that are not to be printed.
+//! Panics that a test expects, and that should not be printed.
 //!
-//! std prints a panic when it is thrown, before anybody can know who will catch it. So a test says
-//! beforehand which ones it expects, by their messages, and a hook of the process asks the thread
-//! that panics. What no test expects goes on to the hook that was there before.
+//! std prints a panic when it is thrown, before anybody can know who will catch it. So a test says beforehand
+//! which panics it expects, by their messages, and its thread keeps a list of these. The panic hook of the
+//! process looks into the list of the thread that panics; if the panic is not there, the hook calls the one
+//! that was installed before.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -24,23 +25,23 @@ struct Expected {
     count: Cell<usize>,
 }
 
-/// Expects panics on this thread, as long as it lives: std does not print their message.
+/// Expects panics on this thread, as long as this lives: std does not print their messages.
 ///
-/// For panics that are contained, as those of callbacks and coroutines are, or caught by the test. Whether
-/// they are reported is another matter: that is for [`ExpectLog`](super::ExpectLog) to expect, by the text
-/// of the record. Panics whose message begins otherwise are printed as ever, so a test that fails says why.
-/// A test that fails by a panic that begins like the expected one fails all the same, but std's message is
-/// missing: expect more than a word or two.
+/// It is for panics that are contained, as those of callbacks and coroutines are, or that the test
+/// catches. If they are also logged, expect that by an [`ExpectLog`](super::ExpectLog), with the text of
+/// the log record. Panics whose message begins otherwise are printed as always, so that a test that fails
+/// says why. If a test fails by a panic whose message begins like the expected one, it fails all the same,
+/// but the message is not printed: so expect more than a word or two.
 ///
-/// The first one installs a panic hook for the process, over the one there is, which is still called for
-/// what is not expected. A hook of your own may come before, or after if it calls the one that it
-/// [takes](std::panic::take_hook); one that does not call that prints expected panics, too. (A hook that
-/// another thread sets in the same moment may be lost: std has no way to exchange them at once.) Other
+/// The first `ExpectPanic` of the process installs a panic hook. For panics that are not expected, that
+/// calls the hook that was installed before. If you install one of your own later, it should call the one
+/// that it [takes](std::panic::take_hook), or it will print expected panics, too. (A hook that another
+/// thread installs at the same moment may be lost, since std cannot exchange hooks in one step.) Other
 /// threads, those of executors for instance, have expectations of their own.
 ///
 /// # Panics
 ///
-/// When it is dropped, if nothing panicked as expected, unless the thread is panicking already.
+/// Dropping it panics if nothing has panicked as expected, unless the thread is panicking already.
 ///
 /// ```
 /// use waterspout::{IoLoop, testing::{ExpectLog, ExpectPanic, settle}};
@@ -59,15 +60,15 @@ struct Expected {
 #[must_use = "it expects panics until it is dropped"]
 #[derive(Debug)]
 pub struct ExpectPanic {
-    /// Not `Send`: it has to be dropped on its thread.
+    /// An `Rc`, so that this is not `Send`: it has to be dropped on its thread, whose list it is in.
     expected: Rc<Expected>,
     made_at: &'static Location<'static>,
 }
 
 impl ExpectPanic {
-    /// Expects panics whose message begins as `pattern` says. What is thrown by
-    /// [`panic_any`](std::panic::panic_any) and is no text has the message that is reported of it: "a payload
-    /// that is not text".
+    /// Expects panics whose message begins as `pattern` says. A payload of
+    /// [`panic_any`](std::panic::panic_any) that is not text has the message by which it is reported: "a
+    /// payload that is not text".
     #[track_caller]
     pub fn new(pattern: impl Into<Pattern>) -> ExpectPanic {
         install();
@@ -76,7 +77,7 @@ impl ExpectPanic {
         ExpectPanic { expected, made_at: Location::caller() }
     }
 
-    /// How many have come.
+    /// How many panics have matched so far.
     pub fn count(&self) -> usize {
         self.expected.count.get()
     }
@@ -94,8 +95,8 @@ impl Drop for ExpectPanic {
     }
 }
 
-/// Puts the hook over the one there is, once. A thread that panics may not change hooks: there it is left to
-/// the next one.
+/// Installs the panic hook, once. A thread that is panicking must not change hooks: then the next call
+/// does it.
 fn install() {
     static INSTALLED: Once = Once::new();
     if thread::panicking() {
@@ -111,7 +112,8 @@ fn install() {
     });
 }
 
-/// A second panic in here would abort the process, so all that can fail says no.
+/// Whether this thread expects a panic with this payload, which then counts. The hook calls this during a
+/// panic, when another panic would abort the process: so where something fails here, the answer is no.
 fn is_expected(payload: &(dyn Any + Send)) -> bool {
     let find = |all: &RefCell<Vec<Rc<Expected>>>| {
         let all = all.try_borrow().ok()?;

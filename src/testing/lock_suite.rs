@@ -1,8 +1,8 @@
-//! What any lock has to do, as a test that any lock can be put through.
+//! `lock_suite`: a test of what any lock has to do, which any lock can be put through.
 //!
-//! The checks know a lock only as something that gives them a guard, later, and guards as something
-//! to drop: whatever the types, they are the same. Who waits and who releases are separate
-//! coroutines wherever one has to wake the other, as for streams.
+//! The checks know a lock only as something that gives a guard later, and a guard as something that can be
+//! dropped. So they are the same for all types of locks. Wherever one side has to wake another, the two are
+//! separate coroutines: within one task, a wake-up that is missing would not be noticed.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -16,19 +16,19 @@ use futures::future::{LocalBoxFuture, join_all};
 use super::suite::{self, Checked, ensure, poll_once, settle};
 use crate::coroutine::{self, Coroutine, moment, with_timeout};
 
-/// Puts a kind of lock through what holds for every one: one at a time has it, who waits is woken
-/// when it is released, by a panic, too, and who stops waiting takes nothing with it.
+/// Tests what every lock has to do: one at a time holds it; a waiter is woken when it is released, also by a
+/// panic; a waiter that gives up takes nothing with it.
 ///
-/// `make` makes a lock, a new one for each check, and `acquire` waits for it and gives a guard that
-/// releases it when dropped. So that guards may borrow their lock, the locks are leaked. Nothing is
-/// asked of the order in which waiters get it: that is [`fair_lock_suite`]'s. trio:
-/// `test_generic_lock_*`, which all of its own locks go through.
+/// `make` makes a lock, and is called for each check. `acquire` waits for the lock and gives a guard, which
+/// releases the lock when it is dropped. The locks are leaked, so that guards may borrow them. The order in
+/// which waiters get the lock is not tested: that is for [`fair_lock_suite`]. trio: `test_generic_lock_*`,
+/// which all of its own locks go through.
 ///
 /// # Panics
 ///
-/// With the name of the check and what is wrong, if something is. A wake-up that is missing, or a
-/// lock that is lost, shows as a hang: run it in [`#[waterspout::test]`](macro@crate::test), whose
-/// time limit lists the coroutine of the check among those that are stuck, or under many orders with
+/// If something is wrong, with the name of the check and what that is. If a wake-up is missing, or the
+/// lock is lost, the check hangs: so run it in a [`#[waterspout::test]`](macro@crate::test), whose time
+/// limit lists the coroutine of the check among those that are stuck, or under many orders by
 /// [`explore`](super::explore).
 ///
 /// ```
@@ -62,8 +62,8 @@ pub fn lock_suite<L: 'static, G: 'static>(
     }
 }
 
-/// What [`lock_suite`] does not ask of every lock: that it is given to who has waited longest, and to
-/// nobody who came later.
+/// Tests what [`lock_suite`] does not ask of every lock: that it goes to the waiter that has waited longest,
+/// and to nobody who came later.
 ///
 /// # Panics
 ///
@@ -96,7 +96,7 @@ impl<M: Fn() -> Lock> Suite<M> {
     }
 }
 
-/// Makes locks of which only that is known.
+/// Hides the types of a lock and of its guard, so that the checks need not be generic.
 fn erased<L: 'static, G: 'static>(
     make: impl Fn() -> L,
     acquire: impl AsyncFn(&'static L) -> G + 'static,
@@ -119,7 +119,7 @@ struct Lock {
 }
 
 type Acquiring = LocalBoxFuture<'static, Guard>;
-/// All that is done with it is dropping it.
+/// The guard of a lock, whatever its type is: all that the checks do with it is to drop it.
 type Guard = Box<dyn Any>;
 
 impl Lock {
@@ -127,9 +127,9 @@ impl Lock {
         (self.acquire)()
     }
 
-    /// Acquires it when it is free.
+    /// Acquires the lock, which has to be free, without waiting.
     async fn take(&self) -> Result<Guard, String> {
-        // In a resumption of its own, so that a spent budget is no reason to wait.
+        // This is done in a new resumption, since with a spent budget even a free lock has to be waited for.
         moment().await;
         match poll(&mut self.acquire()).await {
             Poll::Ready(guard) => Ok(guard),
@@ -137,24 +137,25 @@ impl Lock {
         }
     }
 
-    /// Waits for it when somebody has it.
+    /// Begins to wait for the lock, which somebody else has to hold.
     async fn queue(&self) -> Result<Acquiring, String> {
         let mut acquiring = self.acquire();
         still_waits(&mut acquiring).await?;
         Ok(acquiring)
     }
 
-    /// A coroutine that waits for it, and is done when it has had it.
+    /// A coroutine that waits for the lock, releases it at once, and is done then.
     fn waiter(&self) -> Coroutine<()> {
         used_up(self.acquire())
     }
 
-    /// Sees that it is free after all that was done with it.
+    /// Checks that the lock is free, after all that was done with it.
     async fn is_free(&self) -> Checked {
         self.take().await.map(drop)
     }
 }
 
+/// A coroutine that goes on to wait, releases the lock at once, and is done then.
 fn used_up(acquiring: Acquiring) -> Coroutine<()> {
     coroutine::start(async move { drop(acquiring.await) })
 }
@@ -163,6 +164,7 @@ async fn poll(acquiring: &mut Acquiring) -> Poll<Guard> {
     poll_once(|cx| acquiring.as_mut().poll(cx)).await
 }
 
+/// Checks that the lock is not given out a second time.
 async fn still_waits(acquiring: &mut Acquiring) -> Checked {
     ensure(poll(acquiring).await.is_pending(), || "a second one has it".into())
 }
@@ -184,7 +186,8 @@ async fn woken(lock: Lock) -> Checked {
     lock.is_free().await
 }
 
-/// Acquires the lock a few times, and holds it for some turns or none.
+/// Acquires the lock a few times, and holds it for no turn, one or two each time. Nobody else may have it
+/// meanwhile.
 async fn contend(lock: Lock, is_held: Rc<Cell<bool>>, n: usize) -> Checked {
     for round in 0..5 {
         let guard = lock.acquire().await;
@@ -224,7 +227,7 @@ async fn panicked(lock: Lock) -> Checked {
     let holder: Coroutine<()> = coroutine::start(async move {
         let _guard = acquiring.await;
         moment().await;
-        // Without the message of a `panic!`: it would be taken for a failure.
+        // A `panic!` would print its message, and people would take that for a failure of the test.
         resume_unwind(Box::new("a panic of the suite"))
     });
     let waiter = lock.waiter();
@@ -273,7 +276,7 @@ async fn latest_waker(lock: Lock) -> Checked {
     lock.is_free().await
 }
 
-/// Somebody has stopped waiting while `guard` is held.
+/// Checks that another waiter gets the lock, after one has given up while `guard` was held.
 async fn nothing_taken(lock: Lock, guard: Guard, waiter: Coroutine<()>) -> Checked {
     settle().await;
     ensure(!waiter.done(), || "a second one has it".into())?;
@@ -360,6 +363,7 @@ async fn nobody_barges(lock: Lock) -> Checked {
     lock.is_free().await
 }
 
+/// Checks that somebody who came later does not get the lock before one who waits.
 async fn comes_later(acquiring: &mut Acquiring) -> Checked {
     let polled = poll(acquiring).await;
     ensure(polled.is_pending(), || "who came later has it, and another one waits".into())
@@ -385,7 +389,7 @@ async fn keeps_the_order(lock: Lock) -> Checked {
     let mut fourth = lock.queue().await?;
     drop(second);
     drop(guard);
-    // It is the first one's now, and by that the third one's.
+    // The first waiter has been given the lock. When it is dropped, that goes on to the third one.
     drop(first);
     comes_later(&mut fourth).await?;
     comes_later(&mut lock.acquire()).await?;

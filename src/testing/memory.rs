@@ -1,8 +1,8 @@
-//! Two streams in memory, each the other's other side.
+//! `duplex`: two streams in memory, each of which reads what is written to the other.
 //!
-//! What a socket does that code has to cope with, and nothing else: a bounded buffer in each
-//! direction, ends that are seen after the bytes before them, a waker for one reader and one writer.
-//! No system call, so it works in virtual time; no loop, so it works on any thread.
+//! They do what code has to cope with in sockets, and nothing else: each direction has a bounded buffer; the
+//! end is seen after all bytes before it; one reader and one writer can wait. They make no system calls, so
+//! virtual time does not stop for them, and they belong to no loop, so they work on any thread.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,8 +16,8 @@ use futures::io::{AsyncRead, AsyncWrite};
 use crate::ground::wait_queue::wake;
 use crate::ground::{foreign, resumption};
 
-/// A pair of streams: what is written to one is read from the other. Each direction holds at most
-/// `capacity` bytes (at least one), then writing waits until the other side reads.
+/// Makes a pair of streams: what is written to one is read from the other. Each direction holds `capacity`
+/// bytes at most (0 counts as 1); when it is full, writing waits until the other side reads.
 ///
 /// ```
 /// use futures::{AsyncReadExt, AsyncWriteExt};
@@ -47,31 +47,34 @@ pub fn duplex(capacity: usize) -> (Memory, Memory) {
     )
 }
 
-/// One direction.
+/// One direction of a pair.
 #[derive(Default)]
 struct Bytes {
     held: VecDeque<u8>,
     capacity: usize,
-    /// No more will be written.
+    /// Whether the writing side is closed, so that no more will be written.
     ended: bool,
-    /// Nobody will read.
+    /// Whether the reading side was dropped, so that nobody will read.
     unread: bool,
+    /// Whoever waits for bytes.
     reader: Option<Waker>,
+    /// Whoever waits for room.
     writer: Option<Waker>,
 }
 
 /// A stream in memory; from [`duplex`].
 ///
-/// Closing it, through [`AsyncWrite`], ends the direction to the other side; dropping it ends both:
-/// who writes then gets `BrokenPipe`. As its traits have it, one task reads and one task writes; of
-/// several that wait for the same, the last one is woken.
+/// Closing it, by [`AsyncWrite`], ends the direction to the other side. Dropping it ends both directions:
+/// writing on the other side gives the error `BrokenPipe` then. At most one task should read and one task
+/// write at the same time, as the traits say: of several that wait for the same, only the last one is
+/// woken.
 pub struct Memory {
     incoming: Arc<Mutex<Bytes>>,
     outgoing: Arc<Mutex<Bytes>>,
 }
 
 impl Memory {
-    /// How many bytes the other side has written that were not read here.
+    /// How many bytes the other side has written that were not read here yet.
     pub fn arrived(&self) -> usize {
         lock(&self.incoming).held.len()
     }
@@ -97,7 +100,7 @@ impl AsyncRead for Memory {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        // Wakers are foreign: woken and cloned before the lock is held, and the one before is dropped after.
+        // Wakers are foreign code: they are woken, cloned and dropped only while the lock is not held.
         ready!(resumption::poll_proceed(cx));
         let waker = cx.waker().clone();
         let mut bytes = lock(&self.incoming);

@@ -1,23 +1,26 @@
 //! Testing code that runs on a loop.
 //!
-//! [`#[waterspout::test]`](macro@crate::test) runs a test on a loop of its own, in virtual time if
-//! told so. Here is what goes into such tests: streams without a network ([`duplex`]) and with one
-//! ([`tcp_pair`]), a free port ([`bind_unused_port`]), what any stream and any lock has to do, as a
-//! test ([`stream_suite`], [`lock_suite`]), many orders of what is ready ([`explore`]), a way to run all
-//! that is ready ([`settle`]), and what is expected in the log ([`ExpectLog`]) and of panics
-//! ([`ExpectPanic`]).
+//! [`#[waterspout::test]`](macro@crate::test) runs a test on a loop of its own; with `virtual_time`, in
+//! virtual time. This module has what such tests need:
+//!
+//! * a pair of connected streams, in memory ([`duplex`]) or over TCP ([`tcp_pair`]), and a free port
+//!   ([`bind_unused_port`]);
+//! * tests that any stream and any lock should pass ([`stream_suite`], [`lock_suite`]);
+//! * running a test with many orders of what is ready at the same time ([`explore`]), and running all that is
+//!   ready ([`settle`]);
+//! * expecting something in the log ([`ExpectLog`]), or a panic ([`ExpectPanic`]).
 //!
 //! # What fails in the background
 //!
-//! A test also fails by what nobody in it awaits: the panic of a callback or a coroutine, the `Err` of
-//! a [`#[coroutine]`](macro@crate::coroutine) whose handle was dropped, an exception of a
-//! [`Future`](crate::concurrent::Future) that nobody looked at; whatever
-//! [`Builder::on_exception`](crate::Builder::on_exception) would hear of on the test's loop. It is
-//! logged when it happens, and again in the message with which the test fails when its body is done
-//! and its loop was closed. Tornado: `AsyncTestCase` raises such exceptions, too.
+//! A test also fails if something fails that nobody in it awaits: if a callback or a coroutine panics, if
+//! a [`#[coroutine]`](macro@crate::coroutine) whose handle was dropped gives an `Err`, or if nobody looks
+//! at the exception of a [`Future`](crate::concurrent::Future). It is all that
+//! [`Builder::on_exception`](crate::Builder::on_exception) would be told of on the test's loop. Each such
+//! failure is logged when it happens. When the test's body is done and its loop was closed, the test fails
+//! with a message that lists them all. Tornado: `AsyncTestCase` raises such exceptions, too.
 //!
-//! A test that expects such a failure says so by an [`ExpectLog`]: what that keeps from the log fails no
-//! test. One that does not mind any is a `#[waterspout::test(allow_exceptions)]`.
+//! A test that expects such a failure says so by an [`ExpectLog`]: failures that this keeps from the log
+//! do not fail the test. A `#[waterspout::test(allow_exceptions)]` does not mind any.
 //!
 //! ```
 //! # #[cfg(feature = "macros")]
@@ -62,34 +65,36 @@ use crate::coroutine;
 use crate::ioloop::IoLoop;
 use crate::sockets::{self, BindOptions, Family, TcpStream, bind_sockets};
 
-/// The time limit of a test, in seconds, unless its attribute or the environment says otherwise:
+/// The time limit of a test, in seconds, unless its attribute or the environment gives another. It is
 /// Tornado's.
 const TIMEOUT: f64 = 5.0;
-/// The environment variable that says otherwise: Tornado's, too. It is there for machines that are slow,
-/// which virtual time is not.
+/// The environment variable that may give another limit, also Tornado's. It is for slow machines, and so does
+/// not hold in virtual time.
 const TIMEOUT_VARIABLE: &str = "ASYNC_TEST_TIMEOUT";
-/// In virtual time a limit costs nothing while something moves the clock, and a test in which
-/// nothing does gets there at once. 100 days are far beyond what a test sleeps.
+/// The time limit of a test in virtual time, in seconds. A test that hangs there reaches any limit at once,
+/// since the clock jumps to it when nothing else is left to do. So the limit may be far beyond what a test
+/// sleeps: 100 days.
 const VIRTUAL_TIMEOUT: f64 = 100.0 * 24.0 * 3600.0;
 
 /// The environment variable that makes [`explore`] try one seed only.
 const SEED_VARIABLE: &str = "WATERSPOUT_SEED";
 
-/// Runs a test under many orders: on a fresh loop in virtual time for each of the first `seeds` seeds,
-/// with what is ready in a turn in an order of the seed's. See
+/// Runs a test under many orders: once for each seed from 0 up to `seeds`, each time on a new loop in virtual
+/// time. Whatever is ready in the same turn of such a loop runs in an order that the seed decides. See
 /// [`Builder::shuffle`](crate::Builder::shuffle).
 ///
-/// A seed replays that order and nothing else. What draws random numbers of its own does so anew in every run:
-/// `futures::select!` is one, which looks at its branches in an order that is random, and iterating over a
-/// `HashMap` another. Code that is to be replayed uses
-/// [`futures::select_biased!`](crate::futures::select_biased), whose branches are looked at from the top down;
-/// put the one that must not be starved first. Sockets, threads and children are as ever.
+/// The same seed gives the same order, but it decides nothing else. Code that draws random numbers of its
+/// own behaves differently in every run: `futures::select!` does, which polls its branches in a random
+/// order, and so does iterating over a `HashMap`. If a run should be repeatable, use
+/// [`futures::select_biased!`](crate::futures::select_biased), which polls its branches from the top down,
+/// and put the branch first that must not be starved. Sockets, threads and child processes are not
+/// controlled either.
 ///
 /// # Panics
 ///
-/// With the test's panic, if a run takes more than 100 days of virtual time, or if something
-/// [failed in the background](self#what-fails-in-the-background). The seed is printed to standard error
-/// then, and `WATERSPOUT_SEED=7` in the environment runs that one again, and no others.
+/// If `body` panics, if a run takes more than 100 days of virtual time, or if something
+/// [failed in the background](self#what-fails-in-the-background). Then the seed is printed to standard error.
+/// With `WATERSPOUT_SEED=7` in the environment, only the run with seed 7 is done.
 ///
 /// ```
 /// use std::{cell::RefCell, rc::Rc};
@@ -115,7 +120,7 @@ pub fn explore(seeds: u64, body: impl AsyncFn()) {
     let only = std::env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok());
     let seeds = only.map_or(0..seeds, |seed: u64| seed..seed + 1);
     for seed in seeds {
-        let told = Told(seed);
+        let print_seed = PrintSeed(seed);
         let background = Background::default();
         let builder = IoLoop::builder().virtual_time().shuffle(seed);
         let io_loop = match builder.on_exception(background.handler()).build() {
@@ -128,20 +133,21 @@ pub fn explore(seeds: u64, body: impl AsyncFn()) {
         if let Some(failed) = background.with(output.err().map(|error| error.to_string())) {
             panic!("{failed}");
         }
-        std::mem::forget(told);
+        std::mem::forget(print_seed);
     }
 }
 
-/// Tells the seed when it is dropped, which only a panic does.
-struct Told(u64);
+/// Prints the seed when it is dropped. That happens only when a panic unwinds: after a run that went well, it
+/// is forgotten.
+struct PrintSeed(u64);
 
-impl Drop for Told {
+impl Drop for PrintSeed {
     fn drop(&mut self) {
         eprintln!("failed under seed {0}; {SEED_VARIABLE}={0} runs it again", self.0);
     }
 }
 
-/// What a `#[test]` attribute said; its expansion makes one.
+/// The arguments of a `#[test]` attribute. The code that this generates makes one.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct TestOptions {
@@ -153,8 +159,8 @@ pub struct TestOptions {
     pub allow_exceptions: bool,
 }
 
-/// Runs a test on a loop of its own, which is closed after. `error_in` words the error in what the test
-/// returns.
+/// Runs a test on a loop of its own, and closes that afterwards. `error_in` gives the error in what the test
+/// returns, as text, if there is one.
 #[doc(hidden)]
 #[track_caller]
 pub fn run_test<B, F>(
@@ -203,7 +209,7 @@ fn from_environment() -> Option<f64> {
     (seconds > 0.0).then_some(seconds)
 }
 
-/// A listener on a port of the loopback that nobody else uses, and that port. Tornado:
+/// Gives a listener on a port of the loopback address that nobody else uses, and that port. Tornado:
 /// `bind_unused_port()`.
 ///
 /// # Errors
@@ -220,12 +226,12 @@ pub fn bind_unused_port() -> io::Result<(TcpListener, u16)> {
     bind_unused_port_with(&BindOptions::default())
 }
 
-/// [`bind_unused_port`] as `options` say: on another address, or with `reuse_port`, so that others can bind
-/// the port, too. Tornado: `bind_unused_port(reuse_port, address)`.
+/// [`bind_unused_port`] with options: for instance on another address, or with `reuse_port`, so that others
+/// can bind the same port. Tornado: `bind_unused_port(reuse_port, address)`.
 ///
-/// Without an address it is the loopback's, and not all of the machine's as in
-/// [`bind_sockets`]. Of a name's addresses it is the first. The listener is in
-/// blocking mode.
+/// If the options have no address, it binds the loopback address, and not all addresses of the machine, as
+/// [`bind_sockets`] does. If the address is a name that stands for several, it binds the first. The
+/// listener is in blocking mode.
 ///
 /// # Errors
 ///
@@ -254,8 +260,8 @@ pub fn bind_unused_port_with(options: &BindOptions) -> io::Result<(TcpListener, 
     Ok((listener, port))
 }
 
-/// The two ends of a TCP connection over the loopback, on the current loop: who connected, and who
-/// accepted.
+/// Makes a TCP connection over the loopback, and gives its two ends, both of the current loop: the one that
+/// has connected, and the one that was accepted.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Running what is queued.
+//! `settle`: running the loop until nothing is ready any more.
 
 use std::cell::Cell;
 use std::panic::Location;
@@ -7,15 +7,16 @@ use crate::coroutine::moment;
 use crate::ground::resumption;
 use crate::ioloop::{Core, with_current};
 
-/// In so many turns everything comes to rest that ever does.
-const MOST_TURNS: u32 = 10_000;
+/// After so many turns it is taken for certain that the loop will never come to rest.
+const MAX_TURNS: u32 = 10_000;
 
 thread_local! {
-    /// How many wait for the rest of this thread to come to rest.
+    /// How many calls of `settle` are under way on this thread.
     static SETTLING: Cell<usize> = const { Cell::new(0) };
 }
 
-/// One who waits is not what the others wait for.
+/// A call of `settle` that is under way. They are counted, since each of them is resumed in every turn,
+/// and so keeps the loop busy: the others must not wait for that to end.
 struct Settling;
 
 impl Settling {
@@ -35,19 +36,22 @@ impl Drop for Settling {
     }
 }
 
-/// Runs what is queued on the current loop, and what that queues and wakes, until nothing is ready any more.
+/// Runs all that is ready on the current loop, and all that this makes ready, until nothing is ready any
+/// more.
 ///
-/// No time passes: a virtual clock stays where it is (unless something outside
-/// [holds it](crate::IoLoop::hold_time), and then it keeps to the real one). So who sleeps sleeps on; what is
-/// due already runs. Sockets are asked, so what has arrived on one is dealt with. Jobs of executors, other
-/// threads and children are not waited for: nobody knows when they are done.
+/// No time passes: a virtual clock stays where it is. (If something outside [holds
+/// it](crate::IoLoop::hold_time), it goes with the real one.) So coroutines that sleep sleep on; timers
+/// that are due fire. Sockets are looked at, so coroutines that wait for bytes which have arrived run,
+/// too. This does not wait for jobs of executors, other threads or child processes: nobody knows when they
+/// are done.
 ///
-/// A test that counts turns of the loop (`moment().await`, three times) breaks when the code under test takes
-/// one more; this does not. Several may settle at the same time. Cancel safe.
+/// A test that counts turns of the loop, by three times `moment().await` for instance, breaks when the code
+/// under test needs one turn more; with `settle` it does not. Several coroutines may settle at the same time.
+/// Cancel safe.
 ///
 /// # Panics
 ///
-/// If something has been ready in each of 10,000 turns: it wakes itself, or those who wake it, for ever.
+/// If something was ready in each of 10,000 turns, so that it will go on for ever.
 ///
 /// ```
 /// use std::{cell::Cell, rc::Rc, time::Duration};
@@ -74,22 +78,24 @@ pub fn settle() -> impl Future<Output = ()> {
     let place = Location::caller();
     resumption::at(place, async move {
         let _settling = Settling::begin();
-        for _ in 0..MOST_TURNS {
+        for _ in 0..MAX_TURNS {
             let before = with_current(Core::done_so_far);
             moment().await;
             let others = Settling::count() as u64 - 1;
             let is_at_rest = with_current(|core| {
-                // Each who settles has been resumed once, and those who have had no answer yet are ready.
+                // In this turn each call of `settle`, this one and the others, has been resumed once. And
+                // those of the others that have not returned are ready again. If nothing else has run and
+                // nothing else is ready, the loop is at rest.
                 let done = core.done_so_far().wrapping_sub(before.unwrap_or_default());
                 done <= others + 1 && !core.has_more_to_do(others as usize)
             });
-            // Outside of any loop, nobody knows.
+            // Outside of any loop it cannot be known, and there is nothing to wait for.
             if is_at_rest.unwrap_or(true) {
                 return;
             }
         }
         panic!(
-            "settle ({place}): something was ready in each of {MOST_TURNS} turns, so it wakes itself for ever"
+            "settle ({place}): something was ready in each of {MAX_TURNS} turns, so it wakes itself for ever"
         );
     })
 }

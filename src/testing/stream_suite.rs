@@ -1,7 +1,7 @@
-//! What any byte stream has to do, as a test that any byte stream can be put through.
+//! `stream_suite`: a test of what any byte stream has to do, which any byte stream can be put through.
 //!
-//! Reading and writing are separate coroutines wherever one has to wake the other: in one task, a
-//! wake-up that is missing would not be missed.
+//! Wherever reading has to wake writing, or the other way around, the two are separate coroutines: within one
+//! task, a wake-up that is missing would not be noticed.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -17,13 +17,13 @@ use super::suite::{self, Checked, ensure, poll_once, settle};
 use crate::coroutine::{self, Coroutine};
 use crate::iostream::Transport as Stream;
 
-/// A stream that takes more than this while nobody reads has no back pressure.
+/// In bytes: a stream that takes more than this while nobody reads has no back pressure.
 const ENDLESS: usize = 256 * 1024 * 1024;
-/// More than the buffers of one direction hold.
+/// In bytes: more than the buffers of one direction hold.
 const LARGE: usize = 3 * 1024 * 1024 + 17;
 
-/// Runs a check as a coroutine that bears its name, on a new pair and on another one the other way
-/// around.
+/// Runs a check as a coroutine of its name: on a new pair, and then on another new one with the ends
+/// exchanged.
 macro_rules! both_ways {
     ($suite:expr, $name:literal, $check:ident) => {{
         let (one, other) = ($suite.make_pair)().await;
@@ -33,17 +33,18 @@ macro_rules! both_ways {
     }};
 }
 
-/// Puts a kind of stream through what holds for every one: the bytes and their order, partial reads,
-/// the end, back pressure, the wake-ups of who waits, reads that are cancelled, a large transfer.
+/// Tests what every byte stream has to do: that the bytes arrive, and in order; partial reads; the end of the
+/// stream; back pressure; that waiting readers and writers are woken; reads that are cancelled; a large
+/// transfer.
 ///
-/// `make_pair` makes the two ends of a connection; each check takes a new one, and tests it both
-/// ways. Both ends belong to the current loop. trio: `check_two_way_stream`.
+/// `make_pair` makes the two ends of a connection, of the current loop. It is called anew for each check, and
+/// each check is done in both directions. trio: `check_two_way_stream`.
 ///
 /// # Panics
 ///
-/// With the name of the check and what is wrong, if something is. A wake-up that is missing shows as
-/// a hang: run it in [`#[waterspout::test]`](macro@crate::test), whose time limit lists the
-/// coroutine of the check among those that are stuck.
+/// If something is wrong, with the name of the check and what that is. If a wake-up is missing, the check
+/// hangs: so run it in a [`#[waterspout::test]`](macro@crate::test), whose time limit lists the coroutine of
+/// the check among those that are stuck.
 ///
 /// ```
 /// use waterspout::{IoLoop, testing};
@@ -74,7 +75,7 @@ where
     }
 }
 
-/// What [`stream_suite`] cannot ask of every stream: that closing one direction leaves the other one
+/// Tests what [`stream_suite`] cannot ask of every stream: that closing one direction leaves the other one
 /// open. trio: `check_half_closeable_stream`.
 ///
 /// # Panics
@@ -104,17 +105,17 @@ impl<M> Suite<M> {
     }
 }
 
-/// An I/O error where none should be.
+/// Words an I/O error that should not have come.
 fn unexpected(doing: &'static str) -> impl Fn(io::Error) -> String {
     move |error| format!("{doing} failed: {error}")
 }
 
-/// Bytes that repeat only after a while, so that what is missing or twice shows.
+/// Bytes that repeat only after a while, so that it shows if some are missing or come twice.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
 }
 
-/// Where two sequences of bytes begin to differ.
+/// Checks that these bytes are the same; if not, says where they begin to differ.
 fn same(got: &[u8], sent: &[u8]) -> Checked {
     let differs = got.iter().zip(sent).position(|(got, sent)| got != sent);
     ensure(differs.is_none(), || format!("byte {} is another one", differs.unwrap_or_default()))?;
@@ -142,7 +143,7 @@ async fn write_all(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Chec
     stream.flush().await.map_err(unexpected("flushing"))
 }
 
-/// Reads to the end in pieces of at most `at_most` bytes, and sees that the end stays the end.
+/// Reads to the end, in pieces of `at_most` bytes at most, and checks that nothing comes after the end.
 async fn read_to_end(stream: &mut impl Stream, at_most: usize) -> Result<Vec<u8>, String> {
     let mut got = Vec::new();
     loop {
@@ -288,7 +289,7 @@ async fn cancelled_read(one: impl Stream, mut other: impl Stream) -> Checked {
             let polled = poll_once(|cx| Pin::new(&mut read).poll(cx)).await;
             ensure(polled.is_pending(), || "a read ended without anything to read".into())?;
             if round == 1 {
-                // It is dropped when the bytes are there and it has been woken.
+                // In this round, the read is dropped only after the byte has arrived and the read was woken.
                 write_all(&mut one, b"x").await?;
                 settle().await;
             }
@@ -301,12 +302,12 @@ async fn cancelled_read(one: impl Stream, mut other: impl Stream) -> Checked {
     Ok(())
 }
 
-/// Writes until that has to wait, and tells how much was taken.
+/// Writes until a write has to wait, and gives the number of bytes that were taken.
 async fn fill(stream: &mut impl Stream) -> Result<usize, String> {
     let piece = pattern(64 * 1024);
     let mut taken = 0;
     loop {
-        // In a resumption of its own, so that a spent budget is no reason to wait.
+        // This is done in a new resumption, since with a spent budget every write has to wait.
         settle().await;
         let from = taken % piece.len();
         match poll_once(|cx| Pin::new(&mut *stream).poll_write(cx, &piece[from..])).await {
@@ -369,7 +370,7 @@ async fn large(one: impl Stream, other: impl Stream) -> Checked {
                 got.extend_from_slice(&buf[..n]);
             }
             same(&got, &sent)?;
-            // Before this, the other side may still be sending.
+            // This side may still be sending. The check is over only when that has ended without an error.
             sender.await.map(drop)
         })
     }

@@ -1,4 +1,5 @@
-//! What the suites share: a check is a coroutine with a name, and says what is wrong.
+//! What `stream_suite` and `lock_suite` share. A check is a coroutine with a name, which gives a message if
+//! something is wrong.
 
 use std::future::poll_fn;
 use std::panic::Location;
@@ -6,10 +7,11 @@ use std::task::{Context, Poll};
 
 use crate::coroutine::{moment, spawn_named};
 
-/// What a check has found.
+/// The result of a check: what is wrong, if something is.
 pub(super) type Checked = Result<(), String>;
 
-/// Runs a check as a coroutine that bears its name: one that hangs is listed by it.
+/// Runs a check as a coroutine of that name. If it hangs, the name is in the list of coroutines that are
+/// stuck.
 pub(super) async fn run(
     name: &'static str,
     called_at: &'static Location<'static>,
@@ -28,8 +30,8 @@ pub(super) async fn poll_once<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<
     poll_fn(|cx| Poll::Ready(poll(cx))).await
 }
 
-/// Lets everything that is ready run. While that is so, the loop looks at the sockets only now and
-/// then, but within 64 entries of its queue.
+/// Lets everything that is ready run, for 200 turns of the loop. `moment` makes the loop look at its
+/// sockets in each of them.
 pub(super) async fn settle() {
     for _ in 0..200 {
         moment().await;
