@@ -1,7 +1,7 @@
-//! What stands in an attribute's parentheses.
+//! The arguments of the attributes, which stand in their parentheses.
 //!
-//! An argument is `word` or `word = literal`. Each is known by its word, given at most once, and
-//! refused at its own tokens with a sentence that says what the attribute takes.
+//! An argument is `word` or `word = literal`, and is given at most once. A wrong one is refused with an error
+//! that points at its own tokens and says what the attribute takes.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use syn::{
     spanned::Spanned,
 };
 
-/// Where the crate is that the expansion calls: what `crate = ".."` says, as serde and tokio have it,
-/// or `::waterspout`.
+/// The path of the crate `waterspout`, for the code that is emitted: the one that `crate = ".."` gives
+/// (serde and tokio have the same argument), or else `::waterspout`.
 #[derive(Clone, Default)]
 pub(crate) struct Crate(Option<Path>);
 
 impl Crate {
-    /// What was said, if anything was.
+    /// The path that the argument gives, if there is one.
     pub(crate) fn given(&self) -> Option<&Path> {
         self.0.as_ref()
     }
 
-    /// Its path, every token of which is located at `at`: what the compiler has to say of what is called
-    /// by it belongs there.
+    /// The path, with all its tokens located at `at`: that is where the compiler shows errors about what is
+    /// called by this path.
     pub(crate) fn at(&self, at: Span) -> TokenStream {
         let Some(path) = &self.0 else { return quote_spanned!(at=> ::waterspout) };
         let located = |mut token: TokenTree| {
@@ -47,17 +47,17 @@ impl ToTokens for Crate {
 /// The arguments of `#[coroutine]` and `#[engine]`.
 #[derive(Default)]
 pub(crate) struct WrapperArgs {
-    /// The name in logs and snapshots, where the function's path will not do.
+    /// The coroutine's name, if it is not the function's path.
     pub(crate) name: Option<LitStr>,
-    /// Whether dropping the handle ends the coroutine.
+    /// Whether dropping the handle cancels the coroutine.
     pub(crate) cancel_on_drop: bool,
-    /// Where it is said that nobody may ignore the handle, if it is.
+    /// Where the flag `must_use` stands, if it is there.
     pub(crate) must_use: Option<Span>,
     pub(crate) krate: Crate,
 }
 
 impl WrapperArgs {
-    /// Those of `#[coroutine]`, which gives the caller a handle.
+    /// The arguments of `#[coroutine]`, which gives the caller a handle.
     pub(crate) fn of_coroutine(attribute: &str, tokens: TokenStream) -> Result<WrapperArgs> {
         let takes = "takes `cancel_on_drop`, `must_use`, `name = \"...\"` and `crate = \"...\"`";
         let mut args = WrapperArgs::default();
@@ -77,7 +77,7 @@ impl WrapperArgs {
         Ok(args)
     }
 
-    /// Those of `#[engine]`, which gives none.
+    /// The arguments of `#[engine]`, which gives none.
     pub(crate) fn of_engine(attribute: &str, tokens: TokenStream) -> Result<WrapperArgs> {
         let takes = "takes `name = \"...\"` and `crate = \"...\"`";
         let mut args = WrapperArgs::default();
@@ -94,7 +94,7 @@ impl WrapperArgs {
         Ok(args)
     }
 
-    /// What both take.
+    /// Takes in an argument that both attributes have. `false` if they have no such word.
     fn accept(&mut self, word: &str, meta: &Meta) -> Result<bool> {
         match word {
             "name" => self.name = Some(name(meta)?),
@@ -105,12 +105,12 @@ impl WrapperArgs {
     }
 }
 
-/// The arguments of `#[main]`: what its loop is built with.
+/// The arguments of `#[main]`: options of the loop that it makes.
 #[derive(Default)]
 pub(crate) struct MainArgs {
     /// Whether the loop's clock jumps from timer to timer.
     pub(crate) virtual_time: bool,
-    /// Seconds after which a callback is told of.
+    /// After how many seconds a callback counts as slow.
     pub(crate) slow_callback: Option<f64>,
     pub(crate) krate: Crate,
 }
@@ -135,7 +135,7 @@ impl MainArgs {
 /// The arguments of `#[test]`.
 #[derive(Default)]
 pub(crate) struct TestArgs {
-    /// Seconds after which the test has failed.
+    /// After how many seconds the test fails.
     pub(crate) timeout: Option<f64>,
     /// Whether the loop's clock jumps from timer to timer.
     pub(crate) virtual_time: bool,
@@ -163,7 +163,7 @@ impl TestArgs {
     }
 }
 
-/// `#[coroutines]` takes no others.
+/// The argument of `#[coroutines]`, which takes only `crate`.
 pub(crate) fn parse_crate(attribute: &str, tokens: TokenStream) -> Result<Crate> {
     let mut found = Crate::default();
     each_argument(attribute, "takes nothing but `crate = \"...\"`", tokens, |word, meta| {
@@ -175,7 +175,8 @@ pub(crate) fn parse_crate(attribute: &str, tokens: TokenStream) -> Result<Crate>
     Ok(found)
 }
 
-/// Calls `accept` with each argument; `false` from it means that it knows no such word.
+/// Calls `accept` with the word and the tokens of each argument. If that gives `false`, there is no such
+/// argument, and it is refused.
 fn each_argument(
     attribute: &str,
     takes: &str,
@@ -184,7 +185,7 @@ fn each_argument(
 ) -> Result<()> {
     let arguments = Punctuated::<Meta, Token![,]>::parse_terminated
         .parse2(tokens)
-        // syn would say what its grammar expected; what is wanted here is simpler to say.
+        // syn's message would say what its grammar expected, which does not help. This says what to write.
         .map_err(|error| syn::Error::new(error.span(), format!("`{attribute}` {takes}")))?;
     let mut seen = Vec::new();
     for meta in &arguments {
@@ -201,7 +202,8 @@ fn each_argument(
     Ok(())
 }
 
-/// What is after the `=`, also where it comes out of a `macro_rules!` in invisible brackets.
+/// What stands after the `=`. If it comes from a `macro_rules!`, it is in invisible brackets, which are
+/// removed.
 fn value(meta: &Meta) -> Option<&Expr> {
     let Meta::NameValue(pair) = meta else { return None };
     let mut value = &pair.value;
@@ -218,7 +220,7 @@ fn literal(meta: &Meta) -> Option<&Lit> {
     }
 }
 
-/// The value where there is one, so that an error does not point at the word that was right.
+/// Makes an error that points at the argument's value if it has one, since the word before it is right.
 fn refuse<T>(meta: &Meta, message: &str) -> Result<T> {
     Err(match meta {
         Meta::NameValue(pair) => syn::Error::new_spanned(&pair.value, message),
@@ -233,7 +235,7 @@ fn name(meta: &Meta) -> Result<LitStr> {
     }
 }
 
-/// A path in a string, or as it is, so that a `macro_rules!` can say `$crate`.
+/// A path, in a string or without one: without, a `macro_rules!` can write `$crate` in it.
 fn krate(meta: &Meta) -> Result<Crate> {
     let path = match value(meta) {
         Some(Expr::Lit(ExprLit { lit: Lit::Str(text), .. })) => {
@@ -254,7 +256,8 @@ fn seconds(word: &str, meta: &Meta) -> Result<f64> {
         Some(Lit::Float(number)) if number.suffix().is_empty() => number.base10_parse().ok(),
         _ => None,
     };
-    // Through `Duration`, so that what it cannot hold is found here and not in the running test.
+    // Tried with `Duration` here: otherwise a number that a `Duration` cannot hold would be found only
+    // when the program runs.
     let fits = |seconds: &f64| {
         Duration::try_from_secs_f64(*seconds).is_ok_and(|duration| !duration.is_zero())
     };

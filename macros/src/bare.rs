@@ -1,11 +1,13 @@
-//! Bare `#[coroutine]` and `#[engine]`, in a module or a block that `#[coroutines]` stands on.
+//! `#[coroutines]`: lets `#[coroutine]` and `#[engine]` be written without a path, as *bare words*, within a
+//! module, an `impl` or a `trait`.
 //!
-//! The compiler keeps `coroutine` for an attribute of its own. But it looks for what an attribute means
-//! only when it gets to it, and an attribute around it gets the tokens first. So all that is to do is to
-//! write the path before each bare word. What expands it, and what refuses it, is the attribute by its
-//! path: nothing of that is here.
+//! By itself `#[coroutine]` is ambiguous, since the compiler has an attribute of that name. But the compiler
+//! resolves an attribute only when it gets to it, and an attribute on the module around it gets all tokens of
+//! the module before that. So `#[coroutines]` only has to write the path before each bare word. The rest,
+//! expanding and refusing, is done by the attribute that has its path then.
 //!
-//! The tokens are not parsed: half-written code, and syntax that is newer than this, pass through.
+//! The tokens are not parsed into a syntax tree. So half-written code, and syntax that is newer than syn,
+//! pass through unchanged.
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
@@ -22,25 +24,27 @@ pub(crate) fn coroutines(args: TokenStream, item: TokenStream) -> TokenStream {
         Err(error) => (Crate::default(), Some(refusal(error))),
     };
     let misplaced = refuse_others(&item).err().map(refusal);
-    // Also where it is refused: bare words within would only add errors that explain nothing.
+    // This is also done if the attribute is refused. Otherwise each bare word would add an error of its own,
+    // which does not help.
     let item = Qualifier { krate }.within(item.clone()).unwrap_or(item);
     quote!(#wrong_args #misplaced #item)
 }
 
-/// It stands on what has functions in its braces: a module, an `impl` or a `trait`.
+/// Refuses what is not a module, an `impl` or a `trait`. It looks for the first word of the item behind
+/// attributes, visibility and qualifiers.
 fn refuse_others(item: &TokenStream) -> Result<()> {
-    let mut before_attribute = false;
+    let mut after_hash = false;
     let head = item.clone().into_iter().find(|token| match token {
         TokenTree::Punct(punct) => {
-            before_attribute = punct.as_char() == '#';
+            after_hash = punct.as_char() == '#';
             false
         }
         TokenTree::Group(group) => {
-            let attribute = std::mem::take(&mut before_attribute);
-            // The `(crate)` of a `pub(crate)`, or the `pub` of a macro's `$vis`.
-            let in_visibility =
+            let is_attribute = std::mem::take(&mut after_hash);
+            // The `(crate)` of a `pub(crate)`, or the `pub` that a macro's `$vis` stands for.
+            let is_visibility =
                 matches!(group.delimiter(), Delimiter::Parenthesis | Delimiter::None);
-            !attribute && !in_visibility
+            !is_attribute && !is_visibility
         }
         TokenTree::Ident(word) => !["pub", "unsafe", "auto", "default"].iter().any(|it| word == it),
         TokenTree::Literal(_) => true,
@@ -64,25 +68,24 @@ struct Qualifier {
     krate: Crate,
 }
 
-/// What the tokens up to here are the beginning of.
+/// What the tokens just before the next one may be the beginning of. It decides what a group of tokens that
+/// comes next is.
 #[derive(Clone, Copy, PartialEq)]
 enum Before {
+    /// Nothing that matters here.
     Anything,
-    /// An attribute: `#`.
+    /// The token before is `#`: a group in square brackets is an attribute.
     Attribute,
-    /// A path, perhaps of a macro.
-    Word {
-        is_macro_rules: bool,
-    },
-    /// A call of a macro: its `!`.
-    Call {
-        is_macro_rules: bool,
-    },
+    /// The token before is a word, perhaps the name of a macro.
+    Word { is_macro_rules: bool },
+    /// The tokens before are a macro's name and `!`: a group has the macro's arguments.
+    Call { is_macro_rules: bool },
 }
 
 impl Qualifier {
-    /// The tokens with all bare words qualified, at any depth; none if there are none. What is unchanged
-    /// stays as it is: a group that is made anew has lost the places of its brackets.
+    /// The tokens, with the path before all bare words at any depth; `None` if there are no bare words.
+    /// Then the caller keeps the tokens that it has: a group that is made anew has lost the places of its
+    /// brackets.
     fn within(&self, tokens: TokenStream) -> Option<TokenStream> {
         let mut changed = false;
         let mut before = Before::Anything;
@@ -96,7 +99,7 @@ impl Qualifier {
                 Before::Attribute if group.delimiter() == Delimiter::Bracket => {
                     self.attribute(group.stream())
                 }
-                // What is in a macro's brackets is that macro's.
+                // The arguments of a macro mean what that macro says, and are not changed.
                 Before::Call { .. } => None,
                 _ => self.within(group.stream()),
             };
@@ -112,7 +115,8 @@ impl Qualifier {
         changed.then_some(tokens)
     }
 
-    /// What is in an attribute's brackets, if there is a bare word.
+    /// The tokens in an attribute's brackets, with the path before a bare word; `None` if there is none. In a
+    /// `cfg_attr(condition, ..)` it looks at all that comes after the condition.
     fn attribute(&self, meta: TokenStream) -> Option<TokenStream> {
         let mut tokens = meta.clone().into_iter();
         let is_conditional =
@@ -129,7 +133,7 @@ impl Qualifier {
                 Some((comma, alone)) if is_comma(comma) => (Some(comma), alone),
                 _ => (None, meta),
             };
-            // The first is the condition.
+            // The element at index 0 is the condition.
             let qualified = if index > 0 { self.meta(alone) } else { None };
             changed |= qualified.is_some();
             let alone = qualified.unwrap_or_else(|| alone.iter().cloned().collect());
@@ -140,7 +144,7 @@ impl Qualifier {
         changed.then(|| quote!(cfg_attr #list))
     }
 
-    /// `coroutine`, or `engine(name = "beat")`, with its path.
+    /// `coroutine`, or `engine(name = "beat")`, with its path; `None` for any other attribute.
     fn meta(&self, tokens: &[TokenTree]) -> Option<TokenStream> {
         let (word, arguments) = match tokens {
             [TokenTree::Ident(word)] => (word, TokenStream::new()),
@@ -167,19 +171,21 @@ impl Qualifier {
     }
 }
 
+/// What comes before the token after `token`, if `context` came before `token` itself.
 fn after(context: Before, token: &TokenTree) -> Before {
     match (context, token) {
         (_, TokenTree::Punct(punct)) if punct.as_char() == '#' => Before::Attribute,
         (Before::Word { is_macro_rules }, TokenTree::Punct(punct)) if punct.as_char() == '!' => {
             Before::Call { is_macro_rules }
         }
-        // The name of the macro that is defined.
+        // The name of the macro that a `macro_rules!` defines.
         (Before::Call { is_macro_rules: true }, TokenTree::Ident(_)) => context,
         (_, TokenTree::Ident(word)) => Before::Word { is_macro_rules: word == "macro_rules" },
         _ => Before::Anything,
     }
 }
 
+/// The same group with other tokens in it.
 fn regroup(group: &Group, tokens: TokenStream) -> TokenTree {
     let mut regrouped = Group::new(group.delimiter(), tokens);
     regrouped.set_span(group.span());

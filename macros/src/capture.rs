@@ -1,18 +1,19 @@
 //! How a function's arguments move into its coroutine.
 //!
-//! An `async` block takes along what it mentions, so the block begins by mentioning every argument.
-//! There are two ways to do that:
+//! An `async move` block captures the variables that it mentions. All arguments have to move in, used or
+//! not, so the block begins with a statement for each that mentions it. There are two kinds of these:
 //!
-//! * In place: `let _ = &x;` makes the block own `x` under the name it has. What a block owns is
-//!   dropped after its locals and in the order in which it was mentioned, so these statements stand
-//!   in reverse. This is how a coroutine stays at half the size of an `async fn`, which keeps each
-//!   argument twice: as it came, and as the local it is moved to.
-//! * As a local: `let x = x;`, which is what an `async fn` does. A pattern needs it, having names of
-//!   its own to bind. So does an argument that the body does not mention, for the compiler to say
-//!   so: in place, the mention would count as its use.
+//! * In place: `let _ = &x;` captures `x`, and the body uses the captured variable itself. A block drops its
+//!   captured variables after its locals, in the order in which it has mentioned them. Arguments should be
+//!   dropped last one first, so these statements stand in reverse order. An argument in place is in the
+//!   coroutine's memory once; an `async fn` keeps each twice, as it was captured and as the local to which it
+//!   is moved.
+//! * As a local: `let x = x;`, which is what an `async fn` does. A pattern needs that, since it binds
+//!   names of its own. So does an argument that the body does not mention: as a local it has the
+//!   compiler's warning that it is unused, but in place, `&x` would count as a use.
 //!
-//! Locals go before what the block owns, and the last argument goes first. So from the first
-//! argument that must be a local on, all are.
+//! Locals are dropped before what is captured, and the last argument has to be dropped first. So from the
+//! first argument on that must be a local, all are.
 
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::quote;
@@ -21,11 +22,11 @@ use syn::{
     punctuated::Punctuated, visit::Visit,
 };
 
-/// A function's arguments, on their way in.
+/// A function's arguments, on their way into its coroutine.
 pub(crate) struct Arguments {
-    /// What the signature says: each argument has a name of its own.
+    /// The arguments for the signature that is emitted. Each has a name: patterns are replaced by names.
     pub(crate) inputs: Punctuated<FnArg, Token![,]>,
-    /// The statements that move them into the coroutine.
+    /// The statements at the beginning of the block, which move the arguments into the coroutine.
     pub(crate) bindings: Vec<TokenStream>,
 }
 
@@ -33,7 +34,7 @@ impl Arguments {
     pub(crate) fn of(sig: &Signature, body: Option<&Group>, refused: bool) -> Arguments {
         let mut inputs = sig.inputs.clone();
         let mut bindings = Vec::new();
-        // A declaration has nothing to bind, and its arguments are as plain as the language asks.
+        // A declaration has no block, and the compiler allows no patterns in it.
         let Some(body) = body else { return Arguments { inputs, bindings } };
         let in_place = match refused {
             true => 0,
@@ -54,12 +55,14 @@ impl Arguments {
     }
 }
 
-/// The names of arguments that have none, being patterns. Documentation shows them, so each is made of
-/// the names in the pattern; what the user calls so is another name, for the compiler.
+/// The names that arguments get which are patterns, and so have no name. Documentation shows these names, so
+/// each is made of the names in the pattern. They cannot clash with names in the user's code, since they have
+/// another hygiene (`Span::mixed_site`).
 #[derive(Default)]
 struct Hidden(Vec<String>);
 
 impl Hidden {
+    /// A name for this pattern that no other argument has got.
     fn name(&mut self, pattern: &Pat) -> Ident {
         struct Names(Vec<String>);
         impl<'ast> Visit<'ast> for Names {
@@ -71,7 +74,7 @@ impl Hidden {
                 syn::visit::visit_pat_ident(self, pattern);
             }
 
-            // What a constant in a pattern names is bound within that constant.
+            // Names within a constant in a pattern are not bound by the pattern.
             fn visit_expr(&mut self, _: &'ast syn::Expr) {}
             fn visit_expr_const(&mut self, _: &'ast syn::ExprConst) {}
         }
@@ -84,7 +87,7 @@ impl Hidden {
             _ => format!("{base}{n}"),
         };
         let is_free = |name: &String| {
-            // The one name in a pattern may be a keyword, written raw.
+            // If the pattern has one name, that may be a keyword without its `r#`, which is no identifier.
             !self.0.contains(name) && syn::parse_str::<Ident>(name).is_ok()
         };
         let name = (1..).map(nth).find(is_free).expect("one of so many is free");
@@ -93,7 +96,8 @@ impl Hidden {
     }
 }
 
-/// Gives the argument a name that the signature can have, and returns the statement that moves it.
+/// Makes the argument one that the emitted signature can have, and gives the statement that moves it into the
+/// coroutine.
 fn bind(argument: &mut PatType, hidden: &mut Hidden, in_place: bool) -> TokenStream {
     let hidden = match plain_name(&argument.pat) {
         Some(name) => name.clone(),
@@ -108,20 +112,21 @@ fn bind(argument: &mut PatType, hidden: &mut Hidden, in_place: bool) -> TokenStr
         let lint = allow_underscore(name);
         return quote!(#(#cfgs)* #lint let _ = &#name;);
     }
-    // Lints about a name are about the local.
+    // Lint levels on the argument, such as `#[allow(unused)]`, are meant for the local.
     let (lints, kept) = std::mem::take(&mut argument.attrs).into_iter().partition(is_lint);
     let lints: Vec<Attribute> = lints;
     argument.attrs = kept;
     match plain_name(&argument.pat).cloned() {
         Some(name) => {
-            // `mut` is about the local, too.
+            // `mut` moves to the local, too.
             let inside = std::mem::replace(&mut *argument.pat, parse_quote!(#name));
             let lint = allow_underscore(&name);
             quote!(#(#cfgs)* #(#lints)* #lint let #inside = #name;)
         }
         None => {
             let inside = std::mem::replace(&mut *argument.pat, parse_quote!(#hidden));
-            // Twice, so that what the pattern leaves behind is a local too.
+            // Two statements: the first makes the whole argument a local. A pattern may bind only a part
+            // of it, and the rest has to be dropped with the locals as well.
             let lint = allow_underscore(&hidden);
             let moved = quote!(#(#cfgs)* #lint let #hidden = #hidden;);
             match inside {
@@ -132,7 +137,7 @@ fn bind(argument: &mut PatType, hidden: &mut Hidden, in_place: bool) -> TokenStr
     }
 }
 
-/// For who asks clippy: `_name` is mentioned, not used.
+/// Keeps clippy from warning that a name with an underscore is used: the statements here only mention it.
 fn allow_underscore(name: &Ident) -> Option<TokenStream> {
     let allow = quote! {
         #[allow(clippy::used_underscore_binding, clippy::no_effect_underscore_binding)]
@@ -140,7 +145,7 @@ fn allow_underscore(name: &Ident) -> Option<TokenStream> {
     name.to_string().starts_with('_').then_some(allow)
 }
 
-/// Whether the argument cannot stay as it is in the coroutine.
+/// Whether the argument must be a local, and cannot be captured in place.
 fn needs_a_local(input: &FnArg, body: &Group) -> bool {
     let FnArg::Typed(argument) = input else { return false };
     match (&*argument.pat, plain_name(&argument.pat)) {
@@ -158,8 +163,8 @@ fn plain_name(pattern: &Pat) -> Option<&Ident> {
     }
 }
 
-/// Whether the word stands anywhere in the tokens, or in a string that may be a format string. A
-/// word that means something else costs a warning about an unused argument, and nothing more.
+/// Whether the word stands anywhere in the tokens, or in a literal, which may be a format string. If the word
+/// means something else there, the only harm is that the warning about an unused argument is missing.
 fn mentions(tokens: TokenStream, word: &Ident) -> bool {
     let unraw = word.unraw().to_string();
     tokens.into_iter().any(|token| match token {

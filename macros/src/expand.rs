@@ -1,18 +1,18 @@
-//! A function in, a function out.
+//! `#[coroutine]`, `#[engine]`, `#[main]` and `#[test]`: from the user's function to the one that is emitted.
 //!
-//! The four attributes do one thing: they take a function's body, make it an `async move` block
-//! that owns the function's arguments, and hand that block to the loop. What differs is who gets
-//! the block and what the emitted function returns. `#[coroutine]` and `#[engine]` go through
-//! [`wrapper`], Tornado's `_make_coroutine_wrapper`; `#[main]` and `#[test]` through [`blocking`].
+//! The four attributes do the same: they take the function's body, make it an `async move` block that owns
+//! the function's arguments, and hand that block to the loop. They differ in the function that gets the
+//! block, and in what the emitted function returns. `#[coroutine]` and `#[engine]` go through [`wrapper`],
+//! which is Tornado's `_make_coroutine_wrapper`; `#[main]` and `#[test]` go through [`blocking`].
 //!
-//! Three promises shape the rest:
+//! The code keeps three promises:
 //!
-//! * **The body is the user's.** It is never parsed, only moved, so that its spans, and what an
-//!   editor makes of half-written code, stay as they were.
-//! * **Arguments behave as in an `async fn`.** All of them move in, used or not, and are dropped
-//!   after the locals, the last one first. See [`capture`](crate::capture).
-//! * **A refusal still leaves an item.** It has the signature that was asked for, so the one error
-//!   on the screen is the one that explains.
+//! * **The body is not touched.** It is never parsed, only moved. So the compiler's errors point into it as
+//!   always, and editors can deal with half-written code in it.
+//! * **Arguments behave as in an `async fn`.** All of them move in, used or not, and are dropped after the
+//!   locals, the last one first. See [`capture`](crate::capture).
+//! * **A function that is refused is still emitted**, with the signature that it would have had. Otherwise
+//!   each call of it would be an error, too, and hide the one that explains what is wrong.
 
 use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -33,16 +33,16 @@ pub(crate) fn engine(args: TokenStream, item: TokenStream) -> TokenStream {
     wrapper(Handle::Dropped, args, item)
 }
 
-/// What becomes of the coroutine's handle; the one difference between the two wrappers.
+/// What is done with the coroutine's handle, in which the two attributes differ.
 #[derive(Clone, Copy, PartialEq)]
 enum Handle {
-    /// `#[coroutine]`: the caller gets it.
+    /// `#[coroutine]` gives it to the caller.
     Returned,
-    /// `#[engine]`: nobody does.
+    /// `#[engine]` drops it.
     Dropped,
 }
 
-/// `fn f(..) -> T` to `fn f(..) -> Coroutine<T>`, to `fn f(..) -> CancelOnDrop<T>`, or to `fn f(..)`.
+/// Makes `fn f(..) -> T` a `fn f(..) -> Coroutine<T>`, a `fn f(..) -> CancelOnDrop<T>`, or a `fn f(..)`.
 fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream {
     let attribute = match handle {
         Handle::Returned => "#[waterspout::coroutine]",
@@ -65,7 +65,8 @@ fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream 
 
     let before = function.take_instruments();
     if !before.is_empty() {
-        // It instruments an `async fn`, so it goes first. Then it is our turn again.
+        // These attributes instrument an `async fn`, so they are put first, and get the function as it is.
+        // The compiler expands this attribute again after them.
         let word = match handle {
             Handle::Returned => quote!(coroutine),
             Handle::Dropped => quote!(engine),
@@ -113,12 +114,13 @@ fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream 
             };
             let report = output.report(krate);
             let future = future(&output, &arguments.bindings, body);
-            // On the function's name: what is wrong with the whole coroutine is said there.
+            // Located at the function's name: that is where the compiler shows errors about the whole
+            // coroutine.
             let at = Span::mixed_site().located_at(sig.ident.span());
             let from = krate.at(at);
             let start = quote_spanned!(at=> #from::__private::start);
-            // The place of this call is that of the function's name, whose own span it has: in a macro's
-            // tokens it would be the place of the attribute.
+            // This call tells where the function is declared, so it has the span of the function's name. With
+            // the span of tokens that a macro makes, it would tell where the attribute stands.
             let at_name = sig.ident.span();
             let from = krate.at(at_name);
             let here = quote_spanned!(at_name=> #from::__private::here());
@@ -147,15 +149,16 @@ fn wrapper(handle: Handle, args: TokenStream, item: TokenStream) -> TokenStream 
         }
     };
     let is_given = |word: &str| attrs.iter().any(|attr| attr.path().is_ident(word));
-    // A coroutine's location is its caller's.
+    // A coroutine's place is the line that calls the function.
     let track_caller = (!is_given("track_caller")).then(|| quote!(#[track_caller]));
-    // Where the user has written one, too, it says the same with another text, and goes first.
+    // If the user has written a `#[must_use]`, too, that one stays: it says the same in other words.
     let must_use = args.must_use.filter(|_| !is_given("must_use")).map(|at| {
         let why =
             "the coroutine runs on without its handle: await that for the result, or `drop` it";
         quote_spanned!(at=> #[must_use = #why])
     });
-    // Clippy takes the block for one that forgets to await what it gives. It is the caller who does.
+    // Clippy warns of an `async` block that gives a future without awaiting it. If the user's body does
+    // that on purpose, the caller awaits that future.
     let lints = match (refused, &function.body) {
         (true, _) => allow_unused(),
         (false, Some(_)) => quote!(#[allow(clippy::async_yields_async)]),
@@ -196,7 +199,8 @@ pub(crate) fn test(args: TokenStream, item: TokenStream) -> TokenStream {
     };
     let mut refusals = Refusals::default();
     let args = refusals.unless_ok(TestArgs::parse(attribute, args)).unwrap_or_default();
-    // One that stands above ours never gets here: the compiler's own `#[test]` refuses `async`.
+    // Only one that stands below this attribute is found here. If `#[test]` stands above it, the compiler
+    // refuses that, since the function is `async` then.
     function.attrs.retain(|attr| {
         let is_second = attr.path().segments.last().is_some_and(|last| last.ident == "test");
         if is_second {
@@ -220,7 +224,7 @@ pub(crate) fn test(args: TokenStream, item: TokenStream) -> TokenStream {
         allow_exceptions: #allow_exceptions,
     });
     let report = Output::of(&function.sig).report(&krate);
-    // By its full path: plain `test` may well be ours.
+    // With its full path, since the user may have imported `waterspout::test` as `test`.
     let marker = quote!(#[::core::prelude::v1::test]);
     blocking(
         attribute,
@@ -231,7 +235,8 @@ pub(crate) fn test(args: TokenStream, item: TokenStream) -> TokenStream {
     )
 }
 
-/// `async fn f() -> T` to a `fn f() -> T` that blocks on the body.
+/// Makes `async fn f() -> T` a `fn f() -> T` that blocks until the body is done. `marker` is an attribute
+/// for the emitted function, and `run` wraps the future of the body into the call that runs it.
 fn blocking(
     attribute: &str,
     function: &Function,
@@ -276,7 +281,8 @@ fn blocking(
         Some(body) if !refused => {
             let run = run(future(&output, &[], body));
             if output.is_never {
-                // Some compilers call the `match` unreachable, which says that it is what they want.
+                // Some versions of the compiler warn that the `match` is unreachable, which is just what it
+                // is there for.
                 let never = quote! {
                     let never = #run;
                     #[allow(unreachable_code)]
@@ -293,21 +299,23 @@ fn blocking(
     refusals.beside(item, refused && output.is_opaque)
 }
 
-/// The coroutine itself: the body, owning its arguments, with its result's type made known.
+/// The coroutine itself: an `async move` block with the body, which owns the arguments and whose output
+/// has the declared type.
 ///
-/// An `async` block has no place to write its type, so the type is written twice. The first line
-/// says it for every `return` and `?` in the body, which would otherwise have to guess, and the
-/// `let` says it for the block's last expression, which may coerce to it.
+/// An `async` block has no syntax for the type of its output, so the type is written in two statements.
+/// The first is a `return` of a value of that type, which is never reached: by that, the compiler knows
+/// the type for every other `return` and `?` in the body. The second is a `let`, for the last expression
+/// of the body, which may be coerced to the type.
 ///
-/// The block as such has the body's span. In a block that comes out of another crate's macro the
-/// compiler calls no variable by its name: it says "use of moved value" and not of which.
+/// The block has the span of the body. With the span of tokens that a macro makes, the compiler would not
+/// name variables in its errors: it would say "use of moved value", and not of which.
 fn future(output: &Output, bindings: &[TokenStream], body: &Group) -> TokenStream {
     let at = body.span();
     let result = Ident::new("__result", Span::mixed_site());
     let (known, ty) = match &output.ty {
         _ if output.is_opaque => (None, None),
         ty => {
-            // Located at the type: a mismatch points here, to show what was expected.
+            // Located at the type: an error about another type points here, to show what was expected.
             let mut expected = result.clone();
             expected.set_span(result.span().located_at(ty.span()));
             let returned = quote_spanned!(expected.span()=> return #expected);
@@ -323,8 +331,8 @@ fn future(output: &Output, bindings: &[TokenStream], body: &Group) -> TokenStrea
         Delimiter::Brace,
         quote! {
             #known
-            // The inner braces are the user's, and no reason to remove them. A body that never ends
-            // is no mistake either.
+            // The braces around the body may be unnecessary, and the body may never end. Neither is a
+            // mistake of the user's.
             #[allow(unused_braces, clippy::diverging_sub_expression)]
             let #result #ty = { #(#bindings)* #body };
             #[allow(unreachable_code)]
@@ -336,26 +344,27 @@ fn future(output: &Output, bindings: &[TokenStream], body: &Group) -> TokenStrea
     quote!(#opening #block)
 }
 
-/// The emitted function's body. Its braces are those of the user's: a function that ends in a macro's
-/// token is the macro's, for the compiler, which would not say that it is never used.
+/// The body of the emitted function, whose braces have the span of the user's. If a function ends in a
+/// token that a macro makes, the compiler takes the whole function for generated code, and does not warn
+/// if it is unused.
 fn braced(body: &Group, tokens: TokenStream) -> TokenStream {
     let mut braced = Group::new(Delimiter::Brace, tokens);
     braced.set_span(body.span());
     quote!(#braced)
 }
 
-/// `module::path::function`.
+/// The name of a test: `module::path::function`.
 fn name_of(sig: &Signature) -> TokenStream {
     let function = sig.ident.unraw().to_string();
     quote!(::core::concat!(::core::module_path!(), "::", #function))
 }
 
-/// The body of a refused function: it fits every type.
+/// The body of a function that is refused. It fits every return type.
 fn stand_in() -> TokenStream {
     quote!({ ::core::unimplemented!() })
 }
 
-/// A stand-in uses nothing, which is not the user's doing.
+/// For a function with a stand-in for its body, which uses no argument: the compiler must not warn of that.
 fn allow_unused() -> TokenStream {
     quote!(#[allow(unused_variables, unused_mut)])
 }
@@ -364,7 +373,7 @@ fn allow_unused() -> TokenStream {
 mod tests {
     use super::*;
 
-    /// Tokens compare by their text; spans are the business of `tests/ui`.
+    /// Compares tokens by their text. Spans are tested by `tests/ui`.
     #[track_caller]
     fn assert_tokens(left: TokenStream, right: TokenStream) {
         assert_eq!(left.to_string(), right.to_string());

@@ -1,4 +1,4 @@
-//! What stands in the source: a function, and what it returns.
+//! The function on which an attribute stands: its parts, and what it returns.
 
 use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
@@ -13,17 +13,18 @@ use syn::{
 
 use crate::args::Crate;
 
-/// A function whose body is left alone.
+/// A function whose body is not parsed.
 pub(crate) struct Function {
     pub(crate) attrs: Vec<Attribute>,
     pub(crate) vis: Visibility,
     pub(crate) sig: Signature,
-    /// In its braces; none where a trait only declares the function.
+    /// The body with its braces; `None` where a trait only declares the function.
     pub(crate) body: Option<Group>,
 }
 
 impl Function {
-    /// On failure, the tokens to emit: what is wrong, and the item as it stood.
+    /// Parses a function. If the item is none, the error is the tokens to emit: a `compile_error!`, and
+    /// the item as it was.
     pub(crate) fn parse(attribute: &str, item: TokenStream) -> Result<Function, TokenStream> {
         let parser = |input: ParseStream| {
             let mut attrs = input.call(Attribute::parse_outer)?;
@@ -44,8 +45,8 @@ impl Function {
         })
     }
 
-    /// Takes away the attributes that wrap the body of an `async fn`, as `#[tracing::instrument]` and
-    /// `#[fastrace::trace]` do. Of a function that returns a coroutine they would see the first step only.
+    /// Removes and gives the attributes that wrap the body of an `async fn`, as `#[tracing::instrument]` and
+    /// `#[fastrace::trace]` do. On a function that returns a coroutine, they would cover its first step only.
     pub(crate) fn take_instruments(&mut self) -> Vec<Attribute> {
         let (taken, kept) = std::mem::take(&mut self.attrs).into_iter().partition(|attr| {
             let instruments = |path: &syn::Path| {
@@ -77,7 +78,7 @@ impl ToTokens for Function {
     }
 }
 
-/// Whether a signature follows, however many qualifiers stand before its `fn`.
+/// Whether a function's signature comes next in the input, with any qualifiers before its `fn`.
 fn stands_before_a_function(input: ParseStream) -> bool {
     let ahead = input.fork();
     loop {
@@ -95,14 +96,14 @@ fn stands_before_a_function(input: ParseStream) -> bool {
     }
 }
 
-/// The braces and what is in them. Inner attributes move out to the function, since the block that
-/// the body becomes cannot carry them.
+/// Reads the function's body: the braces and what is in them. Inner attributes (`#![..]`) become
+/// attributes of the function, since they are not allowed in the block that the body becomes.
 fn parse_body(input: ParseStream, attrs: &mut Vec<Attribute>) -> syn::Result<Group> {
     let mut tree: TokenTree = input.parse()?;
     let body = loop {
         match tree {
             TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => break group,
-            // A `$body:block` of a `macro_rules!` comes in invisible brackets.
+            // A body that is the `$body:block` of a `macro_rules!` comes in invisible brackets.
             TokenTree::Group(group) if group.delimiter() == Delimiter::None => {
                 tree = syn::parse2(group.stream())?;
             }
@@ -123,12 +124,13 @@ fn parse_body(input: ParseStream, attrs: &mut Vec<Attribute>) -> syn::Result<Gro
     Ok(rebuilt)
 }
 
-/// What the function returns when it is done.
+/// What the function is declared to return, which is the coroutine's output.
 pub(crate) struct Output {
     arrow: Token![->],
-    /// As it stood; `()` where nothing did, and `Infallible` for `!`, which no stable generic takes.
+    /// The type as it was written. It is `()` if none was, and `Infallible` for `!`, which is no type
+    /// argument in stable Rust.
     pub(crate) ty: Type,
-    /// Whether it holds an `impl Trait`, which only the signature may spell.
+    /// Whether it contains an `impl Trait`, so that the type can be written only in the signature.
     pub(crate) is_opaque: bool,
     pub(crate) is_never: bool,
     is_unit: bool,
@@ -139,7 +141,8 @@ impl Output {
         let (arrow, mut ty) = match &sig.output {
             ReturnType::Type(arrow, ty) => (*arrow, (**ty).clone()),
             ReturnType::Default => {
-                // Where the type would stand, and no place that a lint would blame.
+                // Located where the type would stand, with the hygiene of a macro's tokens, so that no lint
+                // complains of a type that the user has not written.
                 let at = Span::mixed_site().located_at(sig.paren_token.span.close());
                 (Token![->](at), syn::parse2(quote_spanned!(at=> ())).expect("a type"))
             }
@@ -155,13 +158,14 @@ impl Output {
         Output { arrow, ty, is_opaque: opaque.0, is_never, is_unit }
     }
 
-    /// `-> Coroutine<T>`, or another handle's type.
+    /// The return type of the emitted function: `-> Coroutine<T>`, or another type of handle around `T`.
     pub(crate) fn wrapped(&self, handle: &TokenStream) -> ReturnType {
         let Output { arrow, ty, .. } = self;
         parse_quote!(#arrow #handle<#ty>)
     }
 
-    /// The `fn(&T) -> Option<String>` that words an error nobody awaited.
+    /// Code for the `fn(&T) -> Option<String>` that gives the text to report, if an output that nobody has
+    /// awaited is an error.
     pub(crate) fn report(&self, krate: &Crate) -> TokenStream {
         if self.is_unit || self.is_never || self.is_opaque {
             return quote!(#krate::__private::report_nothing);
@@ -175,7 +179,7 @@ impl Output {
     }
 }
 
-/// The type without the brackets, visible or not, that may stand around it.
+/// The type without the parentheses or invisible brackets that may be around it.
 pub(crate) fn bare(mut ty: &Type) -> &Type {
     loop {
         match ty {
@@ -193,6 +197,6 @@ impl<'ast> Visit<'ast> for FindOpaque {
         self.0 = true;
     }
 
-    // An array's length is an expression, which no such type is a part of.
+    // The length of an array is an expression. An `impl Trait` in that is not a part of the type.
     fn visit_expr(&mut self, _: &'ast syn::Expr) {}
 }

@@ -1,15 +1,14 @@
 //! The attributes of [`waterspout`](https://docs.rs/waterspout): `#[coroutine]`, `#[engine]`,
 //! `#[coroutines]`, `#[main]` and `#[test]`.
 //!
-//! Each but `#[coroutines]` takes an `async fn` and hands its body, as one future, to the loop. They decide
-//! nothing at run time: what a coroutine is, when it starts and who hears of its errors is written
-//! in `waterspout` itself, and what stands here only rearranges tokens. Use them through
-//! `waterspout`, which re-exports them. The code they emit names `::waterspout`, unless the argument
-//! `crate = ".."` says where else that is.
+//! Use them through `waterspout`, which re-exports them. Each of them but `#[coroutines]` takes an `async fn`
+//! and emits a function that hands the body, as one future, to the loop. This crate only rearranges tokens:
+//! what a coroutine is, when it starts and who is told of its errors is decided in `waterspout` itself. The
+//! code that is emitted calls it `::waterspout`, unless the argument `crate = ".."` gives another path.
 //!
-//! `expand` writes the new function. It has `args` to read what stands in an attribute's parentheses,
-//! `function` to read the function under it, `capture` to move the arguments into the coroutine and
-//! `refuse` to say what cannot be. `#[coroutines]` is in `bare`.
+//! `expand` writes the new function. For that, `args` reads the arguments of the attribute, `function` reads
+//! the function under it, `capture` moves the function's arguments into the coroutine, and `refuse` makes the
+//! errors for what cannot be a coroutine. `#[coroutines]` is in `bare`.
 
 use proc_macro::TokenStream;
 
@@ -20,10 +19,11 @@ mod expand;
 mod function;
 mod refuse;
 
-/// Makes a function a coroutine: calling it runs its body at once, up to the first suspension.
+/// Makes a function a coroutine: calling it runs its body at once, up to the first point where it has to
+/// wait.
 ///
-/// `async fn f(..) -> T` becomes `fn f(..) -> Coroutine<T>`. The caller may await the
-/// `Coroutine<T>` for the result, now or later, or drop it; the coroutine runs on either way.
+/// `async fn f(..) -> T` becomes `fn f(..) -> Coroutine<T>`. The caller may await the `Coroutine<T>`, a
+/// handle, for the result, now or later, or drop it. The coroutine runs on either way.
 ///
 /// ```
 /// use waterspout::net::TcpStream;
@@ -40,11 +40,11 @@ mod refuse;
 ///     }
 /// }
 ///
-/// // In another coroutine: `echo(stream);` and it runs.
+/// // In another coroutine, the call `echo(stream);` is all that it takes to run it.
 /// ```
 ///
-/// It is written with its path, as Tornado's `@gen.coroutine` is. Under
-/// [`#[waterspout::coroutines]`](macro@coroutines), on a module or an `impl` block, the bare word will do:
+/// The attribute is written with its path, as Tornado's `@gen.coroutine` is. Within a module or an `impl`
+/// block that has the attribute [`#[waterspout::coroutines]`](macro@coroutines), the bare word will do:
 ///
 /// ```
 /// #[waterspout::coroutines]
@@ -56,8 +56,8 @@ mod refuse;
 /// }
 /// ```
 ///
-/// Elsewhere the compiler keeps the bare word for an unstable attribute of its own, however ours is
-/// imported, and says:
+/// Elsewhere the bare word is an error, however the attribute is imported, since the compiler has an unstable
+/// attribute of that name:
 ///
 /// ```text
 /// error[E0659]: `coroutine` is ambiguous
@@ -68,14 +68,14 @@ mod refuse;
 ///   = help: `#[coroutine]` can only be applied to closures
 /// ```
 ///
-/// Where no `async` is wanted in the source, a plain `fn` whose body awaits does as well. A
-/// function that never returns, `-> !`, becomes a `Coroutine<Infallible>`.
+/// The word `async` may be left out: a plain `fn` whose body awaits will do as well. A function that never
+/// returns, `-> !`, becomes one that gives a `Coroutine<Infallible>`.
 ///
 /// # Methods
 ///
-/// A method takes `self` in any form that owns: `self`, `mut self`, `self: Rc<Self>`. In a trait
-/// the attribute goes on the declaration too, or the declaration spells `Coroutine<T>`; the trait
-/// stays usable as `dyn Trait`.
+/// A method takes `self` in any form that owns it: `self`, `mut self`, `self: Rc<Self>`. In a trait, put
+/// the attribute on the declaration, too, or declare a plain `fn` that returns `Coroutine<T>`. The trait
+/// can be used as `dyn Trait`.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -97,21 +97,21 @@ mod refuse;
 ///
 /// # Arguments
 ///
-/// A coroutine outlives the call that started it, so its arguments are owned or `'static`; a
-/// borrowed one is refused with a message that says what to write instead, and a type parameter
-/// needs the bound `'static`. As in an `async fn`, every argument lives until the coroutine ends,
-/// used or not, and the last is dropped first. Unlike in an `async fn`, arguments that are plain
-/// names are kept once, not twice, in the coroutine's memory.
+/// A coroutine outlives the call that starts it, so its arguments are owned or `'static`. A borrowed
+/// argument is refused, with a message that says what to write instead. A type parameter needs the bound
+/// `'static`. As in an `async fn`, every argument lives until the coroutine ends, used or not, and the
+/// last one is dropped first. Unlike in an `async fn`, arguments that are plain names are kept once, not
+/// twice, in the coroutine's memory.
 ///
-/// A `self` may be any that is owned or `'static`, so `&'static self` will do; and so will a lifetime
-/// that its bounds make `'static`, as in `fn f<'a: 'static>(name: &'a str)`. Bounds of the `impl` are out of
-/// the attribute's sight: a method in an `impl<'a: 'static>` says `where 'a: 'static` itself.
+/// `&'static self` is accepted, too, and so is a lifetime that is `'static` by its bounds, as in `fn f<'a:
+/// 'static>(name: &'a str)`. The attribute does not see the bounds of an `impl` around the method: in an
+/// `impl<'a: 'static>`, the method has to say `where 'a: 'static` itself.
 ///
 /// # Its handle
 ///
-/// A coroutine runs on when its handle is dropped. Under `cancel_on_drop` it ends with it: the function
-/// returns a `CancelOnDrop<T>`, so that a time limit, or a `select!`, cancels what it gives up, with all that
-/// this awaits. In a trait the declaration says so, too.
+/// A coroutine runs on when its handle is dropped. With the argument `cancel_on_drop` it is cancelled
+/// then: the function returns a `CancelOnDrop<T>`. So when a time limit or a `select!` gives the coroutine
+/// up, it is cancelled, with all that it awaits. In a trait, the declaration needs the argument, too.
 ///
 /// ```
 /// use std::time::Duration;
@@ -130,10 +130,10 @@ mod refuse;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Under `must_use` the compiler warns where a call ignores the handle, as for an `async fn`, whose body
-/// would not even run then. It is for a coroutine whose result nobody should forget. (That of
-/// `cancel_on_drop` has the warning anyway.) For another text of the warning, write
-/// `#[must_use = "..."]` instead. On methods of a trait it goes on the declaration, as `#[must_use]` does.
+/// With the argument `must_use`, the compiler warns where a caller ignores the handle, as it does for an
+/// `async fn`. It is for a coroutine whose result nobody should forget. (With `cancel_on_drop` there is
+/// such a warning anyway.) To have another text in the warning, write `#[must_use = "..."]` instead. For
+/// methods of a trait, it goes on the declaration, as `#[must_use]` does.
 ///
 /// ```compile_fail
 /// #![deny(unused_must_use)]
@@ -145,28 +145,29 @@ mod refuse;
 ///
 /// #[waterspout::coroutine]
 /// async fn leave() -> std::io::Result<()> {
-///     save(); // forgotten: `save().await?` was meant, or `drop(save())`
+///     save(); // the warning is for this: `save().await?` was meant, or `drop(save())`
 ///     Ok(())
 /// }
 /// ```
 ///
 /// # Its name, and its place
 ///
-/// Logs and snapshots call the coroutine `module::path::function`, or `module::path::Type::method`;
-/// `#[waterspout::coroutine(name = "session")]` gives it another name. Beside that they say where it
-/// was called. If the standard library has called it, as in `names.into_iter().map(fetch)`, they say
-/// where the function is.
+/// Logs and lists of coroutines call it `module::path::function`, or `module::path::Type::method`;
+/// `#[waterspout::coroutine(name = "session")]` gives it another name. With the name they tell where the
+/// function was called. If the standard library has called it, as in `names.into_iter().map(fetch)`, they
+/// tell where the function is declared.
 ///
 /// # Other attributes
 ///
-/// They stay on the function, which is no `async fn` any more. Those that wrap the body of one,
-/// `#[tracing::instrument]` and `#[fastrace::trace]`, are put before this one wherever they stand, so
-/// that the span covers all of the coroutine and not its first step only. They are known by the words
-/// `instrument` and `trace`: another attribute of that kind has to stand above this one.
+/// Other attributes stay on the function, which is no `async fn` any more. The exception are those that
+/// wrap the body of an `async fn`, `#[tracing::instrument]` and `#[fastrace::trace]`: wherever they stand,
+/// they are expanded before this one. Otherwise their span would cover only the first step of the
+/// coroutine. They are recognized by the words `instrument` and `trace`; other attributes of that kind
+/// have to stand above this one.
 ///
 /// # Where the crate is
 ///
-/// A program that calls the crate by another name, or has it from another crate, says so:
+/// If your program calls the crate by another name, or has it from another crate, say so:
 ///
 /// ```
 /// mod reexports {
@@ -179,18 +180,18 @@ mod refuse;
 /// }
 /// ```
 ///
-/// A macro of another crate can write `crate = $crate::path::to::waterspout`. All attributes take
-/// this argument.
+/// A macro of another crate can write `crate = $crate::path::to::waterspout`. All attributes here take this
+/// argument.
 #[proc_macro_attribute]
 pub fn coroutine(args: TokenStream, item: TokenStream) -> TokenStream {
     expand::coroutine(args.into(), item.into()).into()
 }
 
-/// Makes a function a coroutine that nobody awaits: calling it runs its body and returns `()`.
+/// Makes a function a coroutine that nobody awaits: calling it starts its body and returns `()`.
 ///
-/// It is `#[coroutine]` without the handle, and takes `name` and `crate` as that does. The function returns
-/// `()`, `!` or `Result<(), E>` with an `E` that is `Debug`: nobody awaits the error, so it goes to
-/// the loop's exception handler, as a panic does.
+/// It is `#[coroutine]` without the handle, and takes the arguments `name` and `crate` as that does. The
+/// function is declared to return `()`, `!`, or `Result<(), E>` with an `E` that is `Debug`. Since nobody
+/// awaits it, an error goes to the loop's exception handler, as a panic does.
 ///
 /// ```
 /// use std::{rc::Rc, time::Duration};
@@ -211,7 +212,7 @@ pub fn engine(args: TokenStream, item: TokenStream) -> TokenStream {
     expand::engine(args.into(), item.into()).into()
 }
 
-/// Makes an `async fn main` the program: runs it on a loop of its own and returns what it returns.
+/// Makes an `async fn main` a plain `main` that runs it on a loop of its own, and returns what it returns.
 ///
 /// ```
 /// use std::time::Duration;
@@ -223,11 +224,13 @@ pub fn engine(args: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// * `slow_callback = 0.1`: what takes more seconds than that before it waits, and so keeps all others
-///   waiting, is told of in the log; see `Builder::slow_callback`.
-/// * `virtual_time`: the loop's clock jumps to the next timer when nothing else is to be done, for
+/// It takes these arguments:
+///
+/// * `slow_callback = 0.1`: logs a warning when a callback or a coroutine runs for more than so many seconds
+///   without waiting, and so keeps all others from running; see `Builder::slow_callback`.
+/// * `virtual_time`: the loop's clock jumps to the next timer when there is nothing else to do, for
 ///   simulations; see `Builder::virtual_time`.
-/// * `crate = "path::to::waterspout"`: where the crate is, see `#[coroutine]`.
+/// * `crate = "path::to::waterspout"`: where the crate is; see `#[coroutine]`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -238,9 +241,9 @@ pub fn engine(args: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// It stands for this, which a program writes itself that wants something else of the `Builder`: to hear of
-/// what fails in the background (which is logged otherwise, or written to standard error where there is
-/// no logger), another executor, or to run several loops.
+/// It is short for the following. Write that yourself if you need something else of the `Builder`: to be told
+/// of what fails in the background (by default it is logged, or written to standard error if there is no
+/// logger), another executor, or several loops.
 ///
 /// ```
 /// use waterspout::IoLoop;
@@ -256,7 +259,7 @@ pub fn engine(args: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// The function takes no arguments and has no generics. Its name is free: on another function the
+/// The function takes no arguments and has no generics. It may have any name: on another function, the
 /// attribute makes a plain `fn` that blocks until the body is done.
 #[proc_macro_attribute]
 pub fn main(args: TokenStream, item: TokenStream) -> TokenStream {
@@ -281,30 +284,32 @@ pub fn main(args: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// * `timeout = 10.0`: fails the test after so many seconds, with a list of what is stuck, and where.
-///   Without it the limit is the number in the environment variable `ASYNC_TEST_TIMEOUT`, or 5
-///   seconds. In virtual time the seconds are virtual ones, and without this argument the limit is 100
-///   days, whatever the environment says.
-/// * `virtual_time`: the loop's clock stands still while anything can run, then jumps to the next
-///   timer, unless something outside holds it; see `Builder::virtual_time`. While it is held it is as
-///   slow as the real one, and so is the limit: a test that waits for a child has `with_timeout` around
-///   that, or it hangs as long as the child does.
-/// * `allow_exceptions`: passes the test although something failed in the background.
-/// * `crate = "path::to::waterspout"`: where the crate is, see `#[coroutine]`.
+/// It takes these arguments:
 ///
-/// A panic of a callback or a coroutine that nobody awaits, and the `Err` of a `#[coroutine]` that
-/// nobody awaits, fail the test as well, unless it allows them or expects them by an `ExpectLog`; see
-/// the module `waterspout::testing`.
+/// * `timeout = 10.0`: fails the test after so many seconds, with a list of the coroutines that are stuck,
+///   and where. By default the limit is the number of seconds in the environment variable
+///   `ASYNC_TEST_TIMEOUT`, or else 5 seconds. In virtual time the seconds are virtual, and the limit is
+///   100 days by default, whatever the environment says.
+/// * `virtual_time`: the loop's clock stands still while anything can run, and then jumps to the next
+///   timer, unless something outside of the loop holds it; see `Builder::virtual_time`. While it is held,
+///   it goes with the real clock, and so does the limit. So put `with_timeout` around waiting for a child
+///   process, or the test hangs as long as the child does.
+/// * `allow_exceptions`: does not fail the test if something has failed in the background.
+/// * `crate = "path::to::waterspout"`: where the crate is; see `#[coroutine]`.
 ///
-/// The test may return `()` or a `Result`, and keeps its other attributes: `#[should_panic]`,
+/// The test also fails by a panic of a callback or a coroutine that nobody awaits, and by the `Err` of a
+/// `#[coroutine]` that nobody awaits, unless it allows or expects (by an `ExpectLog`) such failures; see the
+/// module `waterspout::testing`.
+///
+/// The test may return `()` or a `Result`, and keeps other attributes, such as `#[should_panic]` and
 /// `#[ignore]`.
 #[proc_macro_attribute]
 pub fn test(args: TokenStream, item: TokenStream) -> TokenStream {
     expand::test(args.into(), item.into()).into()
 }
 
-/// Lets functions and methods in a module, an `impl` or a `trait` be called `#[coroutine]` and
-/// `#[engine]`, without a path.
+/// Lets functions and methods in a module, an `impl` or a `trait` have the attributes `#[coroutine]` and
+/// `#[engine]` without a path.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -314,7 +319,7 @@ pub fn test(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// #[waterspout::coroutines]
 /// impl Counter {
-///     /// It is a `#[waterspout::coroutine(name = "count")]`.
+///     /// This is the same as `#[waterspout::coroutine(name = "count")]`.
 ///     #[coroutine(name = "count")]
 ///     async fn count(self: Rc<Self>, to: u32) -> u32 {
 ///         for _ in 0..to {
@@ -344,12 +349,13 @@ pub fn test(args: TokenStream, item: TokenStream) -> TokenStream {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// It writes the path before each bare word, at any depth, also within `cfg_attr`, and does nothing else:
-/// what [`macro@coroutine`] and [`macro@engine`] take and refuse holds for those. Nothing has to be
-/// imported for them. What is in a macro's brackets, a `macro_rules!` among them, is left as it is: there
-/// they need their path. A module has its body in the same file, for the compiler hands over no other.
+/// It writes the path before each of these bare words, at any depth, also within `cfg_attr`, and does
+/// nothing else: see [`macro@coroutine`] and [`macro@engine`] for all that they take and refuse. Nothing
+/// has to be imported. What stands in the brackets of a macro call, or of a `macro_rules!`, is left as it
+/// is: there the attributes need their path. If it is a module, its body has to be in the same file, since
+/// the compiler does not show an attribute the body in another file.
 ///
-/// It takes `crate = "path::to::waterspout"`, as the others do, and passes it on.
+/// It takes the argument `crate = "path::to::waterspout"`, as the others do, and passes it on to them.
 #[proc_macro_attribute]
 pub fn coroutines(args: TokenStream, item: TokenStream) -> TokenStream {
     bare::coroutines(args.into(), item.into()).into()

@@ -1,8 +1,8 @@
 //! What the attributes refuse, and what they say to write instead.
 //!
-//! A coroutine outlives the call that starts it, so it can own what it is given or hold it for
-//! `'static`, and nothing in between. The compiler would say so too, but at length, and about the
-//! expansion. So every lifetime that the tokens show is found here, and answered where it stands.
+//! A coroutine outlives the call that starts it, so its arguments have to be owned or `'static`. The compiler
+//! would refuse others, too, but with long errors about the code that is emitted. So every borrow that can be
+//! seen in the tokens is found here, and refused with an error that points at it and says what to write.
 
 use proc_macro2::{Delimiter, Ident, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
@@ -13,7 +13,7 @@ use syn::{
 
 use crate::function::bare;
 
-/// What is wrong with the function, all of it at once.
+/// The errors that were found. They are collected, so that the user sees all of them at once.
 #[derive(Default)]
 pub(crate) struct Refusals(Vec<syn::Error>);
 
@@ -30,8 +30,8 @@ impl Refusals {
         self.0.len()
     }
 
-    /// The errors and the item, unless the item would only add an error of its own: nothing that
-    /// could stand in for its body makes an `impl Trait` out of nothing.
+    /// The tokens to emit: the errors and, unless `without_item`, the item. It is left out if it returns an
+    /// `impl Trait`: there is no stand-in for a body that fits that, so that it would only add another error.
     pub(crate) fn beside(self, item: TokenStream, without_item: bool) -> TokenStream {
         let item = if without_item { TokenStream::new() } else { item };
         let errors = self.0.into_iter().map(syn::Error::into_compile_error);
@@ -39,7 +39,7 @@ impl Refusals {
     }
 }
 
-/// What no loop can run.
+/// Refuses functions that are `const`, `extern` or variadic, which cannot run on a loop.
 pub(crate) fn refuse_qualifiers(attribute: &str, sig: &Signature, refusals: &mut Refusals) {
     if let Some(token) = &sig.constness {
         let message = format!("a `{attribute}` function cannot be `const`: it needs a loop to run");
@@ -57,6 +57,7 @@ pub(crate) fn refuse_qualifiers(attribute: &str, sig: &Signature, refusals: &mut
 
 const OUTLIVES: &str = "a coroutine outlives the call that starts it, so it cannot";
 
+/// Refuses arguments that borrow something, and lifetimes for which something could be borrowed.
 pub(crate) fn refuse_borrows(sig: &Signature, refusals: &mut Refusals) {
     let before = refusals.len();
     let all_static = all_static(&sig.generics);
@@ -65,7 +66,7 @@ pub(crate) fn refuse_borrows(sig: &Signature, refusals: &mut Refusals) {
         match input {
             FnArg::Typed(argument) => find.visit_type(&argument.ty),
             FnArg::Receiver(receiver) => match &receiver.kind {
-                ReceiverKind::Reference(_, lifetime, _) if find.may_outlive(lifetime.as_ref()) => {}
+                ReceiverKind::Reference(_, lifetime, _) if find.is_allowed(lifetime.as_ref()) => {}
                 ReceiverKind::Reference(and, lifetime, mutability) => {
                     let this = &receiver.self_token;
                     let written = quote!(#and #lifetime #mutability #this);
@@ -79,8 +80,8 @@ pub(crate) fn refuse_borrows(sig: &Signature, refusals: &mut Refusals) {
     if refusals.len() > before {
         return;
     }
-    // Nothing borrows for it, so what it is for is anybody's guess; the guess is spared the user
-    // where an argument has already been told what to do.
+    // No argument borrows for these lifetimes, so it cannot be told what they are for, and the message is a
+    // general one. It is left out above if a borrow was refused, whose message is more to the point.
     for param in &sig.generics.params {
         if let GenericParam::Lifetime(param) = param {
             let lifetime = &param.lifetime;
@@ -95,8 +96,8 @@ pub(crate) fn refuse_borrows(sig: &Signature, refusals: &mut Refusals) {
     }
 }
 
-/// The lifetimes of the function that can be nothing but `'static`: their bounds say so, at first or at
-/// second hand.
+/// The lifetime parameters of the function that must be `'static`, since they have a bound that is
+/// `'static`, or another lifetime that must be.
 fn all_static(generics: &Generics) -> Vec<Ident> {
     let of_params = generics.params.iter().filter_map(|param| match param {
         GenericParam::Lifetime(param) => Some((&param.lifetime, &param.bounds)),
@@ -125,27 +126,29 @@ fn borrowed(borrow: impl ToTokens, instead: String) -> String {
     format!("{OUTLIVES} hold the borrow `{}`: write {instead} instead", written(borrow))
 }
 
-/// Finds what an argument's type borrows, at any depth.
+/// Refuses all borrows in an argument's type, at any depth.
 struct FindBorrows<'r> {
     refusals: &'r mut Refusals,
-    /// Lifetimes that are `'static`, or that a `for<..>` around here brings along: those are not the
-    /// caller's.
-    bound: Vec<Ident>,
-    /// Whether these are the types of a function's own arguments, as in `Box<dyn Fn(&str)>`, where
-    /// an elided lifetime belongs to each call of that function.
+    /// Lifetimes that are allowed, since nothing of the caller's is borrowed for them: those that must be
+    /// `'static`, and those that a `for<..>` around the current type declares.
+    allowed: Vec<Ident>,
+    /// Whether the current type is in the signature of a function within the argument's type, as the
+    /// `&str` in `Box<dyn Fn(&str)>`. A lifetime that is not written there is that of a call of this
+    /// function.
     in_signature: bool,
 }
 
 impl<'r> FindBorrows<'r> {
     fn new(refusals: &'r mut Refusals, all_static: &[Ident]) -> FindBorrows<'r> {
-        FindBorrows { refusals, bound: all_static.to_vec(), in_signature: false }
+        FindBorrows { refusals, allowed: all_static.to_vec(), in_signature: false }
     }
 
-    fn may_outlive(&self, lifetime: Option<&Lifetime>) -> bool {
+    /// Whether a borrow for this lifetime (`None` if it is not written) may be held by a coroutine.
+    fn is_allowed(&self, lifetime: Option<&Lifetime>) -> bool {
         match lifetime {
             None => self.in_signature,
             Some(lifetime) if lifetime.ident == "_" => self.in_signature,
-            Some(lifetime) => lifetime.ident == "static" || self.bound.contains(&lifetime.ident),
+            Some(lifetime) => lifetime.ident == "static" || self.allowed.contains(&lifetime.ident),
         }
     }
 
@@ -156,20 +159,20 @@ impl<'r> FindBorrows<'r> {
     }
 
     fn in_binder(&mut self, binder: Option<&syn::BoundLifetimes>, visit: impl FnOnce(&mut Self)) {
-        let outside = self.bound.len();
+        let outside = self.allowed.len();
         let params = binder.iter().flat_map(|binder| &binder.lifetimes);
-        self.bound.extend(params.filter_map(|param| match param {
+        self.allowed.extend(params.filter_map(|param| match param {
             GenericParam::Lifetime(param) => Some(param.lifetime.ident.clone()),
             _ => None,
         }));
         visit(self);
-        self.bound.truncate(outside);
+        self.allowed.truncate(outside);
     }
 }
 
 impl<'ast> Visit<'ast> for FindBorrows<'_> {
     fn visit_type_reference(&mut self, reference: &'ast syn::TypeReference) {
-        if self.may_outlive(reference.lifetime.as_ref()) {
+        if self.is_allowed(reference.lifetime.as_ref()) {
             self.visit_type(&reference.elem);
         } else {
             self.refusals.push(reference, borrowed(reference, own(reference)));
@@ -177,7 +180,7 @@ impl<'ast> Visit<'ast> for FindBorrows<'_> {
     }
 
     fn visit_lifetime(&mut self, lifetime: &'ast Lifetime) {
-        if !self.may_outlive(Some(lifetime)) {
+        if !self.is_allowed(Some(lifetime)) {
             let message = format!(
                 "{OUTLIVES} hold what borrows for `{lifetime}`: write a type that owns its data, or `'static`"
             );
@@ -205,11 +208,11 @@ impl<'ast> Visit<'ast> for FindBorrows<'_> {
         self.in_binder(bound.lifetimes.as_ref(), |this| this.visit_path(&bound.path));
     }
 
-    // An array's length is an expression: its lifetimes, if any, are labels.
+    // The length of an array is an expression. What looks like a lifetime in it is the label of a loop.
     fn visit_expr(&mut self, _: &'ast syn::Expr) {}
 }
 
-/// What to write instead of a reference.
+/// What the message says to write instead of a reference.
 fn own(reference: &syn::TypeReference) -> String {
     let is_mut = reference.mutability.is_some();
     let target = bare(&reference.elem);
@@ -253,7 +256,7 @@ fn own_self(is_mut: bool) -> String {
     }
 }
 
-/// The tokens as a person writes a type. `TokenStream` prints a space between any two.
+/// The tokens of a type as a person would write them. (`TokenStream` prints a space between any two tokens.)
 fn written(tokens: impl ToTokens) -> String {
     let mut text = String::new();
     write_into(&mut text, tokens.to_token_stream());
