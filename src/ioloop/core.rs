@@ -1,8 +1,9 @@
 //! The state of a loop, and what the rest of the crate asks of it.
 //!
-//! Each phase of a turn has a part of it, in a file of its own, whose fields nobody else sees. Every
-//! part is borrowed for a moment only, inside of its methods; what they take out and the caller has to
-//! drop or wake, they return.
+//! Each phase of a turn has a part of the state, in a file of its own, whose fields no other file sees. A
+//! part is borrowed only inside of its own methods, for a moment. If a method takes out something that may
+//! run foreign code when it is dropped or woken, it returns that, and the caller drops or wakes it after the
+//! borrow has ended.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -36,35 +37,36 @@ use crate::ground::waker::{waker, word_of};
 use crate::ground::word::unpack;
 use crate::ground::{foreign, resumption};
 
-/// Something that a loop suspends and resumes.
+/// What is in a slot: something that a loop resumes, a coroutine or a handler.
 pub(crate) trait Resume {
-    /// Goes on until the next suspension. Called by the loop's turn, never from within itself. A
-    /// panic in it goes through, to `panicked`.
+    /// Goes on until it has to wait again, or ends. The loop's turn calls this. If it panics, the turn
+    /// catches the panic and calls `panicked`.
     fn resume(self: Rc<Self>, core: &Core);
 
-    /// It has panicked while it was resumed; gives the panic back if that is not its affair.
+    /// It has panicked while it was resumed. Returns the panic if it does not deal with it: then the turn
+    /// reports it.
     fn panicked(&self, panic: Panic, core: &Core) -> Option<Panic> {
         let _ = core;
         Some(panic)
     }
 
-    /// The loop closes: drops what is suspended.
+    /// The loop closes: drops the state machine, or whatever else it owns.
     fn close(self: Rc<Self>) {}
 
-    /// Name and places, for people; `None` for what is no coroutine.
+    /// Its name and places, for those who list coroutines; `None` if it is no coroutine.
     fn info(&self) -> Option<CoroutineInfo> {
         None
     }
 }
 
-/// A buffer that sockets borrow to read, between two uses.
+/// A buffer that the loop lends to sockets for reading; here it waits for its next use.
 pub(crate) struct LentBuffer {
     pub(crate) bytes: Box<[u8]>,
-    /// From here on it is all zeros.
+    /// All bytes from this index on are zeros, since nobody has written to them.
     pub(crate) used: usize,
 }
 
-/// What a loop is to be like.
+/// What a [`Builder`](super::builder::Builder) sets.
 pub(super) struct Options {
     pub(super) event_capacity: usize,
     pub(super) virtual_time: bool,
@@ -85,11 +87,11 @@ pub(crate) struct Core {
     pub(super) due: Due,
     /// What is ready: phase 3.
     pub(super) scheduler: RefCell<Scheduler<Rc<dyn Resume>>>,
-    /// The slot that is being resumed.
+    /// The slot that is being resumed. If there is a panic, it is one of this slot.
     pub(super) current: Cell<Key>,
-    /// The main future of `run_sync` was resumed.
+    /// Whether the slot of `run_sync` was resumed, and its future is still to be polled for that.
     pub(super) main_resumed: Cell<bool>,
-    /// Who can read and write: phase 4.
+    /// Which sockets can be read or written: phase 4.
     pub(super) selector: Selector,
     /// When it is time for phase 4.
     pub(super) pace: Pace,
@@ -97,7 +99,7 @@ pub(crate) struct Core {
     counting: Counting,
     pub(super) on_exception: report::ExceptionHandler,
     pub(super) handlers: RefCell<HashMap<RawFd, Rc<Registration>>>,
-    /// Wakers to wake; kept from one use to the next.
+    /// An empty vector for wakers that are to be woken. It is kept, so that its memory is used again.
     pub(super) woken: Cell<Vec<Waker>>,
     pub(crate) lent: RefCell<Vec<LentBuffer>>,
     pub(crate) executor: RefCell<Option<Executor>>,
@@ -144,7 +146,11 @@ impl Core {
         self.life.state() == State::Closed
     }
 
-    /// A slot for `resume`, queued from the start or not.
+    /// A slot for `resume`, which is on the run queue from the start if `queued`.
+    ///
+    /// # Panics
+    ///
+    /// If the table of slots is full.
     #[track_caller]
     pub(crate) fn insert(&self, resume: Rc<dyn Resume>, queued: bool) -> Key {
         match self.scheduler.borrow_mut().insert(resume, queued) {
@@ -153,30 +159,31 @@ impl Core {
         }
     }
 
-    /// Gives a slot back; the caller drops what was in it when it holds no borrow.
+    /// Removes a slot and gives what was in it, for the caller to drop when it holds no borrow.
     #[must_use]
     #[inline]
     pub(crate) fn remove(&self, key: Key) -> Option<Rc<dyn Resume>> {
         self.scheduler.borrow_mut().remove(key)
     }
 
-    /// Lets the selector and the timers have their turn when this one is over.
+    /// Has the loop look at its selector and its timers as soon as the current entry has run.
     pub(crate) fn give_way(&self) {
         self.pace.give_way();
     }
 
-    /// How much is ready to run.
+    /// How many entries are in the run queue.
     #[inline]
     pub(super) fn ready(&self) -> usize {
         self.scheduler.borrow().ready()
     }
 
+    /// Puts a slot on the run queue, unless it is there already or was removed.
     #[inline]
     pub(crate) fn schedule(&self, key: Key) {
         self.scheduler.borrow_mut().schedule(key);
     }
 
-    /// Queues a callback; drops it if the loop is closed.
+    /// Queues a callback. If the loop is closed, drops it.
     pub(crate) fn call(&self, callback: Callback) {
         if self.is_closed() {
             return foreign::discard(callback);
@@ -184,7 +191,7 @@ impl Core {
         self.scheduler.borrow_mut().call(callback);
     }
 
-    /// Schedules a slot by the word of its waker, if it is one of this loop; tells whether it is.
+    /// Puts the slot of a word on the run queue, if the word is of this loop; tells whether it is.
     #[inline]
     pub(crate) fn schedule_word(&self, word: usize) -> bool {
         let (number, key) = unpack(word);
@@ -195,8 +202,9 @@ impl Core {
         here
     }
 
-    /// Gives back the slot of what has ended, for the caller to drop what was in it, and wakes the one that
-    /// awaits it, by the word of its waker: it may be of another loop.
+    /// A coroutine has ended: removes its slot, and gives what was in it for the caller to drop. Wakes the
+    /// coroutine that awaits it, by the word `awaiter`, which may be one of another loop, or of none if
+    /// nobody awaits it.
     #[must_use]
     pub(crate) fn end(&self, key: Key, awaiter: usize) -> Option<Rc<dyn Resume>> {
         let (number, awaits) = unpack(awaiter);
@@ -212,45 +220,47 @@ impl Core {
         ended
     }
 
-    /// Schedules a slot by its waker, if it is one of this loop; tells whether it is.
+    /// Puts the slot of a waker on the run queue, if the waker is a word of this loop; tells whether it is.
     #[inline]
     pub(crate) fn wake_own(&self, waker: &Waker) -> bool {
         word_of(waker).is_some_and(|word| self.schedule_word(word))
     }
 
-    /// Wakes somebody who waits; without detours if it is a slot of this loop.
+    /// Wakes a waker. If it is a word of this loop, that is done at once, and not by way of the thread's
+    /// current loop.
     pub(crate) fn wake(&self, waker: Waker) {
         if !self.wake_own(&waker) {
             wake_foreign(waker);
         }
     }
 
-    /// Enters a slot within whatever is going on: it is the current one until the scope ends.
+    /// Begins a resumption of a slot within whatever is going on: the slot is the current one until the scope
+    /// is dropped.
     #[inline]
     pub(crate) fn scope(&self, key: Key) -> Scope<'_> {
         Scope { core: self, current: self.current.replace(key), _nested: resumption::nested() }
     }
 
-    /// Something outside is under way: holds virtual time.
+    /// Holds virtual time until the guard is dropped, because something outside is under way.
     pub(crate) fn hold_time(&self) -> HeldTime {
         HeldTime::new(self.inbox.clone())
     }
 
-    /// The other end of a socket is outside: it holds virtual time while somebody waits for it.
+    /// The other end of this socket is outside: the socket holds virtual time while somebody waits for it.
     pub(crate) fn is_outside(&self, key: Key) {
         if self.clock.is_virtual() {
             self.selector.is_outside(key);
         }
     }
 
-    /// What is outside, and so takes real time.
+    /// Whether anything is outside, and whether it holds virtual time.
     #[inline]
     pub(super) fn outside(&self) -> Outside {
         self.selector.outside(self.inbox.is_held())
     }
 
-    /// The slot that was to be resumed is in the middle of its resumption already, in an outer run: a
-    /// panic from here on is not one of its own.
+    /// The slot that was to be resumed is in the midst of a resumption already, which has started this loop
+    /// again, and so it is not resumed. A panic from here on is not one of that slot.
     #[cold]
     pub(crate) fn refuse(&self) {
         self.current.set(Key::NONE);
@@ -271,13 +281,21 @@ impl Core {
         self.scheduler.borrow().slots().filter_map(|slot| slot.info()).collect()
     }
 
-    /// A timer that wakes somebody.
+    /// Adds a timer that wakes `waker`.
+    ///
+    /// # Panics
+    ///
+    /// If the loop has as many timers as it can hold.
     #[track_caller]
     pub(crate) fn add_timer(&self, deadline: u64, waker: Waker) -> Key {
         self.due.add(deadline, waker).unwrap_or_else(|Full| self.too_many_timers())
     }
 
-    /// A timer that calls back.
+    /// Adds a timer that runs a callback.
+    ///
+    /// # Panics
+    ///
+    /// If the loop has as many timers as it can hold.
     #[track_caller]
     pub(crate) fn add_call(&self, deadline: u64, callback: Callback) -> Key {
         self.due.add_call(deadline, callback).unwrap_or_else(|Full| self.too_many_timers())
@@ -289,25 +307,25 @@ impl Core {
         panic!("{} has as many timers as it can hold", self.id())
     }
 
-    /// Takes a timer out; the caller drops the waker when it holds no borrow.
+    /// Removes a timer that wakes; the caller drops the waker when it holds no borrow.
     #[must_use]
     pub(crate) fn remove_timer(&self, key: Key) -> Option<Waker> {
         self.due.remove(key)
     }
 
-    /// Takes a timer that calls back out; the caller drops the callback when it holds no borrow.
+    /// Removes a timer that runs a callback; the caller drops the callback when it holds no borrow.
     #[must_use]
     pub(crate) fn remove_call(&self, key: Key) -> Option<Callback> {
         self.due.remove_call(key)
     }
 
-    /// Is the timer still pending? Then `waker` is the one to be woken, and becomes the one that was,
-    /// for the caller to drop when it holds no borrow.
+    /// Whether the timer is still pending. If it is, and there is a `waker`, that is the one to be woken from
+    /// now on, and the former one is put in its place, for the caller to drop when it holds no borrow.
     pub(crate) fn poll_timer(&self, key: Key, waker: &mut Option<Waker>) -> bool {
         self.due.poll(key, waker)
     }
 
-    /// The instant of a deadline; none if that is never.
+    /// The instant of a deadline; none if it never comes.
     pub(crate) fn instant(&self, deadline: u64) -> Option<Instant> {
         self.clock.due(deadline)
     }
@@ -329,7 +347,12 @@ impl Core {
         }
     }
 
-    /// Registers a socket whose number is `fd`; what is in `ready` is tried first, not waited for.
+    /// Registers a socket whose file descriptor is `fd`. The directions in `ready` count as ready from the
+    /// start, so that they are tried rather than waited for.
+    ///
+    /// # Errors
+    ///
+    /// If the loop is closed, has as many sockets as it can hold, or the selector refuses the socket.
     pub(crate) fn add_socket(
         &self,
         source: &mut impl mio::event::Source,
@@ -350,8 +373,8 @@ impl Core {
         registered.map(|()| key)
     }
 
-    /// Forgets a socket whose registration has ended. Who waited for it is for the caller to wake, to
-    /// find it gone.
+    /// Forgets a socket whose registration has ended. Gives the wakers of those who wait for it, for the
+    /// caller to wake; they find the socket gone.
     pub(crate) fn forget_socket(&self, key: Key) -> Vec<Waker> {
         self.selector.remove(key)
     }
@@ -381,26 +404,27 @@ impl Core {
         }
     }
 
-    /// A number that changes with all that runs, and with all that comes from outside.
+    /// A number that changes whenever an entry runs, an event comes or a message comes.
     pub(crate) fn done_so_far(&self) -> u64 {
         let Counting { resumes, callbacks, timers, events, messages, .. } = &self.counting;
         let counts = [resumes, callbacks, timers, events, messages];
         counts.into_iter().fold(0, |sum, count| sum.wrapping_add(count.get()))
     }
 
-    /// Whether there is something to run without waiting for it, beside so many that are ready.
+    /// Whether there is something to run without waiting for it, beside `besides` entries that are ready.
     pub(crate) fn has_more_to_do(&self, besides: usize) -> bool {
         self.ready() > besides || self.due.collected() > 0 || self.inbox.is_pending()
     }
 }
 
-/// Out of line, so that waking a slot needs no place to unwind from.
+/// Out of line: if this were inlined in [`Core::wake`], that would have to be prepared for a panic even
+/// where it only wakes a word.
 #[cold]
 fn wake_foreign(waker: Waker) {
     foreign::wake(waker);
 }
 
-/// The user's handler, or the log, with a count.
+/// An exception handler that counts the exception and hands it to the user's handler, or to the log.
 fn counted(
     user: Option<report::ExceptionHandler>,
     exceptions: Rc<Count>,
@@ -411,7 +435,7 @@ fn counted(
     })
 }
 
-/// The slot that is being resumed; the one before is restored at the end, also on unwinding.
+/// Dropping this makes the slot current that was so before [`Core::scope`], also on unwinding.
 pub(crate) struct Scope<'a> {
     core: &'a Core,
     current: Key,

@@ -1,11 +1,12 @@
 //! What is due: the timers, and what they do when they fire.
 //!
-//! A timer is a waker in the wheel. One that calls back is a waker, too: its word has the number of no
-//! loop, and a key that finds the callback in a table beside the wheel. So what is set and removed most,
-//! a timer that wakes a coroutine, fits into two registers.
+//! In the wheel, every timer is a waker. A timer that runs a callback is a waker, too, but one that is never
+//! woken: its word has loop number 0, which no loop has, and the key of the callback in a table beside the
+//! wheel, `calls`. So the kind of timer that is set and removed most, one that wakes a coroutine, fits into
+//! two registers.
 //!
-//! The turn *collects* the timers that are due, and fires them one by one: each can still be removed by
-//! one that fires before it.
+//! The turn *collects* the timers that are due, and then fires them one by one. Until a timer fires, another
+//! one that fires before it can still remove it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -21,12 +22,13 @@ use crate::ground::word::{NO_LOOP, pack, unpack};
 
 pub(super) struct Due {
     wheel: RefCell<Timers<Waker>>,
+    /// The callbacks of timers that run one.
     calls: RefCell<Slots<Callback, true>>,
-    /// Those that are due and have not fired yet, in order.
+    /// The timers that were collected and have not fired yet, in order. Some may have been removed.
     collected: RefCell<VecDeque<Key>>,
 }
 
-/// A timer that has fired.
+/// What a timer does that fires.
 pub(super) enum Fired {
     Wake(Waker),
     Call(Callback),
@@ -41,38 +43,39 @@ impl Due {
         }
     }
 
-    /// A timer that wakes somebody.
+    /// Adds a timer that wakes `waker`.
     #[inline]
     pub(super) fn add(&self, deadline: u64, waker: Waker) -> Result<Key, Full> {
         self.wheel.borrow_mut().insert(deadline, waker)
     }
 
-    /// A timer that calls back.
+    /// Adds a timer that runs a callback.
     pub(super) fn add_call(&self, deadline: u64, callback: Callback) -> Result<Key, Full> {
         let key = self.calls.borrow_mut().insert(callback)?;
         self.add(deadline, waker(pack(NO_LOOP, key)))
     }
 
-    /// Takes a timer out; the caller drops the waker when it holds no borrow.
+    /// Removes a timer; the caller drops the waker when it holds no borrow.
     #[inline]
     pub(super) fn remove(&self, key: Key) -> Option<Waker> {
         self.wheel.borrow_mut().remove(key)
     }
 
-    /// Takes a timer that calls back out; the caller drops the callback when it holds no borrow.
+    /// Removes a timer that runs a callback; the caller drops the callback when it holds no borrow.
     pub(super) fn remove_call(&self, key: Key) -> Option<Callback> {
         let call = self.remove(key)?;
         self.call_of(&call)
     }
 
+    /// Takes out the callback of a timer that was removed from the wheel, if it has one.
     #[inline]
     fn call_of(&self, waker: &Waker) -> Option<Callback> {
         let (number, key) = unpack(word_of(waker)?);
         if number == NO_LOOP { self.calls.borrow_mut().remove(key) } else { None }
     }
 
-    /// Is the timer still pending? Then `waker` is the one to be woken, and becomes the one that was,
-    /// for the caller to drop when it holds no borrow.
+    /// Whether the timer is still pending. If it is, and there is a `waker`, that is the one to be woken from
+    /// now on, and the former one is put in its place, for the caller to drop when it holds no borrow.
     #[inline]
     pub(super) fn poll(&self, key: Key, waker: &mut Option<Waker>) -> bool {
         let mut wheel = self.wheel.borrow_mut();
@@ -81,42 +84,44 @@ impl Due {
         true
     }
 
-    /// How many are pending.
+    /// How many timers are pending.
     pub(super) fn len(&self) -> usize {
         self.wheel.borrow().len()
     }
 
-    /// When the next one is due, if there is one.
+    /// When the wheel has to be looked at next: at the next deadline or before. `None` if there is no timer
+    /// that will ever be due.
     #[inline]
     pub(super) fn next_deadline(&self) -> Option<u64> {
         self.wheel.borrow_mut().next_deadline()
     }
 
-    /// Whether nobody waits for a deadline.
+    /// Whether there is no timer that is not collected.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.wheel.borrow().is_empty()
     }
 
-    /// Whether there is anything to [collect](Due::collect).
+    /// Whether [`collect`](Due::collect) has anything to do at `now`.
     #[inline]
     pub(super) fn is_due(&self, now: u64) -> bool {
         !self.wheel.borrow().is_settled(now)
     }
 
-    /// Collects those that are due, for [`fire_next`](Due::fire_next).
+    /// Collects the timers that are due at `now`, for [`fire_next`](Due::fire_next).
     #[cold]
     pub(super) fn collect(&self, now: u64) {
         self.wheel.borrow_mut().collect_due(now, &mut self.collected.borrow_mut());
     }
 
-    /// How many are collected.
+    /// How many were collected and have not fired yet; those that were removed since are counted, too.
     #[inline]
     pub(super) fn collected(&self) -> usize {
         self.collected.borrow().len()
     }
 
-    /// The next one that was collected, unless it was removed meanwhile.
+    /// Removes the next timer that was collected, for the caller to do what it says. `None` if it was removed
+    /// meanwhile.
     #[inline]
     pub(super) fn fire_next(&self) -> Option<Fired> {
         let key = self.collected.borrow_mut().pop_front()?;
@@ -127,20 +132,20 @@ impl Due {
         })
     }
 
-    /// Gives back the memory that many timers at once have taken.
+    /// Gives back memory that many timers due at once have made the list take.
     #[inline]
     pub(super) fn give_back(&self) {
         give_back(&mut self.collected.borrow_mut());
     }
 
-    /// Takes out any timer, while there are some: the loop closes.
+    /// Removes any timer; `None` if there is none left. For a loop that closes.
     pub(super) fn take_any(&self) -> Option<(Waker, Option<Callback>)> {
         let waker = self.wheel.borrow_mut().pop_any()?;
         let call = self.call_of(&waker);
         Some((waker, call))
     }
 
-    /// Where the callbacks were added that wait for their time.
+    /// The places where the timers that run a callback were added.
     pub(super) fn callbacks(&self) -> Vec<&'static Location<'static>> {
         self.calls.borrow().iter().map(|(_, call)| call.location()).collect()
     }

@@ -1,16 +1,18 @@
 //! Sleeps at the selector more finely than its millisecond.
 //!
-//! epoll and poll(2) take their time-out in whole milliseconds, and mio rounds up. So a loop sleeps as many
-//! whole milliseconds as there are, and for what is left it waits with ppoll(2), which counts nanoseconds:
-//! for epoll's own fd, which is readable when epoll has something to tell. Only such a short sleep takes a
-//! second system call. kqueue counts nanoseconds itself; mio's poll(2) has no fd that could be waited for,
-//! and keeps deadlines to the next millisecond.
+//! epoll and poll(2) take their time-out in whole milliseconds, and mio rounds up. So a loop first sleeps as
+//! many whole milliseconds as there are. When less than one is left, it waits with ppoll(2), which counts
+//! nanoseconds, for epoll's own file descriptor: that is readable when epoll has events to report. Only such a
+//! short sleep takes a second system call.
+//!
+//! kqueue counts nanoseconds itself. With mio's poll(2) there is no file descriptor to wait for, so there
+//! deadlines are kept to the next millisecond.
 
 use std::io;
 use std::time::Duration;
 
-/// Asks the selector, and sleeps there until something is ready, or for `timeout` at most. It may be over
-/// sooner; whoever waits for a deadline asks again.
+/// Asks the selector, and sleeps there until something is ready, or for `timeout` at most. It may return
+/// before that with no events; a caller that waits for a deadline has to ask again.
 pub(super) fn poll(
     selector: &mut mio::Poll,
     events: &mut mio::Events,
@@ -20,7 +22,7 @@ pub(super) fn poll(
     selector.poll(events, timeout)
 }
 
-/// Waits for the part of a millisecond, if `timeout` is no more than that, and tells how long mio is to sleep.
+/// If `timeout` is less than a millisecond, sleeps for it here. Returns how long mio is to sleep.
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(mio_unsupported_force_poll_poll)))]
 fn shorten(selector: &mio::Poll, timeout: Duration) -> Duration {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -37,7 +39,7 @@ fn shorten(selector: &mio::Poll, timeout: Duration) -> Duration {
     let left = Timespec { tv_sec: 0, tv_nsec: timeout.subsec_nanos().into() };
     match poll(&mut [PollFd::new(selector.registry(), PollFlags::IN)], Some(&left)) {
         Ok(_) | Err(Errno::INTR) => Duration::ZERO,
-        // A system that lacks the memory, or does not let the process do this.
+        // The system lacks memory, or forbids the process to call this: then mio sleeps for a millisecond.
         Err(_) => timeout,
     }
 }

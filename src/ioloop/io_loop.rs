@@ -93,8 +93,8 @@ impl IoLoop {
     /// Queues a callback: first in first out, never run inside this call, run in the next turn if
     /// called within a turn. Tornado: `add_callback`.
     ///
-    /// A panic in it is reported to [`Builder::on_exception`](crate::Builder::on_exception) and the loop goes on. On a closed
-    /// loop the callback is dropped. From other threads: [`LoopHandle::add_callback`].
+    /// A panic in it is reported to [`Builder::on_exception`](crate::Builder::on_exception) and the loop
+    /// goes on. On a closed loop the callback is dropped. From other threads: [`LoopHandle::add_callback`].
     ///
     /// ```
     /// use waterspout::IoLoop;
@@ -190,7 +190,8 @@ impl IoLoop {
     /// For tests that wait for what takes real time and the loop does not know of: a thread that has a
     /// channel's sender, a server in another process. The guard is `Send`, so such a thread can take it
     /// along, and drops it when it has done all that the loop is to hear of: after that time goes on, perhaps
-    /// before the thread's next step. (What the loop knows of is told at [`Builder::virtual_time`](crate::Builder::virtual_time).)
+    /// before the thread's next step. (What the loop knows of is told at
+    /// [`Builder::virtual_time`](crate::Builder::virtual_time).)
     ///
     /// ```
     /// use std::{thread, time::Duration};

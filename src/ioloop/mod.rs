@@ -1,8 +1,10 @@
-//! The loop: what is ready, what is due, what is readable, who calls from outside.
+//! The loop.
 //!
-//! Each of these four questions has a file of its own (`ready`, `due`, `selector`, `inbox`), and
-//! `turn` asks them in order. `core` is the state of a loop, `current` says which loop a thread has,
-//! `run` starts and closes loops.
+//! Each round of it asks four questions: what have other threads posted (`inbox`), which timers are due
+//! (`due`), what is ready to run (`ready`), and which sockets can be read or written (`selector`). Each of
+//! these files has the part of a loop's state that answers its question, and `turn` asks them in order.
+//! `core` is the state of a loop put together, `current` says which loop a thread has, `run` starts and
+//! closes loops.
 //!
 //! **The rule under all of it**: no borrow of the loop's state is held while foreign code runs: not
 //! a callback, not a poll, not a wake, not a destructor.

@@ -1,44 +1,51 @@
-//! How long the loop works before it looks up.
+//! How long the loop works before it *looks up*, that is, asks its selector, its inbox and its timers.
 //!
-//! While something is ready, nothing makes the loop ask its selector, its inbox and its timers, so it
-//! has to do that by itself: after 64 entries, or 100 µs after the last time, whichever comes first.
-//! (An entry is a resumption, a callback, or a timer that fires.) Reading the clock after each entry
-//! would cost more than a short entry does. So it is read once for as many as the rest of that time is
-//! enough for, going by how long they took lately, and for 8 of them at most: when entries become slow
-//! all at once, up to 8 of them run before that is noticed.
+//! While entries are ready, nothing forces the loop to do that. So it does it by itself: after 64 entries, or
+//! 100 µs after it has looked up last, whichever comes first.
 //!
-//! Plain data: `now` is an argument. A virtual clock does not move while entries run, so there it is 64
-//! entries, and the same in each run.
+//! To know whether 100 µs are over, the loop would have to read the clock after each entry, which costs more
+//! than a short entry does. So it estimates: from how long an entry took lately (`each`), and from how much
+//! of the 100 µs is left, follows how many more entries can run before the clock has to be read again. They
+//! are 8 at most. So if entries become slow all at once, up to 8 slow ones run before that is noticed.
+//!
+//! The turn works like this: it runs as many entries as there is [room](Pace::room) for. When there is no
+//! room left, it reads the clock and asks whether it [is time](Pace::is_time). If it is, the loop looks up,
+//! and [says so](Pace::looked_up). If not, there is room for some more entries.
+//!
+//! This is plain data: `now` is an argument. A virtual clock does not move while entries run, so in virtual
+//! time only the 64 entries count, which is the same in each run of a test.
 
 use std::cell::Cell;
 
 /// After so many entries the loop looks up. (tokio's default is 61.)
 pub(super) const MOST: u64 = 64;
-/// After so many nanoseconds it does, too.
+/// After so many nanoseconds the loop looks up, too.
 const LATENCY: u64 = 100_000;
 /// The clock is read after so many entries at the latest.
 const UNREAD: u64 = 8;
-/// Who is woken does not wait for entries that take so many nanoseconds together, going by how long they
-/// took lately.
+/// A slot that is woken need not wait for entries that take longer than so many nanoseconds together, going
+/// by how long an entry took lately.
 const LONG: u64 = 1_000_000;
-/// Timers that are due within so many nanoseconds after others have fired share a wake-up: it costs
-/// more than they do. (Linux lets a thread's own timers share one within the same time.)
+/// Timers that are due within so many nanoseconds after others have fired wait until that time is over, and
+/// then fire together, since a wake-up of the thread costs more than a timer. (Linux delays the timers of a
+/// thread by as much, for the same reason.)
 const SHARED_WAKE_UP: u64 = 50_000;
 
 pub(super) struct Pace {
     has_real_clock: bool,
-    /// When so many entries have run since the loop looked up, it is to be asked whether it is time...
+    /// When so many entries have run since the loop looked up, the turn has to ask whether it is time.
     pause_at: Cell<u64>,
-    /// ...and so many of them are left until then.
+    /// How many entries may run until then.
     room: Cell<u64>,
-    /// How long an entry took lately; 0 by a virtual clock.
+    /// How many nanoseconds an entry took lately; 0 with a virtual clock.
     each: Cell<u64>,
-    /// When the loop looked up; if the clock was not read then, when that was done first.
+    /// When the loop looked up last. If the clock was not read then, it is when the clock was first read
+    /// after that; `None` until then.
     looked_at: Cell<Option<u64>>,
-    /// How many entries had run before that.
+    /// How many entries had run between looking up and `looked_at`.
     untimed: Cell<u64>,
-    /// Somebody gives way to others.
-    is_asked: Cell<bool>,
+    /// Whether a coroutine gives way, and so wants the loop to look up.
+    gives_way: Cell<bool>,
     /// When timers fired last.
     fired_at: Cell<u64>,
 }
@@ -54,18 +61,19 @@ impl Pace {
             each: Cell::new(each),
             looked_at: Cell::new(None),
             untimed: Cell::new(0),
-            is_asked: Cell::new(false),
+            gives_way: Cell::new(false),
             fired_at: Cell::new(0),
         }
     }
 
-    /// How many may run before it is to be asked whether it is time.
+    /// How many entries may run before the turn has to ask whether it is time.
     #[inline]
     pub(super) fn room(&self) -> usize {
         self.room.get() as usize
     }
 
-    /// So many entries run, if there is room for as many; tells how many they are.
+    /// Takes room for as many as `entries`, or for as many as there is room for. Returns how many the
+    /// caller is to run.
     #[inline]
     pub(super) fn run(&self, entries: usize) -> usize {
         let room = self.room.get();
@@ -74,19 +82,20 @@ impl Pace {
         run as usize
     }
 
-    /// How many have run since the loop looked up.
+    /// How many entries have run since the loop looked up.
     fn entries(&self) -> u64 {
         self.pause_at.get() - self.room.get()
     }
 
-    /// Lets some more run.
-    fn pause_after(&self, before: u64, more: u64) {
-        self.pause_at.set(before + more);
+    /// Makes room for `more` entries, when so many `have_run`.
+    fn pause_after(&self, have_run: u64, more: u64) {
+        self.pause_at.set(have_run + more);
         self.room.set(more);
     }
 
-    /// Whether a turn of so many entries may begin before the loop looks up, when it was found that it is
-    /// not time. One that would be cut in two does not: better look up before it.
+    /// Whether a turn of so many entries may begin before the loop looks up, given that it is not time yet.
+    /// It may not if it has too many entries to run all of them before it is time: then it is better to
+    /// look up before the turn than in its midst.
     pub(super) fn may_begin(&self, entries: usize) -> bool {
         self.entries() + entries as u64 <= MOST
     }
@@ -94,7 +103,7 @@ impl Pace {
     /// Whether it is time to look up. If not, there is [room](Pace::room) for some more.
     pub(super) fn is_time(&self, now: u64) -> bool {
         let entries = self.entries();
-        if self.is_asked.get() || entries >= MOST {
+        if self.gives_way.get() || entries >= MOST {
             return true;
         }
         let known_since = self.looked_at.get();
@@ -105,7 +114,7 @@ impl Pace {
                 self.untimed.set(entries);
             }
         }
-        // Those that were not timed are taken to have been like the others.
+        // Entries that ran before the clock was read are taken to have been as long as the others.
         let each = self.each.get();
         let timed = now.saturating_sub(known_since.unwrap_or(now));
         let left = LATENCY.saturating_sub(timed + self.untimed.get() * each);
@@ -116,7 +125,7 @@ impl Pace {
         false
     }
 
-    /// So much time was spent since the clock was read.
+    /// Learns how long an entry takes: `spent` nanoseconds have passed since `looked_at`.
     fn adapt(&self, spent: u64) {
         let timed = self.entries() - self.untimed.get();
         if self.has_real_clock && timed > 0 {
@@ -124,36 +133,37 @@ impl Pace {
         }
     }
 
-    /// The loop has looked up, while it was busy or not; `now` if the clock was read.
+    /// The loop has looked up. `was_busy` if it did not sleep meanwhile (time asleep says nothing of how long
+    /// entries take); `now` if the clock was read.
     pub(super) fn looked_up(&self, was_busy: bool, now: Option<u64>) {
         if let (true, Some(before), Some(now)) = (was_busy, self.looked_at.get(), now) {
             self.adapt(now.saturating_sub(before));
         }
         self.looked_at.set(now);
         self.untimed.set(0);
-        self.is_asked.set(false);
+        self.gives_way.set(false);
         self.pause_after(0, unread(LATENCY, self.each.get()));
     }
 
-    /// Whether so many entries are too many for who is woken meanwhile to wait for all of them.
+    /// Whether so many entries are too many for a slot that is woken to wait for all of them.
     #[inline]
     pub(super) fn is_long(&self, entries: usize) -> bool {
         let entries = entries as u64;
         entries > MOST || entries * self.each.get() > LONG
     }
 
-    /// Lets the loop look up as soon as it can.
+    /// Has the loop look up after the entry that runs now.
     pub(super) fn give_way(&self) {
-        self.is_asked.set(true);
+        self.gives_way.set(true);
         self.pause_after(self.entries(), 0);
     }
 
-    /// Timers fire.
+    /// Notes that timers fire.
     pub(super) fn fires(&self, now: u64) {
         self.fired_at.set(now);
     }
 
-    /// When to wake up for a deadline.
+    /// When to wake up for a deadline: then, or a little later if timers have just fired.
     pub(super) fn wake_up_at(&self, deadline: u64, now: u64) -> u64 {
         let have_just_fired = now.saturating_sub(self.fired_at.get()) < SHARED_WAKE_UP;
         match deadline > now && have_just_fired {
@@ -163,7 +173,8 @@ impl Pace {
     }
 }
 
-/// For how many entries the clock is not read, when so much time is left and each takes so long.
+/// How many entries may run before the clock has to be read, if so many nanoseconds are left and an entry
+/// takes as many as `each` says.
 fn unread(left: u64, each: u64) -> u64 {
     left.checked_div(each).map_or(MOST, |entries| entries.clamp(1, UNREAD))
 }
@@ -172,8 +183,8 @@ fn unread(left: u64, each: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// Runs entries that take as long as `each` says, until it is time; tells after how many that is, and
-    /// how long it took.
+    /// Runs entries that take as long as `each` says, until it is time. Returns how many they were, and how
+    /// long they took.
     fn until_time(pace: &Pace, now: &mut u64, each: impl Fn(u64) -> u64) -> (u64, u64) {
         let begun = *now;
         for entries in 1..=2 * MOST {
@@ -245,7 +256,7 @@ mod tests {
         assert!(pace.room() == 0 && !pace.is_time(10_040_000));
         pace.run(1);
         assert!(pace.room() == 0 && pace.is_time(10_080_000));
-        // The next time, it is known from the start how long they take.
+        // After looking up again, it is known from the start how long an entry takes.
         pace.looked_up(false, None);
         assert_eq!((pace.run(64), pace.room()), (2, 0));
         assert!(!pace.is_time(20_000_000));
@@ -283,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gives_way_makes_it_time_once() {
+    fn a_coroutine_that_gives_way_makes_it_time_once() {
         let pace = Pace::new(false);
         pace.run(1);
         pace.give_way();

@@ -1,17 +1,20 @@
-//! What runs next.
+//! The run queue: what runs next.
 //!
-//! The run queue holds callbacks and the keys of slots, in the order in which they became ready:
-//! one queue, so that order is total. A slot is in it at most once: waking it marks it in the table,
-//! taking it out takes the mark off.
+//! The queue holds callbacks and the keys of slots, in the order in which they became ready: one queue for
+//! both, so that this order is total. A slot is in the queue at most once: to queue it marks it in the
+//! table, and to take it from the queue takes the mark off.
 //!
-//! # Those who do not wait for a long queue
+//! # Going ahead of a long queue
 //!
-//! Who was woken by the selector, or by a timer, while many others were ready has a place in the queue
-//! like anyone else, but its key is in a list of its own, and the place says only that the next one in that
-//! list is to run. So the turn may also take it from there before its place has come, if that is too
-//! far away; one place later on is then void.
+//! A slot that the selector or a timer wakes should not have to wait for thousands of entries that were ready
+//! before. So while the queue is long, such a slot *goes ahead*: its key is put into a second list, `ahead`,
+//! and at its position in the queue stands only [`AHEAD`], which means "the first one of `ahead`". Now the
+//! turn has the choice. If it comes to that position, it resumes the first slot of `ahead`, and all is as if
+//! the key had stood there. If the position is too far away, the turn resumes the first slot of `ahead`
+//! before; then there is one position more than there are slots in `ahead`, so the next such position is
+//! *void*, and is skipped.
 //!
-//! Plain data: what is in a slot, `R`, is whatever the loop resumes, and is only handed out here.
+//! This is plain data: what is in a slot, `R`, is whatever the loop resumes, and is only given out here.
 
 use std::collections::VecDeque;
 use std::panic::Location;
@@ -25,18 +28,21 @@ pub(crate) enum Ready {
     Call(Callback),
 }
 
-/// The place of one who may run before it has come: the first of those who are `ahead`. (A variant of
-/// its own would make every entry a word longer.)
+/// Stands in the queue for the first slot of `ahead`, or is void. (A variant of [`Ready`] would make every
+/// entry a word longer.)
 const AHEAD: Key = Key::NONE;
 
-/// The table of slots and the run queue over it. What is marked in the table is in the queue.
+/// The table of slots and the run queue over it. The slots that are marked in the table are those that are in
+/// the queue, or in `ahead`.
 pub(crate) struct Scheduler<R> {
     slots: Slots<R, true>,
     queue: VecDeque<Ready>,
-    /// Those who may run before their place has come; how many have done so whose place is still to
-    /// come; and whether who is woken now is one of those.
+    /// The slots that may run before their position in the queue has come.
     ahead: VecDeque<Key>,
+    /// How many positions in the queue are void, since a slot of `ahead` has run before: the first so many
+    /// that are `AHEAD`.
     void: usize,
+    /// Whether a slot that is woken now goes ahead.
     goes_ahead: bool,
 }
 
@@ -44,7 +50,7 @@ pub(crate) struct Scheduler<R> {
 pub(crate) enum Next<R> {
     Resume(Key, R),
     Call(Callback),
-    /// The slot has gone meanwhile.
+    /// Nothing: the slot was removed meanwhile, or the position is void.
     Stale,
 }
 
@@ -59,7 +65,7 @@ impl<R: Clone> Scheduler<R> {
         }
     }
 
-    /// A slot for `resume`, queued from the start or not.
+    /// A slot for `resume`, which is in the queue from the start if `queued`.
     pub(crate) fn insert(&mut self, resume: R, queued: bool) -> Result<Key, Full> {
         let key = self.slots.insert_marked(resume, queued)?;
         if queued {
@@ -68,12 +74,12 @@ impl<R: Clone> Scheduler<R> {
         Ok(key)
     }
 
-    /// Takes a slot out; the caller drops it when no borrow is held any more.
+    /// Removes a slot and gives what was in it, for the caller to drop when it holds no borrow.
     pub(crate) fn remove(&mut self, key: Key) -> Option<R> {
         self.slots.remove(key)
     }
 
-    /// Queues a slot unless it is queued already, or gone.
+    /// Queues a slot, unless it is queued already or was removed.
     #[inline]
     pub(crate) fn schedule(&mut self, key: Key) {
         if self.slots.mark(key) {
@@ -88,19 +94,19 @@ impl<R: Clone> Scheduler<R> {
         AHEAD
     }
 
-    /// Whether who is woken from here on need not wait for all those who are ready.
+    /// Says whether the slots that are woken from here on go ahead of those that are ready.
     #[inline]
     pub(crate) fn let_go_ahead(&mut self, goes_ahead: bool) {
         self.goes_ahead = goes_ahead;
     }
 
-    /// Puts the first `ready` entries in another order.
+    /// Puts the first `ready` entries in a random order, those that may go ahead among them.
     pub(crate) fn shuffle(&mut self, ready: usize, mut random: impl FnMut() -> u64) {
         let entries = self.queue.make_contiguous();
         let is_ahead = |entry: &&mut Ready| matches!(entry, Ready::Slot(AHEAD));
-        let places = entries.iter_mut().filter(is_ahead).skip(self.void);
-        for (place, key) in places.zip(self.ahead.drain(..)) {
-            *place = Ready::Slot(key);
+        let positions = entries.iter_mut().filter(is_ahead).skip(self.void);
+        for (position, key) in positions.zip(self.ahead.drain(..)) {
+            *position = Ready::Slot(key);
         }
         for last in (1..ready.min(entries.len())).rev() {
             entries.swap(last, (random() % (last as u64 + 1)) as usize);
@@ -111,7 +117,7 @@ impl<R: Clone> Scheduler<R> {
         self.queue.push_back(Ready::Call(callback));
     }
 
-    /// How much is ready: the snapshot that a turn runs.
+    /// How many entries are ready. A turn runs as many as there are when it begins.
     pub(crate) fn ready(&self) -> usize {
         self.queue.len()
     }
@@ -122,16 +128,17 @@ impl<R: Clone> Scheduler<R> {
             Ready::Call(callback) => Next::Call(callback),
             Ready::Slot(key) => match self.slots.unmark(key) {
                 Some(resume) => Next::Resume(key, resume.clone()),
-                None => self.next_in_its_place(key),
+                None => self.next_of_ahead(key),
             },
         })
     }
 
+    /// What to run for a position whose key finds no marked slot: because it is `AHEAD`, or stale.
     #[cold]
-    fn next_in_its_place(&mut self, place: Key) -> Next<R> {
-        if place == AHEAD && self.void > 0 {
+    fn next_of_ahead(&mut self, key: Key) -> Next<R> {
+        if key == AHEAD && self.void > 0 {
             self.void -= 1;
-        } else if place == AHEAD
+        } else if key == AHEAD
             && let Some(key) = self.ahead.pop_front()
         {
             return self.take(key);
@@ -146,19 +153,19 @@ impl<R: Clone> Scheduler<R> {
         }
     }
 
-    /// The first of those who need not wait, before its place has come.
+    /// The first slot of `ahead`, before its position in the queue has come.
     pub(crate) fn next_ahead(&mut self) -> Option<Next<R>> {
         let key = self.ahead.pop_front()?;
         self.void += 1;
         Some(self.take(key))
     }
 
-    /// Whether there is anybody who need not wait.
+    /// Whether there are slots that may run before their position has come.
     pub(crate) fn has_ahead(&self) -> bool {
         !self.ahead.is_empty()
     }
 
-    /// Gives back what a burst has made of the queue.
+    /// Gives back the memory that many entries at once have made the queue take.
     #[inline]
     pub(crate) fn give_back(&mut self) {
         give_back(&mut self.queue);
@@ -175,7 +182,7 @@ impl<R: Clone> Scheduler<R> {
         self.slots.len()
     }
 
-    /// Where the callbacks that are queued were added.
+    /// The places where the callbacks in the queue were added.
     pub(crate) fn callbacks(&self) -> Vec<&'static Location<'static>> {
         let location = |ready: &Ready| match ready {
             Ready::Call(callback) => Some(callback.location()),
@@ -195,10 +202,10 @@ impl<R: Clone> Scheduler<R> {
     }
 }
 
-/// A queue that is hardly used keeps room for so many.
+/// A queue that is hardly used keeps room for so many entries.
 const KEPT: usize = 1024;
 
-/// Gives back the memory of a queue that has been much longer than it is.
+/// Gives back memory of a queue that has been much longer than it is.
 #[inline]
 pub(super) fn give_back<T>(queue: &mut VecDeque<T>) {
     if queue.capacity() > KEPT {
@@ -217,14 +224,14 @@ fn shrink<T>(queue: &mut VecDeque<T>) {
 mod tests {
     use super::*;
 
-    /// A scheduler with so many slots.
+    /// A scheduler with as many slots as `slots` says.
     fn scheduler(slots: usize) -> (Scheduler<()>, Vec<Key>) {
         let mut scheduler = Scheduler::new();
         let keys = (0..slots).map(|_| scheduler.insert((), false).unwrap()).collect();
         (scheduler, keys)
     }
 
-    /// What is next, as its number among `keys`.
+    /// Which one of `keys` is next; `None` if none is.
     fn number(next: Option<Next<()>>, keys: &[Key]) -> Option<usize> {
         match next? {
             Next::Resume(key, _) => keys.iter().position(|other| *other == key),
@@ -233,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_go_ahead_has_its_place_all_the_same() {
+    fn a_slot_that_may_go_ahead_and_does_not_runs_at_its_position() {
         let (mut scheduler, keys) = scheduler(6);
         for (n, key) in keys.iter().enumerate() {
             scheduler.let_go_ahead(n % 2 == 1);
@@ -246,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn who_went_ahead_leaves_a_void_place_and_may_come_again() {
+    fn a_slot_that_went_ahead_leaves_a_void_position_and_may_be_queued_again() {
         let (mut scheduler, keys) = scheduler(4);
         scheduler.schedule(keys[0]);
         scheduler.let_go_ahead(true);
@@ -270,7 +277,8 @@ mod tests {
         scheduler.let_go_ahead(true);
         keys.iter().for_each(|key| scheduler.schedule(*key));
         scheduler.next_ahead();
-        // The last with the first, and so on.
+        // Random numbers that are all 0 swap the last entry with the first, the last but one with the first,
+        // and so on.
         scheduler.shuffle(4, || 0);
         let mut order = Vec::new();
         while let Some(next) = scheduler.next() {

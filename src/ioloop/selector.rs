@@ -1,6 +1,7 @@
-//! The selector: who can read and write, and how long the loop sleeps until somebody can.
+//! The selector: which sockets can be read or written, and how long the loop sleeps until one can.
 //!
-//! It owns mio's `Poll`, and the table of readiness, which only its events and the sockets change.
+//! It owns mio's `Poll`, and the table of readiness, which is changed by the events of the selector and by
+//! the sockets' own operations.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -13,36 +14,36 @@ use super::fine_sleep;
 use super::readiness::{Direction, Readiness};
 use crate::ground::slots::{Full, Key};
 
-/// The token of the inbox's eventfd; no slot packs to it.
+/// The token of the eventfd by which other threads wake the loop. No key of a slot packs to this number.
 const INBOX: Token = Token(usize::MAX);
 
 pub(super) struct Selector {
     poll: RefCell<Poll>,
     readiness: RefCell<Readiness>,
-    /// Sockets whose other end is outside: virtual time is held while somebody waits for one.
+    /// Sockets whose other end is outside: virtual time is held while somebody waits for one of them.
     outside: RefCell<Vec<Key>>,
-    /// Kept from one use to the next.
+    /// The buffer for events; `None` while it is in use.
     events: Cell<Option<Events>>,
 }
 
-/// What the selector was asked, and has answered.
+/// The selector's answer.
 pub(super) struct Asked {
     pub(super) result: io::Result<()>,
     events: Events,
 }
 
-/// What takes real time, of all that the loop waits for.
+/// Whether anything that the loop knows of takes real time, as a child process does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outside {
     Nothing,
-    /// Something that nobody waits for now.
+    /// There is something, but nobody waits for it now.
     There,
-    /// Something that holds virtual time.
+    /// There is something that holds virtual time: somebody waits for it, or has a guard of `hold_time`.
     Awaited,
 }
 
 impl Selector {
-    /// With room for so many events at once.
+    /// A selector that reports so many events at once at most.
     pub(super) fn new(event_capacity: usize) -> io::Result<Selector> {
         Ok(Selector {
             poll: RefCell::new(Poll::new()?),
@@ -52,7 +53,7 @@ impl Selector {
         })
     }
 
-    /// What ends its sleep.
+    /// The waker by which other threads end its sleep.
     pub(super) fn waker(&self) -> io::Result<mio::Waker> {
         mio::Waker::new(self.poll.borrow().registry(), INBOX)
     }
@@ -61,8 +62,9 @@ impl Selector {
         self.poll.borrow().registry().try_clone()
     }
 
-    /// Asks who can go on, and sleeps until somebody can, at most so long. Nothing is asked from within
-    /// its own answer, which is to be [given back](Selector::give_back).
+    /// Asks which sockets are ready, and sleeps until one is, for `timeout` at most. The caller
+    /// [gives the answer back](Selector::give_back) when it has dealt with it. `None` if an answer has not
+    /// been given back yet.
     #[inline]
     pub(super) fn ask(&self, timeout: Option<Duration>) -> Option<Asked> {
         let mut events = self.events.take()?;
@@ -70,14 +72,15 @@ impl Selector {
         Some(Asked { result, events })
     }
 
+    /// Takes back an answer, and returns the error if asking has failed.
     pub(super) fn give_back(&self, asked: Asked) -> io::Result<()> {
         self.events.set(Some(asked.events));
         asked.result
     }
 
-    /// Notes who can go on. Slots are woken by `wake`, which is told their words and says whether it
-    /// knew them; others are put into `later`, to be woken when no borrow is held any more. Tells how many
-    /// events there were.
+    /// Notes which sockets are ready, and wakes those who wait for them. `wake` gets the words of slots, and
+    /// says whether the slot is one of this loop, which it has woken then. The wakers of all others are put
+    /// into `later`, for the caller to wake when it holds no borrow. Returns how many events there were.
     #[inline]
     pub(super) fn dispatch(
         &self,
@@ -99,19 +102,20 @@ impl Selector {
         ask(&mut self.readiness.borrow_mut())
     }
 
-    /// A slot for a socket; what is in `ready` is tried first, not waited for.
+    /// A slot for a socket. The directions in `ready` are tried first, not waited for.
     pub(super) fn insert(&self, ready: &[Direction]) -> Result<Key, Full> {
         self.readiness.borrow_mut().insert(ready)
     }
 
-    /// Forgets a socket. Who waited for it is for the caller to wake, to find it gone.
+    /// Forgets a socket. Gives the wakers of those who wait for it, for the caller to wake; they find the
+    /// socket gone.
     pub(super) fn remove(&self, key: Key) -> Vec<Waker> {
         let mut woken = Vec::new();
         self.readiness.borrow_mut().remove(key, &mut woken);
         woken
     }
 
-    /// Takes all there is out of the table, for the caller to drop: the loop closes.
+    /// Takes the whole table, for the caller to drop. For a loop that closes.
     pub(super) fn take_all(&self) -> Readiness {
         self.readiness.replace(Readiness::new())
     }
@@ -121,12 +125,13 @@ impl Selector {
         self.readiness.borrow().len()
     }
 
-    /// The other end of a socket is outside.
+    /// Notes that the other end of a socket is outside.
     pub(super) fn is_outside(&self, key: Key) {
         self.outside.borrow_mut().push(key);
     }
 
-    /// What is outside, when something else there is awaited or not.
+    /// Whether anything is outside. `is_awaited` if somebody holds virtual time in another way than by
+    /// waiting for a socket.
     #[inline]
     pub(super) fn outside(&self, is_awaited: bool) -> Outside {
         if !is_awaited && self.outside.borrow().is_empty() {

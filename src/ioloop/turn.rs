@@ -6,24 +6,26 @@
 //! 4. Ask the selector who can go on; sleep there only if nothing is ready.
 //!
 //! Whatever is scheduled during a phase waits for the next turn, so callbacks that add callbacks
-//! and timers that set timers cannot keep the loop from its sockets. While more is ready, the
-//! selector is asked not every turn but when `pace` says that it is time: after 64 entries, or about
-//! 100 µs. Timers that follow closely on others share a wake-up. The clock is read before the selector
-//! sleeps until a deadline, and after it was asked if there are timers or more is ready.
+//! and timers that set timers cannot keep the loop from its sockets. While more is ready, the loop does not
+//! ask the selector every turn, since that is a system call, but when `pace` says that it is time: after 64
+//! entries, or about 100 µs. Timers that are due shortly after others share a wake-up with one another. The
+//! clock is read before the selector sleeps until a deadline; and after the selector was asked, if there are
+//! timers or more is ready.
 //!
 //! # A long turn
 //!
-//! A turn takes as long as what was ready when it began, and that may be a lot. When `pace` says that it
-//! is time in its midst, the loop *looks up*: it asks the selector, takes the inbox, and collects the
+//! A turn runs all that was ready when it began, and that may take long. When `pace` says in the midst of a
+//! turn that it is time, the loop *looks up*: it asks the selector, takes the inbox, and collects the
 //! timers that are due, unless some that it collected before are still to fire. Then it goes on with
-//! another of these, in rotation, until it is time again:
+//! another one of three kinds of [`Work`], in rotation, until it is time again:
 //!
-//! * the queue, as long as it was when the turn began,
-//! * those whom the selector or a timer has woken, who do not wait until their place in the queue has come,
-//! * the timers that are due.
+//! * the run queue, as far as it belongs to the turn,
+//! * the slots that the selector or a timer has woken, which go ahead of their position in the queue,
+//! * the timers that were collected.
 //!
-//! So each of them waits for a stretch of the others at most, however many they are. A turn that is not so
-//! long has one stretch of the queue and then one of timers.
+//! What is run in one go, until `pace` is asked again, is a *stretch*. So each kind of work waits for one
+//! stretch of each of the others at most, however much there is of them. A turn that is not so long has one
+//! stretch of the queue and then one of timers.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,46 +47,49 @@ use crate::ground::{foreign, resumption};
 
 /// The selector sleeps at most this long at a time, like Tornado's.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
-/// The time-out of a selector that is only to look.
+/// The time-out with which the selector only looks, and does not sleep.
 const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
 /// A turn under way.
 struct Turn {
-    /// How many entries of the queue are to run before `pace` is asked...
+    /// How many entries of the queue are still to run in this stretch, before `pace` is asked again.
     stretch: usize,
-    /// ...and how many more belong to the turn.
+    /// How many entries of the queue belong to the turn, beside those of the stretch.
     left: usize,
-    /// Whether there may be more than the stretch.
+    /// Whether the turn may have anything to run beside this stretch of the queue.
     has_more: bool,
-    /// What it goes on with.
-    source: Source,
+    /// What the turn goes on with.
+    work: Work,
 }
 
-/// What a turn runs, in rotation.
+/// What a turn goes on with, in rotation.
 #[derive(Clone, Copy)]
-enum Source {
+enum Work {
+    /// The next entries of the run queue.
     Queue,
+    /// Slots that go ahead of their position in the run queue.
     Ahead,
-    Due,
+    /// The timers that were collected.
+    Timers,
 }
 
 impl Turn {
-    /// Goes on with something else.
     fn rotate(&mut self) {
-        self.source = match self.source {
-            Source::Queue => Source::Ahead,
-            Source::Ahead => Source::Due,
-            Source::Due => Source::Queue,
+        self.work = match self.work {
+            Work::Queue => Work::Ahead,
+            Work::Ahead => Work::Timers,
+            Work::Timers => Work::Queue,
         };
     }
 }
 
 impl IoLoop {
-    /// Turns until the selector has been asked, or the loop is to stop; `main` polls the future of
-    /// `run_sync` when that was resumed.
+    /// Runs turns until the selector has been asked, or the loop is to stop. `main` is called to poll the
+    /// future of `run_sync`, when the slot of that was resumed.
     ///
-    /// What panics is found by the slot that was being resumed, and the rest goes on: one
-    /// `catch_unwind` for all of them, where one for each would cost as much as a resumption.
+    /// One `catch_unwind` goes around all that runs; one around each resumption would cost as much as the
+    /// resumption does. If something panics, `current` says which slot was being resumed. That slot is told,
+    /// and the turn goes on with what is left.
     pub(super) fn turn(&self, main: &mut dyn FnMut()) {
         let core = &*self.core;
         let mut turn = self.begin_turn(core.ready());
@@ -102,7 +107,7 @@ impl IoLoop {
         })) {
             let key = core.current.replace(Key::NONE);
             resumption::end();
-            // More can panic when it ends: what it had, who awaits it.
+            // To end the coroutine may panic again: destructors of what it owned run, and foreign wakers.
             foreign::call("handler", None, || self.panicked(key, panic));
         }
         if !core.life.is_to_stop() {
@@ -110,7 +115,7 @@ impl IoLoop {
         }
     }
 
-    /// Phases 1 and 2, when so much is `ready`.
+    /// Phases 1 and 2. `ready` is how many entries are in the run queue.
     #[inline(always)]
     fn begin_turn(&self, mut ready: usize) -> Turn {
         let core = &*self.core;
@@ -129,7 +134,7 @@ impl IoLoop {
         }
         let stretch = core.pace.run(ready);
         let left = ready - stretch;
-        Turn { stretch, left, has_more: is_due || left > 0, source: Source::Queue }
+        Turn { stretch, left, has_more: is_due || left > 0, work: Work::Queue }
     }
 
     #[cold]
@@ -141,8 +146,9 @@ impl IoLoop {
         }
     }
 
-    /// After a stretch of the queue: another one, or what is left of phase 3 and then the next turn, if
-    /// that begins without phase 4. Tells whether there is anything.
+    /// Goes on after a stretch of the queue: runs what else there is, until there is another stretch of the
+    /// queue, of this turn or of the next one. Returns `false` when it is time for phase 4 instead, or the
+    /// loop is to stop.
     #[inline(always)]
     fn go_on(&self, turn: &mut Turn, main: &mut dyn FnMut()) -> bool {
         let core = &*self.core;
@@ -165,7 +171,7 @@ impl IoLoop {
         true
     }
 
-    /// Whether phase 4 may wait for another turn, with so much that is `ready`.
+    /// Whether the next turn, of `ready` entries, may begin without phase 4.
     #[cold]
     fn may_put_off(&self, ready: usize) -> bool {
         let core = &*self.core;
@@ -173,31 +179,32 @@ impl IoLoop {
         !is_time && core.pace.may_begin(ready)
     }
 
-    /// Phase 3, when the queue is not all of it, or is long. Tells whether anything is left.
+    /// Goes on with phase 3 where a turn has more than one stretch of the queue. Returns `false` when nothing
+    /// of the turn is left.
     #[cold]
     fn go_on_with(&self, turn: &mut Turn, main: &mut dyn FnMut()) -> bool {
         let core = &*self.core;
         if core.pace.room() == 0 && core.pace.is_time(core.clock.read()) {
             self.look_up(turn);
-        } else if turn.left == 0 && matches!(turn.source, Source::Queue) {
-            turn.source = Source::Due;
+        } else if turn.left == 0 && matches!(turn.work, Work::Queue) {
+            turn.work = Work::Timers;
         }
         let has_due = core.due.collected() > 0;
         for _ in 0..3 {
-            match turn.source {
-                Source::Queue if turn.left > 0 => {
+            match turn.work {
+                Work::Queue if turn.left > 0 => {
                     turn.stretch = core.pace.run(turn.left);
                     turn.left -= turn.stretch;
                     return true;
                 }
-                // When the turn is over, they have their places in the next one.
-                Source::Ahead
+                // If nothing else is left of the turn, they need not go ahead: the next turn runs them.
+                Work::Ahead
                     if core.scheduler.borrow().has_ahead() && (turn.left > 0 || has_due) =>
                 {
                     self.run_ahead(main);
                     return true;
                 }
-                Source::Due if has_due => {
+                Work::Timers if has_due => {
                     turn.has_more = self.fire_due(turn.left > 0);
                     return turn.has_more;
                 }
@@ -216,8 +223,8 @@ impl IoLoop {
         if core.inbox.is_pending() {
             self.take_inbox(true);
         }
-        // Not timers that were set by timers which fire now: those wait until all of these have fired. And
-        // if the turn ends with them, it is for the next one to collect others.
+        // While some that were collected are still to fire, no others are: or timers that set timers would
+        // never let the turn end. And if only timers are left of the turn, the next turn collects.
         let now = core.clock.last();
         if turn.left > 0 && core.due.collected() == 0 && core.due.is_due(now) {
             core.counting().batches.add(1);
@@ -228,7 +235,7 @@ impl IoLoop {
         turn.rotate();
     }
 
-    /// Phase 3: those who need not wait for their place in the queue, until it is time to look up.
+    /// Phase 3: resumes the slots that go ahead of their position in the queue, until it is time to look up.
     #[inline(never)]
     fn run_ahead(&self, main: &mut dyn FnMut()) {
         let core = &*self.core;
@@ -242,9 +249,8 @@ impl IoLoop {
         }
     }
 
-    /// Phase 3: timers that are due, until it is time to look up. Whom they wake need not wait for the
-    /// rest of them, nor for the rest of the queue.
-    /// Tells whether there is more to the turn.
+    /// Phase 3: fires timers that were collected, until it is time to look up. If there are many of them, or
+    /// the queue is long, the slots that they wake go ahead. Tells whether anything is left of the turn.
     fn fire_due(&self, queue_is_long: bool) -> bool {
         let core = &*self.core;
         core.pace.fires(core.clock.last());
@@ -259,7 +265,7 @@ impl IoLoop {
         queue_is_long || fire < due
     }
 
-    /// Phase 1: what other threads have posted.
+    /// Phase 1: does what the messages of other threads say. `is_midst` if it is in the midst of a turn.
     #[cold]
     fn take_inbox(&self, is_midst: bool) {
         let core = &*self.core;
@@ -273,8 +279,8 @@ impl IoLoop {
                 Message::ForgetTimer(key) => {
                     foreign::discard(core.remove_timer(key));
                 }
-                // In the midst of a turn, what was posted before it may have to wait for the next one, and
-                // so does this.
+                // It must not overtake the callbacks that were posted before it. In the midst of a turn they
+                // may have to wait for the next one, so it is posted again, for the next turn.
                 Message::Stop if is_midst => {
                     taken -= 1;
                     let _ = core.inbox.post(Message::Stop);
@@ -308,24 +314,26 @@ impl IoLoop {
     #[inline(always)]
     fn resume(&self, slot: Rc<dyn Resume>, main: &mut dyn FnMut()) {
         slot.resume(&self.core);
-        // The main future is on the stack of `run_sync`, so its slot could only note this.
+        // The future of `run_sync` is on the stack of that function. So its slot could only note that it was
+        // resumed, and `main` polls it.
         if self.core.main_resumed.get() {
             self.core.main_resumed.set(false);
             main();
         }
     }
 
-    /// Resumes a slot in a loop that records or times what it does.
+    /// [`resume`](IoLoop::resume) in a loop that records or times what it does.
     #[cold]
     fn resume_watched(&self, slot: Rc<dyn Resume>, main: &mut dyn FnMut()) {
         let core = &*self.core;
         core.watch.step(Step::Resume(slot.info().map(|info| info.name)));
         let info = || slot.info().map_or("a handler".into(), |info| info.to_string());
         self.timed(info, || self.resume(slot.clone(), main));
-        // What panics from here on is none of the slot's.
+        // A panic from here on is not one of this slot.
         core.current.set(Key::NONE);
     }
 
+    /// Tells the slot that was being resumed of its panic; reports the panic if there was no such slot.
     #[cold]
     fn panicked(&self, key: Key, panic: Panic) {
         let slot = self.core.scheduler.borrow().get(key).cloned();
@@ -340,7 +348,7 @@ impl IoLoop {
 
     fn run_callback(&self, callback: Callback) {
         self.core.counting().callbacks.add(1);
-        // Not the slot before it.
+        // A panic of the callback is not one of the slot that was resumed before it.
         self.core.current.set(Key::NONE);
         resumption::end();
         let location = callback.location();
@@ -349,7 +357,7 @@ impl IoLoop {
         foreign::call("callback", Some(location), || self.timed(what, || callback.call()));
     }
 
-    /// Phase 3: the next timer that was collected, unless it was removed meanwhile.
+    /// Phase 3: fires the next timer that was collected, unless it was removed meanwhile.
     #[inline]
     fn fire_next(&self) {
         let core = &*self.core;
@@ -361,13 +369,14 @@ impl IoLoop {
         }
     }
 
-    /// Runs something, and warns if it takes longer than the threshold, if there is one.
+    /// Calls `run`, and warns if that takes longer than the threshold of `slow_callback`, if there is one.
     #[inline]
     fn timed(&self, what: impl FnOnce() -> String, run: impl FnOnce()) {
         self.core.watch.timed(what, || self.core.ready(), run);
     }
 
-    /// Phase 4: asks the selector who can go on, and sleeps there if the loop is not `busy`.
+    /// Phase 4: asks the selector which sockets are ready, and sleeps there until one is, unless the loop is
+    /// `busy`.
     #[inline(never)]
     fn poll(&self, busy: bool) {
         let core = &*self.core;
@@ -395,12 +404,12 @@ impl IoLoop {
         self.after_poll(busy, quiet);
     }
 
-    /// Wakes those who can go on.
+    /// Wakes those who wait for the sockets that the selector has reported.
     fn dispatch(&self, asked: &Asked) {
         let core = &*self.core;
         self.let_go_ahead(0);
         let mut later = core.woken.take();
-        // Most who wait are slots of this loop: no detour for them.
+        // Most of them are slots of this loop, and are queued at once, without making a waker of each.
         let count = core.selector.dispatch(asked, |word| core.schedule_word(word), &mut later);
         core.watch.step(Step::Poll(count as usize));
         core.counting().events.add(count);
@@ -408,7 +417,8 @@ impl IoLoop {
         core.scheduler.borrow_mut().let_go_ahead(false);
     }
 
-    /// Lets those who are woken next go ahead of all that is ready, and of so many more, if that is long.
+    /// Lets the slots that are woken next go ahead, if what is ready and `more` entries are together so many
+    /// that they should not wait for all of them.
     #[inline]
     fn let_go_ahead(&self, more: usize) {
         let core = &*self.core;
@@ -417,7 +427,7 @@ impl IoLoop {
         scheduler.let_go_ahead(is_long);
     }
 
-    /// Wakes all, and keeps the buffer.
+    /// Wakes all of them, and keeps the vector to be used again.
     fn wake_all(&self, mut woken: Vec<Waker>) {
         woken.drain(..).for_each(|waker| self.core.wake(waker));
         self.core.woken.set(woken);
@@ -425,8 +435,7 @@ impl IoLoop {
 }
 
 impl IoLoop {
-    /// How long the selector may sleep, since nothing is ready; for ever if nobody waits for a
-    /// deadline.
+    /// How long the selector may sleep when nothing is ready; `None` is for ever, if there is no timer.
     fn sleep(&self) -> Option<Duration> {
         let core = &*self.core;
         let deadline = core.due.next_deadline()?;
@@ -439,8 +448,9 @@ impl IoLoop {
         Some(left.min(LONGEST_SLEEP))
     }
 
-    /// [`sleep`](IoLoop::sleep) in virtual time: looks once, and if there is nothing, `after_poll` moves the
-    /// clock instead of sleeping; unless that is held. For what is due already, nobody has to wait.
+    /// [`sleep`](IoLoop::sleep) in virtual time. Mostly it does not sleep: the selector looks once, and if it
+    /// has nothing to report, `after_poll` moves the clock. Only if the clock is held it sleeps, until the
+    /// clock may reach the deadline.
     #[inline]
     fn virtual_sleep(&self, deadline: u64) -> Duration {
         let core = &*self.core;
@@ -454,7 +464,9 @@ impl IoLoop {
     #[inline(always)]
     fn move_clock(&self, deadline: Option<u64>, is_idle: bool) {
         let core = &*self.core;
-        // Asked first: who lets go has posted before what the loop is to hear.
+        // This order matters: another thread posts what it has for the loop, and lets go of the clock after
+        // that. If the inbox were asked first, the message could come in between, and the clock would jump
+        // before the loop has heard it.
         let outside = core.outside();
         let is_idle = is_idle && !core.inbox.is_pending();
         if outside == Outside::Nothing {
@@ -464,7 +476,8 @@ impl IoLoop {
         let is_reached = match outside {
             Outside::Nothing => is_idle,
             Outside::There if is_idle => true,
-            // Also in a loop that is never idle: what is outside may see to that.
+            // It need not be idle. What is outside may keep the loop busy, and the deadline has to come
+            // nevertheless.
             Outside::There | Outside::Awaited => core.clock.held_until(deadline).is_zero(),
         };
         if is_reached {
@@ -472,14 +485,14 @@ impl IoLoop {
         }
     }
 
-    /// Brings the clock up to date, if there is anyone to whom it matters.
+    /// Brings the clock up to date, if anything depends on it.
     fn after_poll(&self, busy: bool, quiet: bool) {
         let core = &*self.core;
         if core.clock.is_virtual() {
             let is_idle = !busy && quiet;
             self.move_clock(core.due.next_deadline(), is_idle);
         }
-        // In virtual time that costs nothing.
+        // Reading a virtual clock costs nothing.
         let is_read = busy || core.clock.is_virtual() || !core.due.is_empty();
         core.pace.looked_up(busy, is_read.then(|| core.clock.read()));
     }
@@ -492,7 +505,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_follows_closely_on_a_timer_that_fires_shares_a_wake_up_with_others() {
+    fn timers_that_are_due_shortly_after_one_that_fires_share_a_wake_up() {
         let io_loop = IoLoop::new().unwrap();
         let (inner, shared) = (io_loop.clone(), Rc::new(Cell::new(None)));
         let wake_up = shared.clone();
