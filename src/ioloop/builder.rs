@@ -10,9 +10,9 @@ use crate::ground::report::Exception;
 
 /// Makes an [`IoLoop`] that is not the default one. From [`IoLoop::builder`].
 ///
-/// The selector is no choice of a builder: mio takes epoll or kqueue, whichever the system has
-/// ([`IoLoop::selector`] tells), and poll(2) if the program is compiled with mio's
-/// `--cfg mio_unsupported_force_poll_poll`.
+/// The selector cannot be chosen here: mio takes epoll or kqueue, whichever the system has, and poll(2) if
+/// the program is compiled with mio's `--cfg mio_unsupported_force_poll_poll`. [`IoLoop::selector`] says
+/// which it is.
 ///
 /// ```
 /// use waterspout::IoLoop;
@@ -28,8 +28,8 @@ pub struct Builder {
 }
 
 impl IoLoop {
-    /// A loop with defaults. It is the thread's current one if that has none; otherwise it is not
-    /// current until it starts or is made so.
+    /// A loop with defaults. It becomes the thread's current one if the thread has none; otherwise it is not
+    /// current until it starts, or [`make_current`](IoLoop::make_current) is called.
     ///
     /// # Errors
     ///
@@ -38,7 +38,7 @@ impl IoLoop {
         IoLoop::builder().build()
     }
 
-    /// A loop with options.
+    /// A builder, which makes a loop with options.
     pub fn builder() -> Builder {
         Builder {
             options: Options {
@@ -54,9 +54,9 @@ impl IoLoop {
 }
 
 impl Builder {
-    /// How many events one call to the selector may report: 1,024 unless told, at least 1.
+    /// How many events one call to the selector may report: 1,024 by default, at least 1.
     ///
-    /// More wait for the next turn, none is lost.
+    /// If there are more, the others are reported by the next call; none is lost.
     pub fn event_capacity(mut self, events: usize) -> Builder {
         self.options.event_capacity = events.max(1);
         self
@@ -64,29 +64,31 @@ impl Builder {
 
     /// Gives the loop a virtual clock, for tests.
     ///
-    /// It starts at the present and stands still while anything is left to do. When every coroutine
-    /// waits and nothing from outside is due (no socket is ready, no other thread has woken the loop),
-    /// it jumps to the next deadline. An hour's sleep takes no time, and what happens is the same on
-    /// every machine. [`coroutine::now`](crate::coroutine::now) tells that time.
+    /// The clock starts at the present and stands still while anything is left to do. When every coroutine
+    /// waits, no socket is ready and no other thread has woken the loop, the clock jumps to the next
+    /// deadline. So an hour's sleep takes no time, and what happens is the same on every machine.
+    /// [`coroutine::now`](crate::coroutine::now) is the time of this clock.
     ///
-    /// While something outside is awaited, which takes real time, the clock is held: it reaches the
+    /// While the loop waits for something outside, which takes real time, the clock is held: it reaches the
     /// next deadline no sooner than the real one would. The loop knows of executor jobs, of the end of
     /// [`Subprocess`](crate::process::Subprocess)es and their pipes, and of the answers of other loops.
-    /// It cannot know whether a channel's sender lives on another thread, or what a socket is connected
-    /// to: there, [`IoLoop::hold_time`] holds the clock by hand.
+    /// It cannot know whether a channel's sender is on another thread, or what a socket is connected to. In
+    /// such cases [`IoLoop::hold_time`] holds the clock.
     pub fn virtual_time(mut self) -> Builder {
         self.options.virtual_time = true;
         self
     }
 
-    /// Who hears of panics and errors that nobody awaited; by default they are logged, as errors with
-    /// the target `waterspout::application`, or written to standard error where there is no logger.
+    /// Sets the exception handler, which is called with panics and errors that nobody awaited. By default
+    /// they are logged, as errors with the target `waterspout::application`, or written to standard error
+    /// where there is no logger.
     ///
     /// Tornado: overriding `IOLoop.handle_callback_exception`. The handler may use the loop. If it
-    /// panics itself, that is logged and the loop goes on.
+    /// panics itself, that is logged and the loop goes on; so is what fails in a callback or coroutine that
+    /// the handler has started.
     ///
-    /// An error that is found out when its last handle is dropped goes to the loop that is current
-    /// then, and to the log if none is: after `run_sync` has returned, say.
+    /// Some errors are found out only when a handle is dropped. They go to the exception handler of the loop
+    /// that is current then, and to the log if there is none.
     pub fn on_exception(mut self, handler: impl Fn(&Exception) + 'static) -> Builder {
         self.options.on_exception = Some(Rc::new(handler));
         self
@@ -94,37 +96,37 @@ impl Builder {
 
     /// Warns in the log when one callback, or one resumption of a coroutine, takes longer than this.
     ///
-    /// It costs two clock readings for each, so it is off unless asked for. Tornado:
+    /// The clock has to be read twice for each of them, so this is off by default. Tornado:
     /// `set_blocking_log_threshold`; asyncio: `slow_callback_duration`.
     pub fn slow_callback(mut self, threshold: Duration) -> Builder {
         self.options.slow_callback = Some(threshold);
         self
     }
 
-    /// Runs what is ready in an order that `seed` decides, for tests: code that counts on an order
-    /// that nobody promised fails under some seed, and fails again under the same.
+    /// Runs what is ready in a random order that follows from `seed`, for tests. Code that relies on an order
+    /// which nobody has promised fails with some seeds, and fails each time with the same seed.
     ///
-    /// What a turn runs is the same, only its order within the turn is not. Random numbers that others
-    /// draw, `futures::select!` for one, are no part of it. See
+    /// A turn still runs the same entries; only their order within the turn is another. Random numbers that
+    /// other crates draw, as `futures::select!` does, do not follow from `seed`. See
     /// [`testing::explore`](crate::testing::explore).
     pub fn shuffle(mut self, seed: u64) -> Builder {
         self.options.shuffle = Some(seed);
         self
     }
 
-    /// Records what the loop does, the last `steps` of it, for [`IoLoop::trace`].
+    /// Records the last `steps` steps of the loop, for [`IoLoop::trace`].
     pub fn trace(mut self, steps: usize) -> Builder {
         self.options.trace = Some(steps);
         self
     }
 
-    /// Makes the loop. It is the thread's current one if that has none; otherwise it is not current
-    /// until it starts, or [`IoLoop::make_current`] is called.
+    /// Makes the loop. It becomes the thread's current one if the thread has none; otherwise it is not
+    /// current until it starts, or [`IoLoop::make_current`] is called.
     ///
     /// # Errors
     ///
-    /// If the system refuses a selector or an eventfd (too many open files), or as many loops are
-    /// open as the process can have (65,535).
+    /// If the system refuses a selector or an eventfd (too many open files), or the process has as many
+    /// loops as it can (65,535; 63 on 32 bits). Closed loops of which there are still handles count, too.
     pub fn build(self) -> io::Result<IoLoop> {
         Ok(IoLoop::of_core(Core::new(self.options)?))
     }

@@ -1,10 +1,11 @@
-//! A callback that waits for its turn, with the place where it was added.
+//! A callback in the run queue, with the place where it was added.
 
 use std::panic::Location;
 
 use crate::ground::{foreign, report};
 
-/// A callback with the place where it was added; behind one pointer, so that the queue is dense.
+/// A callback with the place where it was added. Both are behind one pointer, so that the entries of the run
+/// queue are small.
 pub(crate) struct Callback(Box<dyn Call>);
 
 /// A callback on its way from another thread.
@@ -36,7 +37,8 @@ impl Callback {
         callback: impl FnOnce() + 'static,
     ) -> Callback {
         if report::is_handling() {
-            // Its panic is reported within, where it is not for the handler that has added it.
+            // The exception handler adds this. A panic of it must only be logged, and not be given to the
+            // handler that has caused it. So it is reported while it still counts as the handler's doing.
             let contained = move || foreign::call("callback", Some(location), callback);
             let callback = move || {
                 report::handling(contained);

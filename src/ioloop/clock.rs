@@ -1,10 +1,11 @@
 //! The loop's clock: real, or virtual for tests.
 //!
-//! Times are nanoseconds since the loop was made, which is what the timer wheel counts in. The
-//! clock remembers its last reading, so that whoever needs no fresh one pays for none. A virtual
-//! clock moves only when the loop says so: it jumps to the next deadline when nothing else is left
-//! to do. While something outside of the loop is under way, which takes real time, it is *held*: it
-//! reaches the next deadline no sooner than the real clock would.
+//! Times are nanoseconds since the loop was made, as in the timer wheel. The clock remembers its last
+//! reading, for callers that need no fresh one, since reading it takes time.
+//!
+//! A virtual clock moves only when the loop says so: it jumps to the next deadline when nothing else is left
+//! to do. While something outside is under way, which takes real time, the clock is *held*: it reaches the
+//! next deadline no sooner than the real clock would.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -12,10 +13,12 @@ use std::time::{Duration, Instant};
 use crate::ground::timers::NEVER;
 
 pub(crate) struct Clock {
+    /// When the loop was made.
     base: Instant,
+    /// The last reading.
     now: Cell<u64>,
     is_virtual: bool,
-    /// Since when a virtual clock is held and has not moved.
+    /// Since when (in real time) a virtual clock has been held without moving.
     held_since: Cell<Option<Instant>>,
 }
 
@@ -37,7 +40,7 @@ impl Clock {
         self.is_virtual
     }
 
-    /// The last reading; free, and never ahead of the time.
+    /// The last reading. It costs nothing, and is never later than the present.
     pub(crate) fn last(&self) -> u64 {
         self.now.get()
     }
@@ -57,7 +60,8 @@ impl Clock {
         self.held_since.set(None);
     }
 
-    /// How long it takes until a virtual clock that is held reaches `deadline`.
+    /// How much real time it takes until a virtual clock that is held may reach `deadline`. If it was not
+    /// held before, it is from now on.
     pub(crate) fn held_until(&self, deadline: u64) -> Duration {
         let since = self.held_since.get().unwrap_or_else(Instant::now);
         self.held_since.set(Some(since));
@@ -69,13 +73,12 @@ impl Clock {
         self.held_since.set(None);
     }
 
-    /// The deadline `delay` from now; [`NEVER`] if that is further than the clock
-    /// can count.
+    /// The deadline `delay` from now; [`NEVER`] if that is further than the clock can count.
     pub(crate) fn after(&self, delay: Duration) -> u64 {
         self.read().saturating_add(nanos(delay))
     }
 
-    /// The deadline at `when`; an instant before the loop was made is in the past, like 0.
+    /// The deadline at `when`; 0 for an instant before the loop was made.
     pub(crate) fn at(&self, when: Instant) -> u64 {
         nanos(when.saturating_duration_since(self.base))
     }
@@ -92,7 +95,7 @@ impl Clock {
     }
 }
 
-/// A duration in nanoseconds; five centuries and more are [`NEVER`].
+/// A duration in nanoseconds. One that does not fit into 64 bits, of five centuries and more, is [`NEVER`].
 pub(crate) fn nanos(duration: Duration) -> u64 {
     let seconds = duration.as_secs().saturating_mul(1_000_000_000);
     seconds.saturating_add(duration.subsec_nanos().into())
@@ -122,7 +125,7 @@ mod tests {
         let early = clock.held_since.get().unwrap() - hour;
         clock.held_since.set(Some(early));
         assert_eq!(clock.held_until(nanos(hour)), Duration::ZERO);
-        // It has to be reached anew after each move.
+        // After each move, the waiting begins anew.
         clock.advance_to(1);
         assert!(clock.held_until(nanos(hour)) > hour / 2);
         clock.let_go();

@@ -1,14 +1,16 @@
 //! Which loop a thread has, and who keeps a loop open.
 //!
 //! The first loop that is made on a thread becomes its current one, as in Tornado 4.5, so that a
-//! program with one loop never has two. A loop that runs is current meanwhile. A closed loop is
-//! nobody's: the thread is without one then.
+//! program with one loop never has two. A loop is current while it runs. When the current loop is closed, the
+//! thread is without one.
 //!
-//! A loop stays open as long as somebody *owns* it: whoever made it, or was given a clone of such a
-//! handle; or the thread, for a loop that [`IoLoop::current`] made or [`IoLoop::make_current`] was
-//! called for. A handle from `IoLoop::current` is a *guest*: it is what coroutines hold, often in a
-//! temporary across an `.await`, and the loop owns the coroutines. If such handles counted, a loop with
-//! a coroutine that has one would never be closed.
+//! A loop stays open as long as somebody *owns* it. The handle that [`IoLoop::new`] or a builder gave is an
+//! owner, and so are its clones. The thread is an owner, too, of a loop that [`IoLoop::current`] has made, or
+//! that [`IoLoop::make_current`] was called for.
+//!
+//! A handle from `IoLoop::current` is a *guest*, and does not keep the loop open. Coroutines have such
+//! handles, often in a temporary across an `.await`, and the loop owns the coroutines. If guests counted, a
+//! loop with such a coroutine would never be closed.
 
 use std::cell::RefCell;
 use std::mem::ManuallyDrop;
@@ -22,7 +24,8 @@ use super::life::State;
 use crate::ground::word::unpack;
 use crate::ground::{report, waker};
 
-/// Ends the thread's current loop with the thread: closes it if [`IoLoop::current`] has made it.
+/// When the thread ends, this is dropped, and closes the thread's current loop if [`IoLoop::current`] has
+/// made it.
 struct AtEnd;
 
 impl Drop for AtEnd {
@@ -39,20 +42,21 @@ impl Drop for AtEnd {
 type Loops = Vec<(LoopId, Weak<Core>)>;
 
 thread_local! {
-    /// Has no destructor, so that destructors at the end of the thread find it, too.
+    /// The current loop. It has no destructor, so that destructors which run at the end of the thread still
+    /// find it; `AT_END` empties it.
     static CURRENT: ManuallyDrop<RefCell<Option<IoLoop>>> =
         const { ManuallyDrop::new(RefCell::new(None)) };
-    /// The loops of this thread. It has no destructor for the same reason, and no memory when it is
-    /// empty.
+    /// All loops of this thread. It has no destructor for the same reason, and gives back its memory when it
+    /// becomes empty.
     static LOOPS: ManuallyDrop<RefCell<Loops>> =
         const { ManuallyDrop::new(RefCell::new(Vec::new())) };
     static AT_END: AtEnd = const { AtEnd };
 }
 
-/// Asks this thread's current loop, if there is one. `ask` runs no foreign code and does not change
-/// which loop is current.
+/// Calls `ask` with this thread's current loop, if there is one. `ask` must not run foreign code, nor change
+/// which loop is current, because the variable is borrowed meanwhile.
 pub(crate) fn with_current<R>(ask: impl FnOnce(&Core) -> R) -> Option<R> {
-    // Compiled for each question anew, so it is short.
+    // This is compiled anew for each `ask`, so it is kept short.
     CURRENT.with(|current| Some(ask(&current.borrow().as_ref()?.core)))
 }
 
@@ -68,7 +72,7 @@ pub(crate) fn on_current<R>(ask: impl FnOnce(&Core) -> R) -> R {
     }
 }
 
-/// Wakes a slot by its word, on any thread.
+/// Wakes the slot of a word, on any thread.
 fn wake(word: usize) {
     let is_here = with_current(|core| core.schedule_word(word));
     if is_here != Some(true) {
@@ -82,19 +86,21 @@ fn wake_from_afar(word: usize) {
     inbox::wake(number, key);
 }
 
-/// Makes `io_loop` the thread's current one, with its exception handler, and returns the one before.
+/// Makes `io_loop` the thread's current one, and its exception handler that of the thread. Returns the loop
+/// that was current before.
 fn replace_current(io_loop: Option<IoLoop>) -> Option<IoLoop> {
     report::install(io_loop.as_ref().map(|io_loop| io_loop.core.on_exception.clone()));
     CURRENT.with(|current| current.replace(io_loop))
 }
 
-/// A thread that is ending gets no current loop any more: nobody would take it away again.
+/// Whether this thread is ending. Then it gets no current loop any more, since nobody would take that away
+/// again.
 fn is_ending() -> bool {
     AT_END.try_with(|_| ()).is_err()
 }
 
 impl Drop for Core {
-    /// A loop is gone, with its last handle.
+    /// The last handle of the loop is gone.
     fn drop(&mut self) {
         LOOPS.with(|loops| {
             let mut loops = loops.borrow_mut();
@@ -106,7 +112,7 @@ impl Drop for Core {
     }
 }
 
-/// Restores the loop that was current before, also on unwinding.
+/// Dropping this makes the loop current that was so before, also on unwinding; unless that one was closed.
 pub(super) struct Entered(Option<IoLoop>);
 
 impl Drop for Entered {
@@ -121,7 +127,7 @@ impl IoLoop {
         Entered(replace_current(Some(self.guest())))
     }
 
-    /// A new loop, whose owner the caller is. It is the thread's current one if that has none.
+    /// A new loop. The handle owns it. It is the thread's current loop if the thread has none.
     pub(super) fn of_core(core: Core) -> IoLoop {
         waker::set_wake(wake);
         let io_loop = IoLoop { core: Rc::new(core), is_owner: true };
@@ -140,13 +146,14 @@ impl IoLoop {
         IoLoop { core: self.core.clone(), is_owner: false }
     }
 
-    /// The loop of that name, if it is one of this thread: current or not, running or not.
+    /// The loop `id`, if it is one of this thread, whether or not it is current or runs. The handle is a
+    /// guest.
     pub(crate) fn of(id: LoopId) -> Option<IoLoop> {
         IoLoop::find(|known| known == id)
     }
 
-    /// The loop of that number, if it is one of this thread. (A number is one loop's at a time, and a
-    /// loop has its own as long as there are handles of it.)
+    /// The loop of that number, if it is one of this thread. (No two loops have the same number at once, and
+    /// a loop keeps its number as long as there are handles of it.) The handle is a guest.
     pub(crate) fn of_number(number: usize) -> Option<IoLoop> {
         IoLoop::find(|known| known.number() == number)
     }
@@ -164,8 +171,9 @@ impl IoLoop {
 
     /// This thread's current loop, made if there is none. Tornado: `IOLoop.current()`.
     ///
-    /// It is never another thread's. A loop made here is closed with its thread. The handle does not
-    /// keep the loop open: that is for whoever made it.
+    /// It is never a loop of another thread. A loop that this has made is closed when its thread ends. The
+    /// handle does not keep the loop open; only a handle from [`IoLoop::new`] or a builder does, and its
+    /// clones.
     ///
     /// # Panics
     ///
@@ -195,7 +203,7 @@ impl IoLoop {
     /// This thread's current loop, if it has one. Tornado: `IOLoop.current(instance=False)`.
     #[inline]
     pub fn try_current() -> Option<IoLoop> {
-        // What is kept there is a guest; said so, nobody has to look.
+        // What is kept there is a guest already. Making one anew saves the question that `clone` would ask.
         CURRENT.with(|current| current.borrow().as_ref().map(IoLoop::guest))
     }
 
@@ -204,14 +212,14 @@ impl IoLoop {
         IoLoop::try_current().filter(|io_loop| io_loop.core.life.state() == State::Running)
     }
 
-    /// Makes this loop the thread's current one, until another is, and keeps it open until then.
-    /// Tornado: `make_current`.
+    /// Makes this loop the thread's current one until another one becomes current, and keeps it open until
+    /// then. Tornado: `make_current`.
     ///
-    /// Nothing happens on a closed loop, or while the thread ends.
+    /// Nothing happens if this loop is closed, or while the thread ends.
     ///
     /// # Panics
     ///
-    /// If another loop is running on this thread: everything in it counts on being current.
+    /// If another loop is running on this thread: everything that runs in it relies on it to be current.
     #[track_caller]
     pub fn make_current(&self) {
         if let Some(running) = IoLoop::running().filter(|running| running != self) {
@@ -228,8 +236,8 @@ impl IoLoop {
         drop(before);
     }
 
-    /// Leaves the thread without a current loop. Nothing happens if it has none. Tornado:
-    /// `clear_current`.
+    /// Leaves the thread without a current loop. Nothing happens if it has none. If no handle owns
+    /// the loop, it is closed when its last handle is dropped. Tornado: `clear_current`.
     ///
     /// # Panics
     ///
@@ -244,10 +252,11 @@ impl IoLoop {
         }
     }
 
-    /// The handle of the process's loop, the same for every thread. Tornado: `IOLoop.instance()`.
+    /// A handle of the loop that the whole process shares. Tornado: `IOLoop.instance()`.
     ///
-    /// The first thread to ask lends its current loop; however many race, one wins. When that loop
-    /// is closed, the next thread to ask lends its own.
+    /// It is the current loop of the first thread that calls this. If several threads call at once, one of
+    /// them is the first. When that loop is closed, the next thread that calls this has its current loop
+    /// become the shared one.
     ///
     /// # Panics
     ///
@@ -283,7 +292,7 @@ impl Drop for IoLoop {
 }
 
 impl IoLoop {
-    /// An owner goes, or the last handle.
+    /// A handle is dropped that is an owner, or the last one.
     #[cold]
     fn leave(&self) {
         if self.is_owner {
@@ -295,7 +304,7 @@ impl IoLoop {
         self.close_if_unowned();
     }
 
-    /// Closes the loop if nobody owns it any more. One that runs is closed when it has stopped.
+    /// Closes the loop if nobody owns it any more. If it runs, it is closed when it has stopped.
     pub(super) fn close_if_unowned(&self) {
         let life = &self.core.life;
         if life.is_abandoned() && life.state() == State::Open {

@@ -2,15 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-/// When something is due: an instant, or a time from now. Both ways work wherever one is taken.
+/// When something is due: at an instant, or after some time from now. Every function that takes a deadline
+/// takes an [`Instant`] or a [`Duration`].
 ///
-/// Instants are those of the loop's clock. In virtual time [`Instant::now`] is none of them, and may be
-/// long past or far ahead there: [`coroutine::now`](crate::coroutine::now) is right on every clock.
+/// Instants are those of the loop's clock. If that clock is virtual, [`Instant::now`] has nothing to do
+/// with it, and may be far in its past or future; [`coroutine::now`](crate::coroutine::now) is right with
+/// every clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deadline {
-    /// At this instant; one in the past is due at once.
+    /// At this instant. If it is in the past, that is at once.
     At(Instant),
-    /// This long from now; [`Duration::MAX`] is never.
+    /// After this time from now. [`Duration::MAX`] is never.
     After(Duration),
 }
 

@@ -1,17 +1,18 @@
-//! Who registered which file descriptor.
+//! Which file descriptor was registered by whom.
 //!
-//! The selector knows descriptors by number, and a number is used again as soon as it was closed,
-//! perhaps behind the back of whoever registered it. So a loop notes for each number whose it is
-//! now: the key of the last one that registered it. Whoever wants to change a registration or to
-//! end it shows its key, and nothing happens if the number is another one's by now; that one would
-//! never hear of its socket again otherwise.
+//! A file descriptor is a number, and the system gives the number of a closed one to the next file that is
+//! opened. The user may close a registered fd behind the loop's back. So it can happen that a socket still
+//! has an fd which names another socket by now. If it ended "its" registration, that other socket would
+//! never be reported again. So for each fd a loop notes its *owner*: the key of the socket that has
+//! registered it last. A socket that changes or ends a registration shows its key, and nothing happens if
+//! it is not the owner.
 //!
-//! A registration is ended before its fd is closed, and not left to the close: somebody may hold a
-//! duplicate of the fd, and then the selector would go on to report what nobody waits for, and
-//! refuse the duplicate once it has the same number.
+//! A registration is ended before its fd is closed, although the selector would forget a closed fd by itself.
+//! For somebody may have a duplicate of the fd, and then the selector would not forget it: it would go on to
+//! report events that nobody waits for, and refuse to register the duplicate if that gets the same number.
 //!
-//! Sockets are dropped on other threads, too, so all of it is behind a lock; hardly ever does anyone
-//! wait for that.
+//! Sockets are dropped on other threads, too, so all of it is behind a lock. Hardly ever does a thread wait
+//! for that lock.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,7 +26,7 @@ use mio::{Interest, Registry, Token};
 use crate::ground::error::LoopClosed;
 use crate::ground::slots::Key;
 
-/// The descriptors of a loop; see the module's text.
+/// The registered file descriptors of a loop; see the module's text.
 #[derive(Debug)]
 pub(crate) struct Descriptors {
     /// `None` once the loop is closed.
@@ -53,13 +54,13 @@ impl Descriptors {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers `source`, whose number is `fd`, for `key`. Whoever had that number before has it no
-    /// more, since its file must have been closed.
+    /// Registers `source`, whose file descriptor is `fd`, for `key`, which is its owner from now on. If it
+    /// had another owner, the file of that one must have been closed.
     ///
     /// # Errors
     ///
-    /// `AlreadyExists` if the file that has the number is registered by it already; what the
-    /// selector says.
+    /// `AlreadyExists` if this very file is registered under this number already; other errors of the
+    /// selector.
     pub(super) fn register(
         &self,
         source: &mut impl Source,
@@ -75,7 +76,7 @@ impl Descriptors {
                 Some(known) if known.file == file => {
                     return Err(io::ErrorKind::AlreadyExists.into());
                 }
-                // Of a file that was closed; the selector has not noticed.
+                // The number was that of a file which has been closed; the selector has not noticed.
                 Some(_) => drop(registry.deregister(&mut SourceFd(&fd))),
                 None => {}
             }
@@ -85,11 +86,11 @@ impl Descriptors {
         Ok(())
     }
 
-    /// Makes the selector report what the fd is ready for, also if it has reported it before.
+    /// Makes the selector report what the fd is ready for, even if it has reported that before.
     ///
     /// # Errors
     ///
-    /// `NotFound` if the number is another one's by now; what the selector says.
+    /// `NotFound` if `key` is not the owner; other errors of the selector.
     pub(crate) fn rearm(&self, fd: RawFd, key: Key, interest: Interest) -> io::Result<()> {
         let mut open = self.lock();
         let Open { registry, owners } = open.as_mut().ok_or(LoopClosed)?;
@@ -110,19 +111,19 @@ impl Descriptors {
         }
     }
 
-    /// Ends a registration, unless the number is another one's by now. From any thread.
+    /// Ends a registration, if `key` is the owner. May be called on any thread.
     pub(crate) fn release(&self, fd: RawFd, key: Key) {
         self.end(fd, key, |registry| {
-            // The user may have closed the fd behind our back; there is nothing to do then.
+            // This fails if the user has closed the fd behind the loop's back; then there is nothing to do.
             let _ = registry.deregister(&mut SourceFd(&fd));
         });
     }
 
-    /// [`release`](Descriptors::release) of a source that lives on, and may be registered again.
+    /// [`release`](Descriptors::release) for a mio source that lives on, and may be registered again.
     ///
     /// # Errors
     ///
-    /// What the selector says.
+    /// Those of the selector.
     pub(crate) fn take_back(
         &self,
         fd: RawFd,
@@ -130,7 +131,7 @@ impl Descriptors {
         source: &mut impl Source,
     ) -> io::Result<()> {
         match self.end(fd, key, |registry| registry.deregister(source)) {
-            // poll(2) in mio forgets by itself what has hung up.
+            // poll(2) in mio forgets by itself an fd that has hung up.
             Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -146,7 +147,7 @@ impl Descriptors {
         Some(end(registry))
     }
 
-    /// Whether the number is still that of `key`.
+    /// Whether `key` is the owner of the fd.
     pub(super) fn is_owner(&self, fd: RawFd, key: Key) -> bool {
         let open = self.lock();
         open.as_ref().and_then(|open| open.owners.get(&fd)).is_some_and(|owner| owner.key == key)
@@ -158,18 +159,19 @@ impl Descriptors {
     }
 }
 
-/// epoll tells by itself which file a number is of: it forgets one that was closed, and refuses one only
-/// if it is registered already. poll(2) goes by the number, and kqueue refuses nothing.
+/// Whether the selector knows by itself which file an fd names. epoll does: it forgets a file that was
+/// closed, and refuses an fd only if its file is registered under that number already. poll(2) knows only
+/// the number, and kqueue refuses nothing.
 const SELECTOR_TELLS_FILES_APART: bool = cfg!(all(
     any(target_os = "linux", target_os = "android"),
     not(mio_unsupported_force_poll_poll)
 ));
 
-/// Which file a number is of, where the selector does not tell.
+/// Which file an fd names, where the selector does not know.
 #[derive(PartialEq, Eq, Debug)]
 struct FileId {
     /// Device and inode. `None` where there is no way to ask (FreeBSD without a file system for
-    /// `/dev/fd`): then a number that is registered is taken for that of the same file.
+    /// `/dev/fd`): then an fd that is registered is taken to name the same file as before.
     known: Option<(u64, u64)>,
 }
 
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_its_owners_until_that_ends_the_registration() {
+    fn an_fd_is_its_owners_until_that_ends_the_registration() {
         let poll = mio::Poll::new().unwrap();
         let descriptors = Descriptors::new(poll.registry().try_clone().unwrap());
         let mut keys = Slots::<()>::new();

@@ -2,8 +2,8 @@
 //!
 //! epoll and poll(2) take their time-out in whole milliseconds, and mio rounds up. So a loop first sleeps as
 //! many whole milliseconds as there are. When less than one is left, it waits with ppoll(2), which counts
-//! nanoseconds, for epoll's own file descriptor: that is readable when epoll has events to report. Only such a
-//! short sleep takes a second system call.
+//! nanoseconds, for epoll's own file descriptor: that is readable when epoll has events to report. Only
+//! such a short sleep takes a second system call.
 //!
 //! kqueue counts nanoseconds itself. With mio's poll(2) there is no file descriptor to wait for, so there
 //! deadlines are kept to the next millisecond.

@@ -1,12 +1,12 @@
 //! `add_handler`, `update_handler`, `remove_handler`: callbacks on file descriptors.
 //!
-//! To the user they are level-triggered, as in Tornado: a handler that reads only part is called
-//! again. The selector reports edges, and the loop cannot see what a handler reads, so after each
+//! To the user they are level-triggered, as in Tornado: a handler that reads only part of what has arrived is
+//! called again. But the selector reports edges, and the loop cannot see what a handler reads. So after each
 //! call the fd is registered again, which makes the selector report again what is left.
 //!
-//! A handler is a slot of the run queue like a coroutine: its waker waits in the readiness table,
-//! an event schedules it, and the next turn runs it in order with everything else. So removing a
-//! handler also takes back an event that was polled already.
+//! A handler has a slot that the loop resumes, like a coroutine. Its word waits in the readiness table, an
+//! event puts the slot on the run queue, and the next turn runs the handler in order with everything else. So
+//! when a handler is removed, it is not called any more even if the selector has reported an event already.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -33,7 +33,8 @@ impl<S: 'static, H: FnMut(&S, Interest) + 'static> Resume for FdHandler<S, H> {
     fn resume(self: Rc<Self>, core: &Core) {
         let registration = &self.registration;
         if !core.descriptors().is_owner(registration.fd, registration.socket) {
-            // The fd was closed, and a duplicate of it had an event: not for what has the number now.
+            // The user has closed the fd, and its number may be that of another file now. The event was one
+            // of a duplicate of the closed fd.
             return;
         }
         let word = pack(core.number(), registration.slot.get());
@@ -60,7 +61,8 @@ impl<S: 'static, H: FnMut(&S, Interest) + 'static> Resume for FdHandler<S, H> {
     }
 }
 
-/// After the call, also if it panicked, and unless it removed the handler.
+/// Dropping this registers the fd again after a call of the handler, also if that has panicked; but not if it
+/// has removed the handler.
 struct Rearm<'a> {
     registration: &'a Registration,
     core: &'a Core,
@@ -91,19 +93,21 @@ impl IoLoop {
     ///
     /// `source` is anything with a file descriptor: a socket, an `Rc` of one, an `OwnedFd`, or a
     /// bare `RawFd`. The loop owns it until [`remove_handler`](IoLoop::remove_handler) or
-    /// [`close`](IoLoop::close); the handler is given just what was registered. It is
-    /// level-triggered: as long as there is something to read, the handler is called again, once a
-    /// turn. It is told only what it asked for, and errors. A panic in it is reported, and the
+    /// [`close`](IoLoop::close), and gives a reference to it to the handler, with what has happened. Handlers
+    /// are level-triggered: as long as there is something to read, the handler is called again, once a
+    /// turn. It is called for what `interest` says, and for errors. A panic in it is reported, and the
     /// handler stays. Tornado: `add_handler`.
     ///
     /// # Errors
     ///
-    /// `AlreadyExists` if this loop watches that fd already, by whatever object (a handler left
-    /// behind by an fd that was closed elsewhere is replaced, though); what the system says of an
-    /// fd that is closed (`EBADF`) or cannot be watched, like a regular file (`EPERM`). poll(2)
-    /// takes those: there a regular file is always ready, and a closed fd is told as an error. It
-    /// knows an fd by its number alone, so there [`remove_handler`](IoLoop::remove_handler) has to
-    /// come before a file gets the number that this loop does not watch.
+    /// `AlreadyExists` if this loop watches that fd already, whatever object it was given for that. (If
+    /// that fd was closed since, the old handler is removed instead.) The system's error if the fd is
+    /// closed (`EBADF`) or cannot be watched, like a regular file (`EPERM`).
+    ///
+    /// poll(2) accepts such fds: there a regular file is always ready, and a closed fd is reported as an
+    /// [error](Interest::ERROR). And poll(2) knows an fd by its number alone. So there
+    /// [`remove_handler`](IoLoop::remove_handler) has to be called before the number of a closed fd becomes
+    /// that of another file, which this loop does not watch.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -144,7 +148,8 @@ impl IoLoop {
             }
             _ => error,
         })?;
-        // One that was left behind when its fd was closed.
+        // If there was a handler for this number, its fd was closed: the selector would have refused the
+        // new one otherwise.
         self.remove_handler(&fd);
         let registration = Rc::new(Registration {
             fd,
@@ -161,12 +166,12 @@ impl IoLoop {
         Ok(())
     }
 
-    /// Changes what a handler is called for; it is called if that holds already. Tornado:
-    /// `update_handler`.
+    /// Changes what the handler of an fd is called for. If the fd is ready for that already, the handler is
+    /// called in the next turn. Tornado: `update_handler`.
     ///
     /// # Errors
     ///
-    /// `NotFound` if the loop does not watch that fd; what the system says if the fd was closed.
+    /// `NotFound` if the loop does not watch that fd; the system's error if the fd was closed.
     pub fn update_handler(&self, source: &impl AsRawFd, interest: Interest) -> io::Result<()> {
         let core = self.core();
         let fd = source.as_raw_fd();
@@ -182,8 +187,8 @@ impl IoLoop {
     /// Stops watching a file descriptor and drops the handler with what was registered; tells
     /// whether there was one.
     ///
-    /// Harmless for an fd that is not watched. An event that has been polled already is not told
-    /// any more. Within the handler itself, it is dropped when it returns. Tornado:
+    /// Nothing happens if the fd is not watched. The handler is not called any more, even if the selector has
+    /// reported an event already. If the handler itself calls this, it is dropped when it returns. Tornado:
     /// `remove_handler`.
     pub fn remove_handler(&self, source: &impl AsRawFd) -> bool {
         let core = self.core();

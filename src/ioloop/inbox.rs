@@ -3,18 +3,19 @@
 //! A loop's [`Inbox`] is the only thing that two threads share: a list behind a lock, two bits, and
 //! mio's waker. What arrives is in order, and the loop takes it all at the head of a turn.
 //!
-//! The two bits decide who pays for a system call. `PENDING` says that the list may hold something;
-//! `ASLEEP` says that the loop is about to block, or blocks. Whoever posts sets `PENDING` *after*
-//! putting the message in the list, and writes to the eventfd only if it found `ASLEEP` without
-//! `PENDING`. The loop sets `ASLEEP` before it blocks and does not block if it found `PENDING`. So
-//! a sleeping loop gets one write however many post at once, an awake loop none, and no message can
-//! slip between the loop's last look and its sleep.
+//! The two bits decide which thread has to wake the loop, by a write to its eventfd, which is a system call.
+//! `PENDING` says that the list may hold something; `ASLEEP` says that the loop blocks, or is about to. A
+//! thread that posts a message sets `PENDING` *after* it has put the message in the list, and writes to the
+//! eventfd only if it found `ASLEEP` without `PENDING`. The loop sets `ASLEEP` before it blocks, and does
+//! not block if it found `PENDING`. So a sleeping loop gets one write however many threads post at once, a
+//! loop that is awake gets none, and no message can slip between the loop's last look and its sleep.
 //!
-//! Waking twice is no more than waking once. So while the loop is busy and does not look, the list grows
-//! by what was promised to run and by those who are to be woken, but not by how often they are: each
-//! time that it has doubled, wake-ups that came a second time are thrown out.
+//! To wake a slot twice has the same effect as to wake it once. So while the loop is busy and does not take
+//! its messages, the list must grow only with the number of callbacks and of slots to wake, not with how
+//! often each slot is woken: whenever the list has doubled, repeated wake-ups are thrown out.
 //!
-//! Inboxes are found by loop number in one registry. A [`LoopHandle`] holds its inbox directly.
+//! A waker finds the inbox of its loop by the loop's number, in one registry for the process. A
+//! [`LoopHandle`] has its inbox itself.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -30,15 +31,15 @@ use crate::ground::report;
 use crate::ground::slots::Key;
 use crate::ground::word::MAX_LOOPS;
 
-/// What can be asked of a loop from another thread.
+/// What another thread asks of a loop.
 pub(crate) enum Message {
-    /// Schedule a slot: a waker was woken.
+    /// Put this slot on the run queue: its waker was woken on another thread.
     Wake(Key),
-    /// Run a callback, which was added there.
+    /// Run a callback.
     Call(Posted),
-    /// A socket of the loop was dropped elsewhere.
+    /// Forget a socket of the loop: it was dropped on another thread.
     ForgetSocket(Key),
-    /// A timer of the loop was dropped elsewhere.
+    /// Remove a timer of the loop: the future that waits for it was dropped on another thread.
     ForgetTimer(Key),
     /// Stop, as in `IoLoop::stop`.
     Stop,
@@ -47,29 +48,29 @@ pub(crate) enum Message {
 const PENDING: u8 = 1;
 const ASLEEP: u8 = 2;
 
-/// The two bits; see the module's text.
+/// The two bits `PENDING` and `ASLEEP`; see the module's text.
 #[derive(Default)]
 pub(crate) struct Doorbell {
     bits: AtomicU8,
 }
 
 impl Doorbell {
-    /// After an message was put in the list: does this thread have to wake the loop?
+    /// To be called after a message was put in the list. Tells whether the caller has to wake the loop.
     fn ring(&self) -> bool {
         self.bits.fetch_or(PENDING, SeqCst) == ASLEEP
     }
 
-    /// Is there perhaps something in the list?
+    /// Whether there may be something in the list.
     fn is_pending(&self) -> bool {
         self.bits.load(SeqCst) & PENDING != 0
     }
 
-    /// Before the list is taken.
+    /// To be called before the list is taken.
     fn answer(&self) {
         self.bits.fetch_and(!PENDING, SeqCst);
     }
 
-    /// Before blocking: may the loop sleep? If not, it stays awake.
+    /// To be called before blocking. Tells whether the loop may sleep; if not, it counts as awake.
     fn fall_asleep(&self) -> bool {
         let asleep = self.bits.fetch_or(ASLEEP, SeqCst) & PENDING == 0;
         if !asleep {
@@ -86,11 +87,11 @@ impl Doorbell {
 /// What has arrived, in order.
 struct Arrived {
     messages: VecDeque<Message>,
-    /// At this length, wake-ups that are in it twice are thrown out.
+    /// At this length, repeated wake-ups are thrown out.
     crowded: usize,
 }
 
-/// Up to this length nobody looks for what is in the list twice.
+/// In a list that is shorter, nobody looks for repeated wake-ups.
 const FEW: usize = 1024;
 
 impl Arrived {
@@ -105,7 +106,7 @@ impl Arrived {
         }
     }
 
-    /// Keeps the first of those that say the same.
+    /// Of the wake-ups of one slot, keeps only the first; so also of requests to stop.
     #[cold]
     fn throw_out_repeated(&mut self) {
         let (mut woken, mut stops) = (HashSet::new(), false);
@@ -124,21 +125,21 @@ pub(crate) struct Inbox {
     /// `None` once the loop is closed.
     arrived: Mutex<Option<Arrived>>,
     doorbell: Doorbell,
-    /// `None` once the loop is closed: a handle that is kept longer keeps no eventfd.
+    /// `None` once the loop is closed: a handle that is kept longer must not keep the eventfd open.
     waker: RwLock<Option<mio::Waker>>,
     /// How often the eventfd was written to.
     notified: AtomicU64,
-    /// How many hold virtual time.
+    /// How many guards hold virtual time.
     holding: AtomicUsize,
     descriptors: Descriptors,
 }
 
-/// Names a loop for ever: its number, which may be used again, and a serial, which is not, in one
-/// word.
+/// Names a loop for ever. It is two numbers in one: the loop's number, which another loop may have later,
+/// and a serial number, which none ever has again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct LoopId(u64);
 
-/// How many bits of it are the number.
+/// How many bits of a [`LoopId`] are the number of the loop.
 const NUMBER_BITS: u32 = 16;
 
 impl LoopId {
@@ -157,9 +158,9 @@ impl fmt::Display for LoopId {
     }
 }
 
-/// Inboxes by loop number; number 0 is never given out. A number is taken until the last handle of
-/// its loop is gone, also when the loop is closed: whoever still compares by number must not take a new
-/// loop for the old one.
+/// All inboxes, by loop number; number 0 is never given out. A loop keeps its number until its last handle is
+/// gone, even if it was closed before: code that compares loops by number must not take a new loop for the
+/// old one.
 struct Registry {
     inboxes: Vec<Option<Weak<Inbox>>>,
     serial: u64,
@@ -172,7 +173,7 @@ impl Inbox {
     ///
     /// # Errors
     ///
-    /// If there are [`MAX_LOOPS`] loops, or handles of closed ones.
+    /// If there are [`MAX_LOOPS`] loops already, counting closed ones of which there are still handles.
     pub(crate) fn register(
         waker: mio::Waker,
         descriptors: Descriptors,
@@ -218,7 +219,11 @@ impl Inbox {
         self.notified.load(SeqCst)
     }
 
-    /// Puts `message` in the list and wakes the loop if it sleeps.
+    /// Puts `message` in the list, and wakes the loop if it sleeps.
+    ///
+    /// # Errors
+    ///
+    /// [`LoopClosed`] if the loop is closed; the message is dropped then.
     pub(crate) fn post(&self, message: Message) -> Result<(), LoopClosed> {
         match &mut *self.arrived.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(arrived) => arrived.push(message),
@@ -228,12 +233,12 @@ impl Inbox {
         Ok(())
     }
 
-    /// Lets the loop look: it wakes up if it sleeps.
+    /// Has the loop look at its inbox: wakes it if it sleeps.
     fn ring(&self) {
         if self.doorbell.ring() {
             self.notified.fetch_add(1, SeqCst);
-            // Writing to an eventfd that is in nobody's way cannot fail; if it does, the loop
-            // takes the message at its next turn.
+            // Writing to an eventfd does not fail, unless somebody else has closed it. If it does fail, the
+            // loop takes the message at its next turn.
             let waker = self.waker.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(Err(error)) = waker.as_ref().map(mio::Waker::wake) {
                 report::error(report::IOLOOP, format_args!("cannot wake {}: {error}", self.id));
@@ -241,7 +246,7 @@ impl Inbox {
         }
     }
 
-    /// Whether anybody holds virtual time.
+    /// Whether any guard holds virtual time.
     pub(crate) fn is_held(&self) -> bool {
         self.holding.load(SeqCst) > 0
     }
@@ -270,7 +275,7 @@ impl Inbox {
         self.arrived.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
-    /// Refuses what is posted from now on, and returns what had been promised to run.
+    /// Refuses all messages from now on, and returns those that the loop has not taken.
     pub(crate) fn close(&self) -> VecDeque<Message> {
         let arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(self.waker.write().unwrap_or_else(PoisonError::into_inner).take());
@@ -291,7 +296,7 @@ fn find(number: usize) -> Option<Arc<Inbox>> {
     registry.inboxes.get(number)?.as_ref()?.upgrade()
 }
 
-/// Wakes slot `key` of loop `number` from wherever this is; nothing happens if that loop is gone.
+/// Wakes slot `key` of loop `number` from any thread. Nothing happens if that loop is gone.
 pub(crate) fn wake(number: usize, key: Key) {
     if let Some(inbox) = find(number) {
         let _ = inbox.post(Message::Wake(key));
@@ -303,7 +308,7 @@ pub(crate) fn is_closed(id: LoopId) -> bool {
     find(id.number()).is_none_or(|inbox| inbox.id != id || inbox.is_closed())
 }
 
-/// Tells loop `id` that something of its was dropped on another thread.
+/// Posts `message` to loop `id`: something that belongs to it was dropped on another thread.
 pub(crate) fn forget(id: LoopId, message: Message) {
     match find(id.number()) {
         Some(inbox) if inbox.id == id => drop(inbox.post(message)),
@@ -311,7 +316,8 @@ pub(crate) fn forget(id: LoopId, message: Message) {
     }
 }
 
-/// A socket of loop `id` is dropped on another thread, its fd still open.
+/// A socket of loop `id` is dropped on another thread: ends its registration, while its fd is still open, and
+/// tells the loop to forget it.
 pub(crate) fn forget_socket(id: LoopId, fd: RawFd, key: Key) {
     match find(id.number()) {
         Some(inbox) if inbox.id == id => {
@@ -325,9 +331,9 @@ pub(crate) fn forget_socket(id: LoopId, fd: RawFd, key: Key) {
 /// What other threads may do with a loop: `Send`, `Sync`, and cheap to clone.
 ///
 /// From [`IoLoop::handle`](crate::IoLoop::handle) or
-/// [`IoLoop::instance`](crate::IoLoop::instance). It does not keep the loop alive: once the loop
-/// is closed, every method answers [`LoopClosed`]. A call that got `Ok` is sure to run, or to be
-/// dropped with the loop.
+/// [`IoLoop::instance`](crate::IoLoop::instance). It does not keep the loop open: once the loop
+/// is closed, every method gives [`LoopClosed`]. If a method gave `Ok`, the loop runs the callback, or
+/// drops it when it is closed.
 ///
 /// ```
 /// use waterspout::IoLoop;
@@ -352,20 +358,22 @@ impl LoopHandle {
         LoopHandle { inbox }
     }
 
-    /// Queues `callback` on the loop; in order with other calls through handles.
+    /// Queues `callback` on the loop. Callbacks of all handles of a loop run in the order of these calls.
     ///
-    /// Wakes the loop if it sleeps, with one write to its eventfd however many call at once. May be
-    /// called from any thread, the loop's own included. Tornado: `IOLoop.add_callback`.
+    /// It wakes the loop if it sleeps, with one write to the loop's eventfd, however many threads call at
+    /// once. May be called from any thread, the loop's own included. A panic of the callback is reported to
+    /// [`Builder::on_exception`](crate::Builder::on_exception). Tornado: `IOLoop.add_callback`.
     ///
     /// # Errors
     ///
-    /// [`LoopClosed`] if the loop is closed; the callback is dropped on this thread then.
+    /// [`LoopClosed`] if the loop is closed; the callback is dropped on the calling thread then.
     #[track_caller]
     pub fn add_callback(&self, callback: impl FnOnce() + Send + 'static) -> Result<(), LoopClosed> {
         self.inbox.post(Message::Call(Posted::new(Location::caller(), callback)))
     }
 
-    /// Asks the loop to stop, as [`IoLoop::stop`](crate::IoLoop::stop) does; in order with callbacks.
+    /// Asks the loop to stop, as [`IoLoop::stop`](crate::IoLoop::stop) does. Callbacks that were added
+    /// through handles before this call run first.
     ///
     /// # Errors
     ///
@@ -378,7 +386,7 @@ impl LoopHandle {
         self.inbox.id
     }
 
-    /// Whether the loop is closed; it stays so.
+    /// Whether the loop is closed. Once it is, it stays so.
     pub fn is_closed(&self) -> bool {
         self.inbox.is_closed()
     }
@@ -403,7 +411,7 @@ impl HeldTime {
 
 impl Drop for HeldTime {
     fn drop(&mut self) {
-        // The last one lets time go on, and the loop may be asleep.
+        // The last guard lets time go on; the loop may be asleep and has to notice.
         if self.0.holding.fetch_sub(1, SeqCst) == 1 {
             self.0.ring();
         }

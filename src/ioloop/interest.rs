@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::BitOr;
 
-/// What to watch a file descriptor for, and what a handler is told.
+/// What to watch a file descriptor for; a handler also gets one, which says what has happened.
 ///
 /// ```
 /// use waterspout::Interest;
@@ -16,21 +16,24 @@ use std::ops::BitOr;
 pub struct Interest(u8);
 
 impl Interest {
-    /// Nothing but errors and the hang-up of the other side, which are always told. Tornado: `NONE`.
+    /// Nothing but errors and the hang-up of the other side, for which every handler is called. Tornado:
+    /// `NONE`.
     pub const NONE: Interest = Interest(0);
-    /// There is something to read, or the end of it. Tornado: `READ`.
+    /// There is something to read, or the stream has ended. Tornado: `READ`.
     pub const READ: Interest = Interest(1);
     /// There is room to write. Tornado: `WRITE`.
     pub const WRITE: Interest = Interest(2);
-    /// An error or a hang-up; told to every handler, asked for or not. Tornado: `ERROR`.
+    /// An error or a hang-up. Every handler is called for it, whether or not it has asked for it. Tornado:
+    /// `ERROR`.
     pub const ERROR: Interest = Interest(4);
 
-    /// Whether all of `other` is in it.
+    /// Whether this has all that `other` has.
     pub fn contains(self, other: Interest) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// What mio is asked for: it knows no empty interest, and priority data is next to none.
+    /// What the selector is asked to report. mio has no empty interest. The nearest to it is priority data,
+    /// which hardly ever comes.
     pub(crate) fn mio(self) -> mio::Interest {
         match (self.contains(Interest::READ), self.contains(Interest::WRITE)) {
             (true, true) => mio::Interest::READABLE | mio::Interest::WRITABLE,

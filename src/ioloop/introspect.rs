@@ -1,7 +1,7 @@
 //! What a loop tells about itself: counters, and its last steps.
 //!
-//! The counters are plain cells of the loop's thread, always on: each costs one addition where the
-//! thing that it counts costs at least a function call.
+//! The counters are plain cells that only the loop's thread uses, and they are always on. Counting costs one
+//! addition, and each thing that is counted costs at least a function call.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -9,14 +9,15 @@ use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
 
-/// How often a loop did what, since it was made. From [`IoLoop::counters`](crate::IoLoop::counters).
+/// What a loop has done since it was made, and what it has now, in numbers. From
+/// [`IoLoop::counters`](crate::IoLoop::counters).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Turns: inbox, callbacks and coroutines, timers, selector. One that is so long that timers fire in
-    /// its midst counts once more for each time that they do.
+    /// Turns, that is, rounds of the loop. A turn that is so long that timers are collected in its midst
+    /// counts once more for each time that they are.
     pub turns: u64,
-    /// System calls to the selector.
+    /// System calls that asked the selector for events.
     pub polls: u64,
     /// Events that the selector reported.
     pub events: u64,
@@ -30,11 +31,11 @@ pub struct Counters {
     pub started: u64,
     /// Reads, writes, accepts and their like that were tried on sockets.
     pub io_calls: u64,
-    /// Those of them that answered `EAGAIN`.
+    /// How many of those answered `WouldBlock`.
     pub would_block: u64,
-    /// Messages and wake-ups from other threads.
+    /// Messages from other threads: callbacks, wake-ups, and the like.
     pub messages: u64,
-    /// Writes to the loop's eventfd, by other threads: at most one for each time it slept.
+    /// Writes of other threads to the loop's eventfd: at most one for each time that the loop slept.
     pub notified: u64,
     /// Panics and errors that nobody awaited.
     pub exceptions: u64,
@@ -46,11 +47,11 @@ pub struct Counters {
     pub sources: u64,
 }
 
-/// One cell for each counter that counts up.
+/// A cell for each of the [`Counters`] that only ever grows.
 #[derive(Default)]
 pub(crate) struct Counting {
     pub(crate) turns: Count,
-    /// Timers that fired in the midst of a turn, together.
+    /// How many times timers were collected in the midst of a turn.
     pub(crate) batches: Count,
     pub(crate) polls: Count,
     pub(crate) events: Count,
@@ -61,12 +62,12 @@ pub(crate) struct Counting {
     pub(crate) io_calls: Count,
     pub(crate) would_block: Count,
     pub(crate) messages: Count,
-    /// Counted where they are reported, which is known to the handler alone.
+    /// The loop's exception handler counts these. It has the same cell.
     pub(crate) exceptions: Rc<Count>,
 }
 
 impl Counting {
-    /// What counts up; the rest is none.
+    /// The counters that only ever grow. All others are 0 here.
     pub(super) fn counters(&self) -> Counters {
         Counters {
             turns: self.turns.get() + self.batches.get(),
@@ -98,17 +99,17 @@ impl Count {
     }
 }
 
-/// A step of a loop, as [`IoLoop::trace`](crate::IoLoop::trace) lists it.
+/// One step of a loop, as [`IoLoop::trace`](crate::IoLoop::trace) lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
     /// A turn began.
     Turn,
-    /// A coroutine was resumed, by its name; `None` for a handler of an fd.
+    /// The coroutine of this name was resumed. `None` for a handler of a file descriptor.
     Resume(Option<&'static str>),
-    /// A callback was run, or a timer's; by the place where it was added.
+    /// A callback was run, perhaps one of a timer. It was added at this place.
     Call(&'static Location<'static>),
-    /// The selector was asked and told of so many events.
+    /// The selector was asked, and reported so many events.
     Poll(usize),
 }
 
@@ -124,8 +125,9 @@ impl fmt::Display for Step {
     }
 }
 
-/// The last steps, if they are recorded.
+/// A record of the last steps.
 pub(crate) struct Trace {
+    /// How many steps are kept.
     most: usize,
     steps: RefCell<VecDeque<Step>>,
 }

@@ -15,25 +15,26 @@ use crate::ground::slots::Key;
 
 /// An event loop: coroutines, callbacks, timers and sockets of one thread.
 ///
-/// A value of this type is a handle: cloning it gives another handle of the same loop. The loop is
-/// closed when [`close`](IoLoop::close) is called, or the last handle goes of those that own it: the
-/// one that [`new`](IoLoop::new) or a builder gave, and its clones. Handles from
-/// [`current`](IoLoop::current) do not own it, so coroutines may hold them. (A coroutine, callback or
-/// handler that was given a *clone of an owner* keeps its own loop open: then `close` it.) It stays on
-/// its thread; other threads talk to the loop through a [`LoopHandle`].
+/// A value of this type is a handle: cloning it gives another handle of the same loop. The handle that
+/// [`new`](IoLoop::new) or a builder gave *owns* the loop, and so do its clones. The loop is closed when
+/// [`close`](IoLoop::close) is called, or when the last handle is dropped that owns it. Handles from
+/// [`current`](IoLoop::current) do not own the loop, so coroutines may keep them. (A coroutine, callback or
+/// handler that was given a *clone of an owner* keeps its own loop open: such a loop has to be closed by
+/// `close`.)
 ///
-/// The first loop that is made on a thread is its [current](IoLoop::current) one, until it is closed.
+/// A handle stays on its thread; other threads talk to the loop through a [`LoopHandle`]. The first loop
+/// that is made on a thread is the thread's [current](IoLoop::current) one, until it is closed.
 ///
 /// # Fairness
 ///
-/// What is ready runs first in first out, and nobody keeps the others waiting: while anything is ready,
-/// the loop looks at its sockets, at what other threads have posted and at the timers that are due
-/// after at most 64 entries (resumptions, callbacks, timers that fire), or after 100 µs and the entry that is
-/// running then, whichever comes first. That holds in the midst of a turn, too, however much was
-/// ready when it began, however many timers are due, and however much is posted. Who is woken by the
-/// selector or by a timer does not wait until all that is ready has run, if that is more than 64 entries
-/// or would take more than a millisecond. (The clock is not read after each entry: when entries become slow
-/// all at once, up to 8 of them run before that is noticed. In virtual time only entries count.)
+/// What is ready runs first in first out. However much is ready, sockets, other threads and timers do not
+/// have to wait for all of it: the loop looks at them after at most 64 entries (resumptions, callbacks,
+/// timers that fire), or when 100 µs are over and the entry that runs then has ended, whichever comes
+/// first. That holds in the midst of a turn, too, however much was ready when it began, however many timers
+/// are due, and however much other threads post. If more than 64 entries are ready, or they would take more
+/// than a millisecond, a coroutine that is woken by a socket or by a timer does not wait for all of them.
+/// (The clock is not read after each entry: if entries become slow all at once, up to 8 of them run before
+/// that is noticed. In virtual time only the number of entries counts.)
 ///
 /// ```
 /// use waterspout::IoLoop;
@@ -45,7 +46,7 @@ use crate::ground::slots::Key;
 /// ```
 pub struct IoLoop {
     pub(super) core: Rc<Core>,
-    /// Whether it keeps the loop open; see `current`.
+    /// Whether this handle keeps the loop open; see `current`.
     pub(super) is_owner: bool,
 }
 
@@ -83,15 +84,15 @@ impl IoLoop {
         }
     }
 
-    /// What other threads may do with this loop.
+    /// A handle for other threads.
     pub fn handle(&self) -> LoopHandle {
         LoopHandle::new(self.core.inbox.clone())
     }
 }
 
 impl IoLoop {
-    /// Queues a callback: first in first out, never run inside this call, run in the next turn if
-    /// called within a turn. Tornado: `add_callback`.
+    /// Queues a callback. Callbacks run first in first out, and never within this call: if this is called
+    /// within a turn, the callback runs in the next one. Tornado: `add_callback`.
     ///
     /// A panic in it is reported to [`Builder::on_exception`](crate::Builder::on_exception) and the loop
     /// goes on. On a closed loop the callback is dropped. From other threads: [`LoopHandle::add_callback`].
@@ -112,9 +113,11 @@ impl IoLoop {
 
     /// Runs a callback at a deadline: an [`Instant`] or a [`Duration`] from now.
     ///
-    /// The clock is monotonic. Equal deadlines run in the order in which they were set; a deadline
-    /// in the past runs in the next turn; one too far to count never does. A panic is reported and
-    /// the loop goes on. On a closed loop the callback is dropped. Tornado: `add_timeout`.
+    /// The clock is monotonic. Callbacks of equal deadlines run in the order in which they were added. One
+    /// with a deadline in the past runs in the next turn; one with a deadline that is too far away to count
+    /// in 64 bits of nanoseconds never runs. A panic is reported to
+    /// [`Builder::on_exception`](crate::Builder::on_exception) and the loop goes on. On a closed loop the
+    /// callback is dropped. Tornado: `add_timeout`.
     ///
     /// # Panics
     ///
@@ -135,13 +138,13 @@ impl IoLoop {
         TimerId { id: core.id(), key }
     }
 
-    /// [`add_timeout`](IoLoop::add_timeout) by a time from now. Tornado: `call_later`.
+    /// [`add_timeout`](IoLoop::add_timeout) with a time from now. Tornado: `call_later`.
     #[track_caller]
     pub fn call_later(&self, delay: Duration, callback: impl FnOnce() + 'static) -> TimerId {
         self.add_timeout(delay, callback)
     }
 
-    /// [`add_timeout`](IoLoop::add_timeout) at an instant. Tornado: `call_at`.
+    /// [`add_timeout`](IoLoop::add_timeout) with an instant. Tornado: `call_at`.
     #[track_caller]
     pub fn call_at(&self, when: Instant, callback: impl FnOnce() + 'static) -> TimerId {
         self.add_timeout(when, callback)
@@ -160,19 +163,19 @@ impl IoLoop {
         callback.is_some()
     }
 
-    /// The loop's time: the present, or in virtual time the loop's own. Tornado: `time`.
+    /// The time of the loop's clock: the present, unless the clock is virtual. Tornado: `time`.
     pub fn time(&self) -> Instant {
         self.core.time()
     }
 
-    /// How often the loop did what.
+    /// What the loop has done so far, and what it has now, in numbers.
     pub fn counters(&self) -> Counters {
         self.core.counters()
     }
 
     /// Moves a virtual clock forward by hand. Timers that are due then fire in the next turn, in order.
     ///
-    /// A test that only waits need not: the clock moves by itself when nothing is left to do.
+    /// A test that only waits does not need this: the clock moves by itself when nothing is left to do.
     ///
     /// # Panics
     ///
@@ -184,14 +187,14 @@ impl IoLoop {
         clock.advance_to(clock.after(time));
     }
 
-    /// Holds a virtual clock until the guard is dropped: meanwhile it reaches the next deadline no sooner
+    /// Holds a virtual clock until the guard is dropped: meanwhile the clock reaches the next deadline no sooner
     /// than the real clock would. On a loop with the real clock nothing happens.
     ///
-    /// For tests that wait for what takes real time and the loop does not know of: a thread that has a
-    /// channel's sender, a server in another process. The guard is `Send`, so such a thread can take it
-    /// along, and drops it when it has done all that the loop is to hear of: after that time goes on, perhaps
-    /// before the thread's next step. (What the loop knows of is told at
-    /// [`Builder::virtual_time`](crate::Builder::virtual_time).)
+    /// This is for tests that wait for something which takes real time, and which the loop does not know of: a
+    /// thread that has a channel's sender, or a server in another process. (What the loop does know of is said
+    /// at [`Builder::virtual_time`](crate::Builder::virtual_time).) The guard is `Send`, so it can be moved to
+    /// such a thread. The thread has to keep it until it has done all that the loop is to see: once the guard
+    /// is dropped, the clock may jump before the thread's next step.
     ///
     /// ```
     /// use std::{thread, time::Duration};

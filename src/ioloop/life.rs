@@ -12,14 +12,15 @@ pub(super) enum State {
 
 pub(super) struct Life {
     state: Cell<State>,
-    /// It has run, or runs.
+    /// Whether it runs, or has ever run.
     has_run: Cell<bool>,
-    /// It is to stop running, or not to begin.
+    /// Whether it is to stop running; if it does not run, whether the next `start` returns at once.
     is_to_stop: Cell<bool>,
-    /// Made by [`IoLoop::current`](crate::IoLoop::current): closed with its thread.
+    /// Whether [`IoLoop::current`](crate::IoLoop::current) has made it: then it is closed with its thread.
     is_of_thread: Cell<bool>,
-    /// How many handles own it, and whether its thread keeps it; see `current`.
+    /// How many handles own it; see `current`.
     owners: Cell<usize>,
+    /// Whether its thread keeps it open; see `current`.
     is_kept: Cell<bool>,
 }
 
@@ -40,13 +41,13 @@ impl Life {
         self.state.get()
     }
 
-    /// It begins to run.
+    /// The loop begins to run.
     pub(super) fn begin(&self) {
         self.state.set(State::Running);
         self.has_run.set(true);
     }
 
-    /// It has stopped, and can run again.
+    /// The loop has stopped, and can be run again.
     pub(super) fn end(&self) {
         self.state.set(State::Open);
         self.is_to_stop.set(false);
@@ -69,7 +70,7 @@ impl Life {
         self.is_to_stop.get()
     }
 
-    /// Its thread has made it for itself, and closes it.
+    /// Notes that [`IoLoop::current`](crate::IoLoop::current) has made it.
     pub(super) fn belongs_to_thread(&self) {
         self.is_of_thread.set(true);
         self.is_kept.set(true);
@@ -79,7 +80,7 @@ impl Life {
         self.is_of_thread.get()
     }
 
-    /// Whether its thread keeps it open.
+    /// Says whether its thread keeps it open.
     pub(super) fn set_kept(&self, is_kept: bool) {
         self.is_kept.set(is_kept);
     }
@@ -97,7 +98,7 @@ impl Life {
         self.owners.get() > 0
     }
 
-    /// Whether nobody keeps it open.
+    /// Whether neither a handle nor the thread keeps it open.
     pub(super) fn is_abandoned(&self) -> bool {
         !self.has_owner() && !self.is_kept.get()
     }

@@ -18,9 +18,11 @@ use crate::ground::slots::Key;
 
 /// Calls a callback every period, first one period after [`start`](PeriodicCallback::start).
 ///
-/// A callback that overruns makes it skip whole periods; one that panics is reported, and the beat
-/// goes on. Dropping it stops it. Tornado: `PeriodicCallback`. For a callback that awaits:
-/// [`new_async`](PeriodicCallback::new_async), which never overlaps itself.
+/// If a call takes longer than a period, the beats that it missed are skipped. If a call panics, that is
+/// reported, and the beat goes on. Dropping the `PeriodicCallback` stops it. Tornado: `PeriodicCallback`.
+///
+/// [`new_async`](PeriodicCallback::new_async) is for callbacks that await something; no call begins before
+/// the last one has ended.
 ///
 /// ```
 /// use std::{cell::Cell, rc::Rc, time::Duration};
@@ -43,34 +45,41 @@ pub struct PeriodicCallback {
     beat: Rc<Beat>,
 }
 
-/// What a call gets; dropping it says that the call is over, and sets the timer for the next.
+/// A call under way, which owns this. Dropping it says that the call has ended, and sets the timer for the
+/// next one.
 pub(crate) struct Call {
     beat: Rc<Beat>,
-    /// The `start` that it belongs to: after another one, that has set its own timer.
+    /// How many times the beat had been started when the call began. If it was started again since, that
+    /// has set a timer already.
     start: u64,
 }
 
 struct Beat {
     callback: RefCell<Box<dyn FnMut(Call)>>,
-    /// Where it was made, for people.
+    /// The place where it was made, for reports of its panics.
     location: &'static Location<'static>,
     period: Duration,
     jitter: Cell<f64>,
+    /// `None` while it is stopped.
     next: Cell<Option<Next>>,
+    /// How many times it was started.
     starts: Cell<u64>,
+    /// Whether a call is under way.
     calling: Cell<bool>,
 }
 
-/// While started: when the next call is due, and its timer.
+/// The next call.
 #[derive(Clone, Copy)]
 struct Next {
+    /// The loop that it runs on.
     id: LoopId,
+    /// When it is due, by that loop's clock.
     due: u64,
     timer: Key,
 }
 
 impl PeriodicCallback {
-    /// A callback for every `period`. It is not started.
+    /// Makes a callback that is called every `period`, once it is [started](PeriodicCallback::start).
     ///
     /// # Panics
     ///
@@ -98,9 +107,10 @@ impl PeriodicCallback {
         PeriodicCallback { beat: Rc::new(beat) }
     }
 
-    /// Varies each period at random by up to this fraction of it: 0.1 is from 95 % to 105 %.
+    /// Varies each period at random, within this fraction of it: with 0.1, a period takes from 95 % to 105
+    /// % of what was asked for. Tornado: `jitter`.
     ///
-    /// Keeps many processes from beating together.
+    /// This keeps many processes from doing the same thing at the same time.
     ///
     /// # Panics
     ///
@@ -112,7 +122,7 @@ impl PeriodicCallback {
         self
     }
 
-    /// Starts the beat on the current loop; nothing happens if it has been started.
+    /// Starts the beat on the current loop. Nothing happens if it is running.
     ///
     /// # Panics
     ///
@@ -130,8 +140,8 @@ impl PeriodicCallback {
         self.beat.set_timer();
     }
 
-    /// Stops the beat; the callback is not called any more, also if it is due already. May be
-    /// called inside the callback.
+    /// Stops the beat. The callback is not called any more, even if it is due already. May be called within
+    /// the callback.
     pub fn stop(&self) {
         if let Some(next) = self.beat.next.take() {
             // If another loop is current, the timer fires and finds the beat stopped.
@@ -164,7 +174,7 @@ impl fmt::Debug for PeriodicCallback {
 }
 
 impl Beat {
-    /// Sets the timer for the first beat that lies ahead, if started.
+    /// Sets the timer for the first beat that lies ahead, unless it is stopped.
     fn set_timer(self: &Rc<Beat>) {
         let Some(Next { id, due, .. }) = self.next.get() else { return };
         let (weak, start) = (Rc::downgrade(self), self.starts.get());
@@ -189,7 +199,8 @@ impl Beat {
             return;
         }
         if self.calling.replace(true) {
-            // Stopped and started again while a call is under way: this beat is missed.
+            // It was stopped and started again while a call is under way, which has not ended: this beat is
+            // skipped, so that calls do not overlap.
             return self.set_timer();
         }
         let call = Call { beat: self.clone(), start: self.starts.get() };
@@ -223,7 +234,7 @@ fn next_beat(last: u64, now: u64, period: u64) -> u64 {
     last.saturating_add(period.saturating_mul(skipped + 1))
 }
 
-/// A number from 0 to 1 that looks random: the standard library's hasher keys are.
+/// A number from 0 to 1 that looks random, since the standard library's hashers have random keys.
 fn fraction(seed: u64) -> f64 {
     use std::hash::{BuildHasher, RandomState};
     (RandomState::new().hash_one(seed) >> 11) as f64 / (1u64 << 53) as f64

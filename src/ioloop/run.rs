@@ -23,16 +23,18 @@ use crate::ground::{foreign, resumption};
 impl IoLoop {
     /// Runs the loop until [`stop`](IoLoop::stop).
     ///
-    /// The loop is current meanwhile; the one before is restored after, also on unwinding. It can
-    /// be started again: what had not run by then is still queued.
+    /// The loop is current while it runs; then the loop is current again that was so before, also on
+    /// unwinding. It can be started again: entries that had not run when it stopped are still queued.
+    /// Tornado: `start`.
     ///
     /// # Errors
     ///
-    /// [`StartError`] if this thread runs a loop already, or this one is closed.
+    /// [`StartError`] if a loop runs on this thread already, or this one is closed.
     ///
     /// # Panics
     ///
-    /// If the selector fails, for which there is no reason but a closed or foreign fd in its place.
+    /// If the selector fails. That only happens if other code of the program has closed the selector's own
+    /// file descriptor.
     pub fn start(&self) -> Result<(), StartError> {
         let _running = self.begin()?;
         while !self.core.life.is_to_stop() {
@@ -41,16 +43,17 @@ impl IoLoop {
         Ok(())
     }
 
-    /// Asks the loop to end [`start`](IoLoop::start) or [`run_sync`](IoLoop::run_sync).
+    /// Asks the loop to return from [`start`](IoLoop::start) or [`run_sync`](IoLoop::run_sync).
     ///
-    /// The rest of the current turn still runs. Called before `start`, it makes `start` return at
-    /// once. From another thread: [`LoopHandle::stop`](crate::LoopHandle::stop).
+    /// The rest of the current turn still runs. If the loop does not run, the next `start` or `run_sync`
+    /// returns at once. From another thread: [`LoopHandle::stop`](crate::LoopHandle::stop). Tornado: `stop`.
     pub fn stop(&self) {
         self.core.life.stop();
     }
 
     fn begin(&self) -> Result<Running<'_>, StartError> {
-        // It runs without being current while a destructor at another loop's close asks.
+        // A running loop is mostly the current one. But if another loop is closed within it, that one is
+        // current while destructors run, and such a destructor may call this.
         let itself = (self.core.life.state() == State::Running).then(|| self.clone());
         if let Some(running) = itself.or_else(IoLoop::running) {
             let (asked, running) = (format!("{self:?}"), format!("{running:?}"));
@@ -69,9 +72,9 @@ impl IoLoop {
 
     /// Runs the loop until the future that `make` returns has finished, and gives its output.
     ///
-    /// `make` is called inside the running loop. Neither it nor its future need be `'static` or
-    /// `Send`. Coroutines that are still unfinished then stay alive, and go on when the loop runs
-    /// again. Tornado: `run_sync`.
+    /// `make` is called inside the running loop. Neither `make` nor its future need be `'static` or `Send`.
+    /// Coroutines that have not finished when this returns stay alive, and go on when the loop runs again.
+    /// Tornado: `run_sync`.
     ///
     /// # Errors
     ///
@@ -98,12 +101,13 @@ impl IoLoop {
         self.run_named("run_sync", None, make, Location::caller())
     }
 
-    /// [`run_sync`](IoLoop::run_sync) with a time limit.
+    /// [`run_sync`](IoLoop::run_sync) with a time limit. Tornado: `run_sync(func, timeout)`.
     ///
     /// # Errors
     ///
-    /// Also [`RunError::TimedOut`] after `timeout`, which lists what was suspended then. The future
-    /// is dropped; coroutines that it was waiting for stay alive.
+    /// As [`run_sync`](IoLoop::run_sync); and [`RunError::TimedOut`] after `timeout`, which lists the
+    /// coroutines that were suspended then. The future is dropped; coroutines that it was waiting for stay
+    /// alive.
     ///
     /// # Panics
     ///
@@ -117,7 +121,7 @@ impl IoLoop {
         self.run_named("run_sync", Some(timeout), make, Location::caller())
     }
 
-    /// `run_sync` under a name, for those who list coroutines.
+    /// `run_sync` under a name, which [`IoLoop::coroutines`] shows.
     pub(crate) fn run_named<M, F>(
         &self,
         name: &'static str,
@@ -145,13 +149,13 @@ impl IoLoop {
         }
 
         let of_handler = report::is_handling();
-        // `make` is called in the first poll: inside the running loop.
+        // `make` is called when this is first polled, so inside the running loop.
         let mut future = pin!(async move { make().await });
         let waker = waker(pack(core.number(), slot.key));
         let mut outcome = None;
         while outcome.is_none() && !core.life.is_to_stop() {
             self.turn(&mut || {
-                // The turn has entered the slot.
+                // The turn has begun the resumption, and taken it for none of an exception handler's doing.
                 if of_handler {
                     report::set_handling(true);
                 }
@@ -179,9 +183,9 @@ impl IoLoop {
 
     /// Drops everything that the loop holds: suspended coroutines, callbacks, timers, handlers.
     ///
-    /// Their destructors run here, with this loop as the current one, and may call it; what they
-    /// add is dropped. Handles answer `LoopClosed` from here on, and joining a coroutine of the
-    /// loop gives a `JoinError`. Objects that were handed to
+    /// Their destructors run within this call, with this loop as the current one. They may use the loop; what
+    /// they add to it is dropped. From here on, methods of a [`LoopHandle`](crate::LoopHandle) give
+    /// `LoopClosed`, and joining a coroutine of the loop gives a `JoinError`. Objects that were given to
     /// [`add_handler`](IoLoop::add_handler) are dropped, which closes them if they own their fd:
     /// Tornado's `close(all_fds=True)`. Closing twice does nothing.
     ///
@@ -209,7 +213,8 @@ impl IoLoop {
                 break;
             }
             let (timer, call) = timer.unzip();
-            // Each by itself: a second panic while the first unwinds would abort the process.
+            // Each is dropped by itself. If one dropped while another one's panic unwinds, a second panic
+            // would abort the process.
             foreign::discard(next);
             foreign::discard(timer);
             foreign::discard(call);
@@ -221,7 +226,8 @@ impl IoLoop {
 }
 
 impl IoLoop {
-    /// Its thread ends. If nobody has ever run the loop, says what has waited for that in vain.
+    /// The loop's thread ends. If nobody has ever run the loop, reports the coroutines and callbacks that
+    /// have waited for that in vain.
     pub(super) fn report_what_never_ran(&self) {
         let core = &*self.core;
         if core.life.has_run() {
@@ -243,12 +249,14 @@ impl IoLoop {
     }
 }
 
-/// The loop runs: it is current, and stops being either also on unwinding.
+/// While this lives, the loop runs and is current. Dropping it ends both, also on unwinding.
 ///
-/// It may run within the eager part of a coroutine, where no loop did: that one goes on after.
+/// A loop may be run by a coroutine that was started while no loop ran (its first, eager part is polled by
+/// the call). So the scope of that resumption is kept here, and restored after.
 struct Running<'a> {
     io_loop: &'a IoLoop,
-    /// Somebody owned it when it began to run.
+    /// Whether a handle owned the loop when it began to run. If not, it is not closed when it has stopped,
+    /// though none owns it: the caller still has a handle.
     is_owned: bool,
     _within: Scope<'a>,
     _handling: Handling,
@@ -266,7 +274,7 @@ impl Drop for Running<'_> {
     }
 }
 
-/// The slot of `run_sync`'s future, which lives on the stack of `run_sync`.
+/// What is in the slot of `run_sync`'s future. The future itself is on the stack of `run_sync`.
 struct Main {
     name: &'static str,
     location: &'static Location<'static>,
@@ -287,7 +295,7 @@ impl Resume for Main {
     }
 }
 
-/// Gives the slot and the timer of `run_sync` back.
+/// Dropping this removes the slot and the timer of `run_sync`.
 struct MainSlot<'a> {
     core: &'a Core,
     key: Key,

@@ -1,6 +1,7 @@
-//! What a loop does for those who watch it: slow callbacks, a record of its steps, another order.
+//! What a loop does for somebody who looks for a fault: it warns of slow callbacks, records its steps, or
+//! runs what is ready in a random order.
 //!
-//! A loop that nobody watches asks one flag, and has none of the cost.
+//! A loop that is asked for none of this looks at one flag, and pays nothing else.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -9,12 +10,12 @@ use super::introspect::{Step, Trace};
 use crate::ground::report;
 
 pub(super) struct Watch {
-    /// Whether there is anything to do here.
+    /// Whether anything of the following is asked for.
     is_on: bool,
-    /// A callback or a resumption that takes longer than this is worth a warning.
+    /// The loop warns of a callback or a resumption that takes longer than this.
     slow: Option<Duration>,
     trace: Option<Trace>,
-    /// The state of the generator that orders what is ready, for tests.
+    /// The state of the random numbers by which what is ready is put in another order, for tests.
     shuffle: Option<Cell<u64>>,
 }
 
@@ -33,7 +34,7 @@ impl Watch {
         self.is_on
     }
 
-    /// Records a step, if they are recorded.
+    /// Records a step, if steps are recorded.
     #[inline]
     pub(super) fn step(&self, step: Step) {
         if let Some(trace) = &self.trace {
@@ -41,18 +42,18 @@ impl Watch {
         }
     }
 
-    /// The last steps.
+    /// The last steps; none if they are not recorded.
     pub(super) fn steps(&self) -> Vec<Step> {
         self.trace.as_ref().map(Trace::steps).unwrap_or_default()
     }
 
-    /// The random numbers by which what is ready is put in another order, if it is.
+    /// Random numbers by which what is ready is to be put in another order; `None` if it is not.
     pub(super) fn order(&self) -> Option<impl FnMut() -> u64> {
         self.shuffle.as_ref().map(|state| || next_random(state))
     }
 
-    /// Runs something, and warns if it takes too long, while so many wait. `what` and `waiting` are
-    /// asked before it runs.
+    /// Calls `run`, and warns if that takes too long. `what` gives the name of what runs, and `waiting` how
+    /// many entries are ready meanwhile; both are called before `run`.
     pub(super) fn timed(
         &self,
         what: impl FnOnce() -> String,
@@ -75,7 +76,7 @@ impl Watch {
     }
 }
 
-/// SplitMix64: small, and the same everywhere.
+/// SplitMix64: a small generator of random numbers, which are the same on every machine.
 fn next_random(state: &Cell<u64>) -> u64 {
     state.set(state.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
     let mut z = state.get();
@@ -88,7 +89,7 @@ fn next_random(state: &Cell<u64>) -> u64 {
 mod tests {
     use super::*;
 
-    /// So that the order that a seed gives is the same on every machine.
+    /// Otherwise a seed would give another order on another machine.
     #[test]
     fn the_random_numbers_are_those_of_splitmix64() {
         let state = Cell::new(0);
