@@ -355,7 +355,6 @@ impl Core {
     /// If the loop is closed, has as many sockets as it can hold, or the selector refuses the socket.
     pub(crate) fn add_socket(
         &self,
-        source: &mut impl mio::event::Source,
         fd: RawFd,
         interest: mio::Interest,
         ready: &[Direction],
@@ -366,7 +365,7 @@ impl Core {
         let key = self.selector.insert(ready).map_err(|Full| {
             io::Error::other(format!("{} has as many sockets as it can hold", self.id()))
         })?;
-        let registered = self.descriptors().register(source, fd, key, interest);
+        let registered = self.descriptors().register(fd, key, interest);
         if registered.is_err() {
             drop(self.forget_socket(key));
         }

@@ -19,7 +19,6 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
@@ -54,20 +53,14 @@ impl Descriptors {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers `source`, whose file descriptor is `fd`, for `key`, which is its owner from now on. If it
-    /// had another owner, the file of that one must have been closed.
+    /// Registers `fd` for `key`, which is its owner from now on. If it had another owner, the file of that
+    /// one must have been closed.
     ///
     /// # Errors
     ///
     /// `AlreadyExists` if this very file is registered under this number already; other errors of the
     /// selector.
-    pub(super) fn register(
-        &self,
-        source: &mut impl Source,
-        fd: RawFd,
-        key: Key,
-        interest: Interest,
-    ) -> io::Result<()> {
+    pub(super) fn register(&self, fd: RawFd, key: Key, interest: Interest) -> io::Result<()> {
         let mut open = self.lock();
         let Open { registry, owners } = open.as_mut().ok_or(LoopClosed)?;
         let file = FileId::of(fd);
@@ -81,7 +74,7 @@ impl Descriptors {
                 None => {}
             }
         }
-        registry.register(source, Token(key.pack()), interest)?;
+        registry.register(&mut SourceFd(&fd), Token(key.pack()), interest)?;
         owners.insert(fd, Owner { key, file });
         Ok(())
     }
@@ -119,18 +112,13 @@ impl Descriptors {
         });
     }
 
-    /// [`release`](Descriptors::release) for a mio source that lives on, and may be registered again.
+    /// [`release`](Descriptors::release) for an fd that stays open, and may be registered again.
     ///
     /// # Errors
     ///
     /// Those of the selector.
-    pub(crate) fn take_back(
-        &self,
-        fd: RawFd,
-        key: Key,
-        source: &mut impl Source,
-    ) -> io::Result<()> {
-        match self.end(fd, key, |registry| registry.deregister(source)) {
+    pub(crate) fn take_back(&self, fd: RawFd, key: Key) -> io::Result<()> {
+        match self.end(fd, key, |registry| registry.deregister(&mut SourceFd(&fd))) {
             // poll(2) in mio forgets by itself an fd that has hung up.
             Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -207,8 +195,8 @@ mod tests {
         let (mine, other) = (keys.insert(()).unwrap(), keys.insert(()).unwrap());
         let (socket, _peer) = UnixStream::pair().unwrap();
         let fd = socket.as_raw_fd();
-        let register = |key| descriptors.register(&mut SourceFd(&fd), fd, key, BOTH);
-        let take_back = |key| descriptors.take_back(fd, key, &mut SourceFd(&fd));
+        let register = |key| descriptors.register(fd, key, BOTH);
+        let take_back = |key| descriptors.take_back(fd, key);
         let ends: [&dyn Fn(Key); 2] =
             [&|key| descriptors.release(fd, key), &|key| take_back(key).unwrap()];
         for end in ends {

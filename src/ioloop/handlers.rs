@@ -13,8 +13,6 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
-use mio::unix::SourceFd;
-
 use super::core::{Core, Resume};
 use super::interest::Interest;
 use super::io_loop::IoLoop;
@@ -139,7 +137,7 @@ impl IoLoop {
     {
         let core = self.core();
         let fd = source.as_raw_fd();
-        let added = core.add_socket(&mut SourceFd(&fd), fd, interest.mio(), &[]);
+        let added = core.add_socket(fd, interest.mio(), &[]);
         let key = added.map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => {
                 let message =

@@ -1,7 +1,14 @@
-//! Addresses: what can be connected and bound to.
+//! Addresses: what can be connected to and bound.
 //!
-//! Names of addresses are read here and nowhere else, and what they name stays a [`SocketAddr`]: an
-//! IPv6 address by itself has lost its scope, without which a link-local one leads nowhere.
+//! A user may give an address in many forms: as a [`SocketAddr`], as a host and a port, as a text like
+//! `localhost:80`. Each form is turned into a [`Target`] by [`ToSocketAddrs`]: addresses, or a name that
+//! has to be looked up. A name is looked up on another thread, since the system's function for that may
+//! block for half a minute.
+//!
+//! Texts are read as addresses in this file and nowhere else, and the result is a [`SocketAddr`], never
+//! an [`IpAddr`] with a port beside it: an IPv6 address may need a *scope* (the interface by which it is
+//! reached), which only a [`SocketAddr`] has. A link-local address without its scope cannot be connected
+//! to.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs as _};
@@ -19,10 +26,10 @@ use crate::ioloop::on_current;
 
 /// Something that names one or more socket addresses.
 ///
-/// Numeric addresses are used as they are; one of IPv6 may be in brackets, and may name the
-/// interface that it is reached by, as in `fe80::1%eth0` or `[fe80::1%eth0]:80`. A name is looked up
-/// as [`ThreadedResolver`](super::ThreadedResolver) does it, so that the loop does not stand still. The
-/// counterpart of [`std::net::ToSocketAddrs`]; it cannot be implemented outside of this crate.
+/// A numeric address is used as it is. One of IPv6 may be in brackets, and may name the interface by
+/// which it is reached, as in `fe80::1%eth0` or `[fe80::1%eth0]:80`. A name is looked up on another
+/// thread, as by [`ThreadedResolver`](super::ThreadedResolver), while the loop runs on. This is the
+/// counterpart of [`std::net::ToSocketAddrs`], and cannot be implemented outside of this crate.
 pub trait ToSocketAddrs: sealed::Sealed {}
 
 mod sealed {
@@ -32,10 +39,11 @@ mod sealed {
         fn target(&self) -> Target;
     }
 
-    /// Addresses, or a name to look up.
+    /// What the user has given: addresses, or a name to look up.
     #[derive(Debug)]
     pub enum Target {
-        /// The usual case, without an allocation: a datagram is sent to one.
+        /// One address, which is the usual case. It takes no allocation, so that sending a datagram
+        /// takes none.
         Address(SocketAddr),
         Addresses(Vec<SocketAddr>),
         Name(String, u16),
@@ -47,29 +55,31 @@ mod sealed {
 use sealed::Sealed;
 pub(super) use sealed::Target;
 
-/// The threads that look names up, unless the loop was given an executor. They are nobody else's: a
-/// look-up would wait behind all the other work, and work that waits for a look-up would never end once
-/// it has all the threads.
-fn pool() -> Executor {
+/// The threads that look names up, unless the loop was given an executor. They do nothing else. On
+/// threads shared with other blocking work, a look-up would wait until that work is done; and if that
+/// work itself waits for look-ups, and has all the threads, neither would ever be done.
+fn look_up_threads() -> Executor {
     static POOL: OnceLock<Executor> = OnceLock::new();
-    let make = || Executor::builder().threads(LOOK_UPS).name("waterspout-resolver").build();
+    let make = || Executor::builder().threads(LOOK_UP_THREADS).name("waterspout-resolver").build();
     POOL.get_or_init(make).clone()
 }
 
-/// So many look-ups of a process run at the same time: a name server that does not answer keeps each
-/// for half a minute.
-const LOOK_UPS: usize = 64;
+/// How many look-ups of the process run at the same time, at most. There are many, because a look-up
+/// keeps its thread for half a minute if the name server does not answer.
+const LOOK_UP_THREADS: usize = 64;
 
 /// Asks the system for the addresses of `host`, on another thread.
 ///
-/// The system cannot be told to stop looking, so an answer that is not waited for any more keeps its
-/// thread until it has come.
+/// The system cannot be told to stop looking. So a look-up whose future was dropped keeps its thread
+/// until the answer has come.
 pub(super) async fn look_up(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     let look_up = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
-    let executor = on_current(|core| core.executor.borrow().clone()).unwrap_or_else(pool);
+    let executor =
+        on_current(|core| core.executor.borrow().clone()).unwrap_or_else(look_up_threads);
     let looking = executor.spawn_blocking(look_up);
     let found = AssertUnwindSafe(looking).catch_unwind().await;
-    // The executor may refuse the work, which is no reason to end who wants an address.
+    // If the executor refuses the work, the future panics. That panic becomes an error, so that it does
+    // not end the coroutine that wants an address.
     found.unwrap_or_else(|panic| Err(io::Error::other(ExcInfo::from_panic(&*panic))))
 }
 
@@ -96,10 +106,12 @@ pub(crate) async fn resolve_one(target: impl ToSocketAddrs) -> io::Result<Socket
     }
 }
 
-/// What `attempt` makes of the first of the addresses that it succeeds with, or its last error.
+/// Tries `attempt` with one address after the other, and gives what it makes of the first with which it
+/// succeeds. If it succeeds with none, gives the last error.
 pub(crate) async fn first_that_works<T, F: Future<Output = io::Result<T>>>(
     target: impl ToSocketAddrs,
-    // Not `AsyncFn`: the compiler does not see that one which borrows is `Send`.
+    // Not `AsyncFn`: if such a closure borrows something, the compiler does not find its future to be
+    // `Send`.
     attempt: impl Fn(SocketAddr) -> F,
 ) -> io::Result<T> {
     let mut last = io::ErrorKind::InvalidInput.into();
@@ -112,9 +124,9 @@ pub(crate) async fn first_that_works<T, F: Future<Output = io::Result<T>>>(
     Err(last)
 }
 
-/// What `host` names: a numeric address, with its scope, or a name to look up.
+/// Reads `host` as a numeric address, with its scope if it has one, or else as a name to look up.
 pub(super) fn host_and_port(host: &str, port: u16) -> Target {
-    // Brackets are of IPv6 only, as they are in URLs.
+    // Only IPv6 addresses can be in brackets, as in URLs.
     let (text, bracketed) = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(text) => (text, true),
         None => (host, false),
@@ -130,12 +142,15 @@ pub(super) fn host_and_port(host: &str, port: u16) -> Target {
     }
 }
 
-/// The number of the interface that `zone` names, or is.
+/// The number of the interface that `zone` names. `zone` is what stands after the `%` of an IPv6
+/// address: the interface's name, or already its number.
 fn scope(ip: Ipv6Addr, zone: &str) -> io::Result<u32> {
     if let Ok(number) = zone.parse() {
         return Ok(number);
     }
-    // Nobody else is asked for a numeric address; by name, only a link-local one may have a scope.
+    // The system turns the name of an interface into its number when it reads an address. It reads a
+    // numeric one without asking a name server, so this does not block. It takes the name of an
+    // interface only after a link-local address, so that is what it gets here, whatever `ip` is.
     let found = (format!("fe80::%{zone}").as_str(), 0).to_socket_addrs();
     let scope = found.ok().and_then(|mut found| match found.next() {
         Some(SocketAddr::V6(address)) => Some(address.scope_id()),
@@ -147,6 +162,7 @@ fn scope(ip: Ipv6Addr, zone: &str) -> io::Result<u32> {
     })
 }
 
+/// Reads `text` as a host and a port, which are divided by the last colon.
 fn host_colon_port(text: &str) -> Target {
     let Some((host, port)) = text.rsplit_once(':') else {
         return invalid("an address has the form host:port");
@@ -161,7 +177,7 @@ fn invalid(message: &str) -> Target {
     Target::Invalid(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 
-/// The address of a Unix socket: a path, or, on Linux, an abstract name after a NUL.
+/// The address of a Unix socket. `path` is that of a file, or, on Linux, an abstract name after a NUL.
 pub(super) fn unix_address(path: &Path) -> io::Result<unix::SocketAddr> {
     #[cfg(target_os = "android")]
     use std::os::android::net::SocketAddrExt as _;

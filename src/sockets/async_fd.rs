@@ -1,7 +1,8 @@
 //! Any other file descriptor on the loop: `AsyncFd`.
 //!
-//! The loop tells when the fd is ready, and the operation is the user's closure. The fd belongs to
-//! the object in it, which may be shared or live on.
+//! The user brings an object that has an fd, and closures that read or write it. The loop tries a
+//! closure when the fd is ready. The object stays the user's: it may be shared, and may outlive the
+//! [`AsyncFd`].
 
 use std::fmt;
 use std::io;
@@ -12,20 +13,21 @@ use std::task::{Context, Poll};
 use futures::future::FusedFuture;
 
 use super::methods::{readable, writable};
-use super::source::{Own, Registered};
+use super::source::{Registered, UserObject};
 use crate::ioloop::{Direction, Interest};
 
 /// A file descriptor of any kind, with operations of your own: a raw socket, a timerfd, inotify, a
 /// terminal, a socket that a C library has made.
 ///
-/// The fd has to be in non-blocking mode; an operation that blocks stops the whole loop. An
+/// The fd has to be in non-blocking mode, because an operation that blocks stops the whole loop. An
 /// operation is tried at once, and when it answers `WouldBlock` it is tried again each time the fd
-/// becomes ready. A counterpart of Tornado's `add_handler` for coroutines; callbacks are served by
-/// [`add_handler`](crate::IoLoop::add_handler).
+/// becomes ready. This is for coroutines what Tornado's `add_handler` is for callbacks; that is here,
+/// too, as [`add_handler`](crate::IoLoop::add_handler).
 ///
-/// Dropping it takes the fd from the loop and drops the object, in that order, on whatever thread; the
-/// object may be shared, or something else may keep the file open. If the fd was closed before, and its
-/// number given to another file, that one is left alone.
+/// Dropping it, on any thread, ends the loop's watching of the fd and then drops the object. That closes
+/// the fd only if nothing else keeps it open: another [`Rc`](std::rc::Rc) of the object, say. If the fd
+/// was closed before, and its number is another file's by now, that file is left alone: if the loop
+/// watches it, it goes on.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -46,7 +48,7 @@ use crate::ioloop::{Direction, Interest};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct AsyncFd<T: AsRawFd> {
-    registered: Registered<Own<T>>,
+    registered: Registered<UserObject<T>>,
 }
 
 impl<T: AsRawFd> AsyncFd<T> {
@@ -54,22 +56,23 @@ impl<T: AsRawFd> AsyncFd<T> {
     ///
     /// # Errors
     ///
-    /// `AlreadyExists` if this loop watches the fd already; what the system says of one that is
-    /// closed (`EBADF`) or cannot be watched, like a regular file (`EPERM`). poll(2) takes those:
-    /// there a regular file is always ready.
+    /// `AlreadyExists` if this loop watches the fd already; what the system says of an fd that is closed
+    /// (`EBADF`) or cannot be watched, like that of a regular file (`EPERM`). With poll(2), regular
+    /// files can be watched, and are always ready.
     #[track_caller]
     pub fn new(object: T) -> io::Result<AsyncFd<T>> {
         AsyncFd::with_interest(object, Interest::READ | Interest::WRITE)
     }
 
-    /// Watches the fd only for some directions; waiting for another one takes for ever.
+    /// Watches the fd only for the directions in `interest`. An operation in another direction waits for
+    /// ever if it answers `WouldBlock`.
     ///
     /// # Errors
     ///
     /// As [`new`](AsyncFd::new).
     #[track_caller]
     pub fn with_interest(object: T, interest: Interest) -> io::Result<AsyncFd<T>> {
-        // Its state is not known: what is asked for is tried first.
+        // Nobody knows whether the fd is ready now, so the first operation is tried before anybody waits.
         let ready: &[Direction] =
             match (interest.contains(Interest::READ), interest.contains(Interest::WRITE)) {
                 (true, true) => &[Direction::Read, Direction::Write],
@@ -77,89 +80,103 @@ impl<T: AsRawFd> AsyncFd<T> {
                 (false, true) => &[Direction::Write],
                 (false, false) => &[],
             };
-        Ok(AsyncFd { registered: Registered::with_interest(Own(object), interest.mio(), ready)? })
+        let source = UserObject(object);
+        Ok(AsyncFd { registered: Registered::with_interest(source, interest.mio(), ready)? })
     }
 
-    /// Does `read` when the fd is readable, again each time it answers `WouldBlock`.
+    /// Calls `read` when the fd is readable. As long as that answers `WouldBlock`, waits until the fd is
+    /// readable again, and calls it again.
     ///
-    /// `Interrupted` is tried again at once. Cancel safe: it is dropped between two calls of `read`,
-    /// never in one.
+    /// After `Interrupted` it is called again at once. Cancel safe: the future can only be dropped
+    /// between two calls of `read`, never in one.
     ///
     /// # Errors
     ///
-    /// Those of `read`; that the fd belongs to another loop.
+    /// Those of `read`; an error if the fd belongs to another loop than the current one.
     #[track_caller]
     pub fn read_with<R>(
         &self,
         mut read: impl FnMut(&T) -> io::Result<R>,
     ) -> impl FusedFuture<Output = io::Result<R>> {
-        self.registered.io(Direction::Read, Location::caller(), move |own| read(&own.0))
+        self.registered.io(Direction::Read, Location::caller(), move |source| read(&source.0))
     }
 
-    /// Does `write` when the fd is writable, again each time it answers `WouldBlock`.
+    /// Calls `write` when the fd is writable. As long as that answers `WouldBlock`, waits until the fd is
+    /// writable again, and calls it again.
     ///
-    /// `Interrupted` is tried again at once. Cancel safe: it is dropped between two calls of
-    /// `write`, never in one.
+    /// After `Interrupted` it is called again at once. Cancel safe: the future can only be dropped
+    /// between two calls of `write`, never in one.
     ///
     /// # Errors
     ///
-    /// Those of `write`; that the fd belongs to another loop.
+    /// Those of `write`; an error if the fd belongs to another loop than the current one.
     #[track_caller]
     pub fn write_with<R>(
         &self,
         mut write: impl FnMut(&T) -> io::Result<R>,
     ) -> impl FusedFuture<Output = io::Result<R>> {
-        self.registered.io(Direction::Write, Location::caller(), move |own| write(&own.0))
+        self.registered.io(Direction::Write, Location::caller(), move |source| write(&source.0))
     }
 
-    /// [`read_with`](AsyncFd::read_with) as a poll function.
+    /// [`read_with`](AsyncFd::read_with) as a poll function: of the tasks that call it, only the last
+    /// one is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_with`](AsyncFd::read_with).
     pub fn poll_read_with<R>(
         &self,
         cx: &mut Context<'_>,
         mut read: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        self.registered.poll_io(cx, Direction::Read, |own| read(&own.0))
+        self.registered.poll_io(cx, Direction::Read, |source| read(&source.0))
     }
 
-    /// [`write_with`](AsyncFd::write_with) as a poll function.
+    /// [`write_with`](AsyncFd::write_with) as a poll function: of the tasks that call it, only the last
+    /// one is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_with`](AsyncFd::write_with).
     pub fn poll_write_with<R>(
         &self,
         cx: &mut Context<'_>,
         mut write: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        self.registered.poll_io(cx, Direction::Write, |own| write(&own.0))
+        self.registered.poll_io(cx, Direction::Write, |source| write(&source.0))
     }
 
-    /// Does `read` once. If it answers `WouldBlock`, [`readable`](AsyncFd::readable) waits from now
-    /// on.
+    /// Calls `read` once, without waiting. If that answers `WouldBlock`, the loop notes that the fd is not
+    /// readable, so that [`readable`](AsyncFd::readable) waits.
     ///
     /// # Errors
     ///
-    /// Those of `read`; that the fd belongs to another loop.
+    /// Those of `read`; an error if the fd belongs to another loop than the current one.
     pub fn try_read_with<R>(&self, read: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
-        self.registered.try_io(Direction::Read, |own| read(&own.0))
+        self.registered.try_io(Direction::Read, |source| read(&source.0))
     }
 
-    /// Does `write` once. If it answers `WouldBlock`, [`writable`](AsyncFd::writable) waits from
-    /// now on.
+    /// Calls `write` once, without waiting. If that answers `WouldBlock`, the loop notes that the fd is
+    /// not writable, so that [`writable`](AsyncFd::writable) waits.
     ///
     /// # Errors
     ///
-    /// Those of `write`; that the fd belongs to another loop.
+    /// Those of `write`; an error if the fd belongs to another loop than the current one.
     pub fn try_write_with<R>(&self, write: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
-        self.registered.try_io(Direction::Write, |own| write(&own.0))
+        self.registered.try_io(Direction::Write, |source| write(&source.0))
     }
 
     readable!("something to read", try_read_with);
     writable!("room to write", try_write_with);
 
-    /// The object. What is done with it directly is not seen by the loop: an operation that answers
-    /// `WouldBlock` has to go through one of the methods here.
+    /// The object. The loop does not see what is done with it directly. So an operation that may answer
+    /// `WouldBlock` has to go through one of the methods here: otherwise
+    /// [`readable`](AsyncFd::readable) would go on to say that the fd is readable, and never wait.
     pub fn get_ref(&self) -> &T {
         self.registered.get_ref()
     }
 
-    /// The object, to be changed. It has to keep its fd.
+    /// The object, to be changed. It has to keep its fd, which the loop goes on watching.
     pub fn get_mut(&mut self) -> &mut T {
         self.registered.get_mut()
     }
@@ -168,7 +185,8 @@ impl<T: AsRawFd> AsyncFd<T> {
     ///
     /// # Errors
     ///
-    /// If it does not belong to the current loop; the object is dropped then.
+    /// If the fd belongs to another loop than the current one; what the selector says. The object is
+    /// dropped then.
     pub fn into_inner(self) -> io::Result<T> {
         Ok(self.registered.into_source()?.0)
     }

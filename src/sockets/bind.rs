@@ -1,7 +1,7 @@
-//! Listening sockets for servers: every address of a name, on one port.
+//! Listening sockets for servers: one for each address of a name, all on the same port.
 //!
-//! They are std's sockets, which belong to no loop yet: they can be made before there is one, and
-//! handed to another thread.
+//! They are sockets of the standard library, which belong to no loop yet. So a program can bind its
+//! ports before it has a loop, and hand the sockets to the threads that will have one.
 
 use std::collections::HashSet;
 use std::fs;
@@ -15,35 +15,36 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::address::{Target, host_and_port, unix_address};
 
-/// How many connections may wait to be accepted. Tornado's is 128; more costs nothing until used.
+/// How many connections may wait to be accepted. (Tornado's number is 128. Room for more costs nothing
+/// while it is not used.)
 pub(super) const BACKLOG: i32 = 1024;
 
-/// How many ports are tried until one is free at every address.
+/// How many ports that are free at the first address are tried, until one is free at every address.
 const FREE_PORT_TRIES: u32 = 16;
 
 /// How [`bind_sockets`] binds.
 #[derive(Clone, Debug)]
 pub struct BindOptions {
-    /// A name or a numeric address, with its interface if need be (`fe80::1%eth0`); all addresses of
-    /// the machine unless told, or if it is empty.
+    /// A name or a numeric address, with its interface if need be (`fe80::1%eth0`). `None` or an empty
+    /// text stands for all addresses of the machine.
     pub address: Option<String>,
-    /// The addresses of which kind. Tornado: `family`.
+    /// The kind of addresses that are bound; addresses of the other kind are left out. Tornado: `family`.
     pub family: Family,
-    /// How many connections may wait to be accepted: 1,024 unless told.
+    /// How many connections may wait to be accepted; 1,024 by default.
     pub backlog: i32,
-    /// Lets several sockets share the port, and the system distribute connections over them
-    /// (`SO_REUSEPORT`): one for each thread of a server, say.
+    /// Lets several sockets have the same port (`SO_REUSEPORT`): one for each thread of a server, say.
+    /// The system distributes the connections over them. Off by default.
     pub reuse_port: bool,
-    /// Lets accepted connections send small writes at once (`TCP_NODELAY`), which they take over from
-    /// their listener; so they do unless told. Without it (Nagle's algorithm), a write waits while the
-    /// one before it is unacknowledged.
+    /// Lets accepted connections send small writes at once (`TCP_NODELAY`, which a connection takes over
+    /// from its listener). On by default. Without it (Nagle's algorithm), a small write waits until the
+    /// write before it is acknowledged.
     pub nodelay: bool,
 }
 
 /// A kind of addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Family {
-    /// Of both kinds. Tornado: `AF_UNSPEC`.
+    /// IPv4 and IPv6. Tornado: `AF_UNSPEC`.
     #[default]
     Any,
     /// IPv4 only. Tornado: `AF_INET`.
@@ -76,14 +77,15 @@ impl Default for BindOptions {
 
 /// Binds a port on every address that `options` names: one socket each. Tornado: `bind_sockets`.
 ///
-/// Port 0 takes a free one, the same for all. A socket for IPv6 takes no IPv4 connections, so both can
-/// be bound. Families that the machine lacks are skipped, unless none is left. A name is looked up
-/// here and now, which may block.
+/// For port 0 the system takes a free one, the same for all addresses. A socket for IPv6 takes no IPv4
+/// connections, so both families can be bound to the same port. If the machine has no IPv6, its
+/// addresses are skipped, unless no other is left. A name is looked up before this returns, which may
+/// block the thread.
 ///
 /// # Errors
 ///
-/// If an address cannot be bound: `AddrInUse`, `PermissionDenied`; if the name has none, or none of the
-/// family (`AddrNotAvailable`).
+/// If an address cannot be bound: `AddrInUse`, `PermissionDenied` and the like. `AddrNotAvailable` if
+/// there is no address of the family. If a name cannot be looked up, the error of that.
 ///
 /// ```
 /// use waterspout::net::{BindOptions, bind_sockets};
@@ -126,13 +128,15 @@ fn bind_all(
     loop {
         tries -= 1;
         match try_bind_all(addresses, &mut bind) {
-            // The port was free at the first address only.
+            // The system has chosen a port that is free at the first address, but not at a later one. It
+            // will choose another one next time.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
             result => return result,
         }
     }
 }
 
+/// [`bind_all`] for one port: with port 0, the one that the system chooses for the first address.
 fn try_bind_all(
     addresses: &[SocketAddr],
     bind: &mut impl FnMut(SocketAddr) -> io::Result<net::TcpListener>,
@@ -158,10 +162,11 @@ fn try_bind_all(
     Ok(sockets)
 }
 
-/// The machine has no IPv6, or no such address of it (`localhost` without `::1`).
+/// Whether the error says that the machine has no IPv6, or does not have this address of it (it may lack
+/// `::1` although `localhost` names it).
 fn is_lacking(error: &io::Error) -> bool {
     use io::ErrorKind::{AddrNotAvailable, Unsupported};
-    // `EAFNOSUPPORT` has no kind of its own.
+    // std has no `ErrorKind` for `EAFNOSUPPORT`.
     let no_family = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
     matches!(error.kind(), AddrNotAvailable | Unsupported)
         || error.raw_os_error() == Some(no_family)
@@ -182,23 +187,24 @@ pub(super) fn listen(
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    // Here and not on what is accepted, which inherits it: so it takes no system call a connection, and
-    // cannot fail on one that was reset meanwhile.
+    // It is set on the listener, from which each connection takes it over. Setting it on the connections
+    // would take a system call for each, which fails if the connection was reset meanwhile.
     socket.set_tcp_nodelay(options.nodelay)?;
     socket.bind(&address.into())?;
     socket.listen(options.backlog)?;
     Ok(socket.into())
 }
 
-/// Binds a Unix socket with the permissions `mode`, 0o600 in Tornado. Tornado: `bind_unix_socket`.
+/// Binds a listening Unix socket to a path, with the permissions `mode` for its file (in Tornado, 0o600 by
+/// default). Tornado: `bind_unix_socket`.
 ///
-/// A socket file that nobody listens on any more is replaced. An abstract name (`"\0name"`, on Linux)
-/// has no file, and so no permissions either. It does not wait.
+/// If there is a socket file at the path on which nobody listens any more, it is replaced. An abstract
+/// name (`"\0name"`, on Linux) has no file, and so no permissions either.
 ///
 /// # Errors
 ///
-/// `AddrInUse` if the socket is somebody's, `AlreadyExists` if the file is no socket, also if it is a
-/// symbolic link; what the system says.
+/// `AddrInUse` if somebody uses the socket at the path; `AlreadyExists` if the file there is no socket
+/// (a symbolic link counts as none, even if it leads to one); what the system says.
 pub fn bind_unix_socket(path: impl AsRef<Path>, mode: u32) -> io::Result<unix::UnixListener> {
     let path = path.as_ref();
     let has_file = unix_address(path)?.as_pathname().is_some();
@@ -209,7 +215,7 @@ pub fn bind_unix_socket(path: impl AsRef<Path>, mode: u32) -> io::Result<unix::U
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address)?;
-    // Before anybody can connect.
+    // The permissions are set before `listen`, since nobody can connect until then.
     let permitted = match has_file {
         true => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
         false => Ok(()),
@@ -224,7 +230,8 @@ pub fn bind_unix_socket(path: impl AsRef<Path>, mode: u32) -> io::Result<unix::U
     Ok(socket.into())
 }
 
-/// Removes a socket file that nobody listens on any more; anything else is in the way.
+/// Removes the file at `path` if it is a socket that nobody uses any more. Any other file there is an
+/// error.
 fn make_room(path: &Path, address: &SockAddr) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -241,11 +248,12 @@ fn make_room(path: &Path, address: &SockAddr) -> io::Result<()> {
     }
 }
 
-/// Whether the socket file is nobody's. Only a refusal says so: a full backlog, a socket of another
-/// type and one that we must not use are all alive.
+/// Whether nobody uses the socket file any more. Only if connecting is refused is that so. Other errors
+/// come of sockets that are in use: one whose backlog is full, one of another type, one that this
+/// process is not permitted to use.
 fn is_stale(address: &SockAddr) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // One that has a full backlog must not keep us waiting.
+    // A blocking connect would wait while the backlog is full.
     socket.set_nonblocking(true)?;
     match socket.connect(address) {
         Err(error) => Ok(error.kind() == io::ErrorKind::ConnectionRefused),
@@ -263,12 +271,14 @@ mod tests {
         SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0),
     ];
 
-    /// Binds on IPv4 only: of the others, only as many as `free` tells.
-    fn bind(address: SocketAddr, free: &mut Vec<io::ErrorKind>) -> io::Result<net::TcpListener> {
-        match free.pop() {
+    /// Binds IPv4 addresses, as long as `errors` has any left: each IPv6 address gets the next one of
+    /// these. When there are none left, IPv6 addresses can be bound, too (a socket of IPv4 stands for
+    /// that).
+    fn bind(address: SocketAddr, errors: &mut Vec<io::ErrorKind>) -> io::Result<net::TcpListener> {
+        match errors.pop() {
             Some(kind) if address.is_ipv6() => Err(kind.into()),
             Some(kind) => {
-                free.push(kind);
+                errors.push(kind);
                 net::TcpListener::bind((Ipv4Addr::LOCALHOST, address.port()))
             }
             None => net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)),
@@ -280,7 +290,7 @@ mod tests {
         let mut errors = vec![io::ErrorKind::AddrInUse; 2];
         let sockets = bind_all(&BOTH, |address| bind(address, &mut errors)).unwrap();
         assert_eq!((sockets.len(), errors.len()), (2, 0));
-        // Not for ever.
+        // If the port is always in use at the second address, this ends after some tries.
         let mut errors = vec![io::ErrorKind::AddrInUse; 1000];
         let error = bind_all(&BOTH, |address| bind(address, &mut errors)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);

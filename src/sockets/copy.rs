@@ -1,4 +1,4 @@
-//! Copying both ways between two streams: what a proxy does.
+//! Copying both ways between two streams, which is what a proxy does.
 
 use std::future::poll_fn;
 use std::io;
@@ -10,21 +10,22 @@ use futures::io::{AsyncRead, AsyncWrite};
 
 use crate::ground::{foreign, resumption};
 
-/// How many bytes of a direction are under way at a time.
+/// How many bytes of one direction are read before they are written.
 const CHUNK: usize = 16 * 1024;
 
-/// Copies what arrives on each of two streams to the other, until both have ended, and gives how many bytes went
-/// from `a` to `b` and from `b` to `a`. tokio: `copy_bidirectional`.
+/// Copies what arrives on each of two streams to the other, until both have ended. Gives how many bytes
+/// went from `a` to `b`, and how many from `b` to `a`. tokio: `copy_bidirectional`.
 ///
-/// The end of one is passed on by closing the other for writing (`poll_close`), and what comes back is still
-/// copied. A direction that has nothing to read flushes what it has written.
+/// When one stream has ended, the other is closed for writing (`poll_close`), so that its other side
+/// learns of the end; what comes back from there is still copied. While there is nothing to read in a
+/// direction, what was written is flushed.
 ///
-/// It is not cancel safe: what was read and not yet written is lost.
+/// Not cancel safe: bytes that were read and not yet written are lost.
 ///
 /// # Errors
 ///
-/// The first error of either stream, or `WriteZero` if one takes nothing more; the other direction ends with
-/// it.
+/// The first error of either stream, or `WriteZero` if a stream takes no bytes any more. That also ends
+/// the copying in the other direction.
 ///
 /// ```
 /// use futures::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -56,7 +57,7 @@ where
     A: AsyncRead + AsyncWrite + Unpin + ?Sized,
     B: AsyncRead + AsyncWrite + Unpin + ?Sized,
 {
-    let (mut there, mut back) = (Direction::new(), Direction::new());
+    let (mut there, mut back) = (OneWay::new(), OneWay::new());
     resumption::fused(resumption::here(poll_fn(move |cx| {
         let (mut a, mut b) = (Pin::new(&mut *a), Pin::new(&mut *b));
         let there_is_done = there.poll(cx, a.as_mut(), b.as_mut())?.is_ready();
@@ -68,11 +69,12 @@ where
     })))
 }
 
-/// One of the two directions.
-struct Direction {
+/// Copying from one stream to the other, in one direction.
+struct OneWay {
     bytes: Box<[u8]>,
-    /// What was read and is still to be written.
-    pending: std::ops::Range<usize>,
+    /// The part of `bytes` that was read and is still to be written.
+    unwritten: std::ops::Range<usize>,
+    /// How many bytes were written.
     copied: u64,
     is_unflushed: bool,
     state: State,
@@ -80,16 +82,16 @@ struct Direction {
 
 enum State {
     Copying,
-    /// All was read.
+    /// All was read and written, and the stream that is written to is being closed.
     Closing,
     Done,
 }
 
-impl Direction {
-    fn new() -> Direction {
-        Direction {
+impl OneWay {
+    fn new() -> OneWay {
+        OneWay {
             bytes: vec![0; CHUNK].into(),
-            pending: 0..0,
+            unwritten: 0..0,
             copied: 0,
             is_unflushed: false,
             state: State::Copying,
@@ -109,12 +111,13 @@ impl Direction {
                     ready!(to.as_mut().poll_close(cx))?;
                     self.state = State::Done;
                 }
-                State::Copying if self.pending.is_empty() => {
-                    // Streams of others may always be ready.
+                State::Copying if self.unwritten.is_empty() => {
+                    // Foreign streams spend no budget. If they are always ready, this is what lets
+                    // others run.
                     ready!(resumption::poll_proceed(cx));
                     match from.as_mut().poll_read(cx, &mut self.bytes)? {
                         Poll::Ready(0) => self.state = State::Closing,
-                        Poll::Ready(read) => self.pending = 0..foreign::believed(read, CHUNK)?,
+                        Poll::Ready(read) => self.unwritten = 0..foreign::believed(read, CHUNK)?,
                         Poll::Pending if self.is_unflushed => {
                             ready!(to.as_mut().poll_flush(cx))?;
                             self.is_unflushed = false;
@@ -124,11 +127,11 @@ impl Direction {
                     }
                 }
                 State::Copying => {
-                    let bytes = &self.bytes[self.pending.clone()];
+                    let bytes = &self.bytes[self.unwritten.clone()];
                     match ready!(to.as_mut().poll_write(cx, bytes))? {
                         0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                         written => {
-                            self.pending.start += foreign::believed(written, bytes.len())?;
+                            self.unwritten.start += foreign::believed(written, bytes.len())?;
                             self.copied += written as u64;
                             self.is_unflushed = true;
                         }

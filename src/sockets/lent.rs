@@ -1,12 +1,15 @@
-//! Buffers that the loop lends to whoever has something to read.
+//! Buffers that the loop lends to a read when there is something to read.
 //!
-//! A connection that waits needs no buffer; the loop keeps a few for those that do not wait. So ten
-//! thousand idle connections own none, and the busy ones share buffers large enough to empty a
-//! socket in one call.
+//! While a connection waits, it needs no buffer. So the loop keeps a few buffers, lends one to a read
+//! that is tried, and gets it back when the bytes were dealt with. Ten thousand idle connections have no
+//! buffer at all, and the busy ones share a few that are large enough to drain a socket by one system
+//! call.
 //!
-//! A buffer that is lent again holds bytes of whoever had it before. A socket does not look, but what
-//! else an `IoStream` is over might; so a buffer knows how much of it was used, and that is zeroed
-//! before somebody else's code reads into it.
+//! A buffer that is lent for a second time still holds bytes of the connection that had it first. That
+//! is no harm if a socket is read, since the system only writes into the buffer. But an `IoStream` may
+//! be over a transport of the user, whose code could look into the buffer, and pass another connection's
+//! secrets on. So a buffer knows how much of it was used, and that part is zeroed before foreign code
+//! reads into it.
 
 use std::fmt;
 use std::io;
@@ -16,16 +19,20 @@ use std::task::Poll;
 use crate::ground::foreign;
 use crate::ioloop::{LentBuffer, with_current};
 
-/// How many buffers a loop keeps for later; more are in use at once only while writes are blocked.
-const KEPT: usize = 8;
+/// How many buffers a loop keeps when nobody uses them. More are in use at the same time only if many
+/// coroutines hold what they have read while they wait, for a slow write, say; those above this number are
+/// given back to the allocator.
+const KEPT_BUFFERS: usize = 8;
 
-/// Bytes that have just been read, in a buffer of the loop; dropping it gives the buffer back.
+/// Bytes that have just been read, in a buffer that the loop lends; from `read_lent` of a stream.
+/// Dropping it gives the buffer back to the loop.
 ///
-/// From `read_lent` of a stream. It dereferences to what was read, which is empty at the end of the
-/// stream. It may be held while awaiting (a write, say); then it is one buffer more in use.
+/// It dereferences to the bytes, of which there are none at the end of the stream. It may be held while
+/// something is awaited (a write, say); meanwhile other reads use other buffers.
 pub struct Lent {
-    /// `None` once given back.
+    /// `None` only while it is dropped.
     buffer: Option<LentBuffer>,
+    /// How many bytes were read.
     len: usize,
 }
 
@@ -33,17 +40,21 @@ impl Lent {
     /// How large a lent buffer is, in bytes: 64 KiB, what Tornado reads at a time.
     pub const SIZE: usize = 64 * 1024;
 
+    /// A buffer of the current loop, or a new one if the loop has none left, with nothing read into it
+    /// yet.
     pub(crate) fn borrow() -> Lent {
         let kept = with_current(|core| core.lent.borrow_mut().pop()).flatten();
         let new = || LentBuffer { bytes: vec![0; Lent::SIZE].into_boxed_slice(), used: 0 };
         Lent { buffer: Some(kept.unwrap_or_else(new)), len: 0 }
     }
 
-    /// All of it, for a socket to read into; then tell how much that [`filled`](Lent::filled).
+    /// The whole buffer, for a socket to read into. After the read, the caller says by
+    /// [`filled`](Lent::filled) how much that was.
     pub(super) fn whole(&mut self) -> &mut [u8] {
         self.buffer.as_mut().map_or(&mut [], |buffer| &mut buffer.bytes)
     }
 
+    /// It holds `len` bytes that were read.
     pub(super) fn filled(mut self, len: usize) -> Lent {
         self.set_len(len);
         self
@@ -56,8 +67,8 @@ impl Lent {
         }
     }
 
-    /// Lets somebody else's code read into it, at most `most` bytes. That is shown none of what was in
-    /// it before, and not believed if it claims to have read more.
+    /// Lets foreign code read into the buffer, at most `most` bytes. That code sees zeros in place of what
+    /// was in the buffer before. If it claims to have read more than `most`, that is an error.
     pub(crate) fn poll_fill(
         &mut self,
         most: usize,
@@ -66,7 +77,8 @@ impl Lent {
         let Some(LentBuffer { bytes, used }) = &mut self.buffer else { return Poll::Ready(Ok(0)) };
         bytes[..*used].fill(0);
         let most = most.min(bytes.len());
-        // Unless it comes back and says how much it was.
+        // If the foreign code panics, or claims too much, nobody knows how much it has written: all of
+        // what it was shown counts as used.
         *used = most;
         let polled = read(&mut bytes[..most]);
         match &polled {
@@ -107,7 +119,7 @@ impl Drop for Lent {
         let Some(buffer) = self.buffer.take() else { return };
         with_current(|core| {
             let mut kept = core.lent.borrow_mut();
-            if kept.len() < KEPT && !core.is_closed() {
+            if kept.len() < KEPT_BUFFERS && !core.is_closed() {
                 kept.push(buffer);
             }
         });

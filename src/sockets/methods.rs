@@ -1,19 +1,38 @@
-//! What sockets have in common: methods that are the same on several types, each declared once.
+//! Methods that several kinds of sockets have in common, each written once.
 //!
-//! A TCP stream, a Unix stream and the reading end of a pipe are read in the same way, and whoever looks
-//! at one of them should find that among its own methods: with its own links, and callable without a
-//! trait to import. A function or a trait of ours cannot put inherent methods on a type, so these are
-//! macros. All that they add to a type is names and docs: what is done stands in
-//! [`Registered`](super::source::Registered), which each of these types has in a field `registered`.
+//! A TCP stream, a Unix stream and the reading end of a pipe are read in the same way. A user of any of
+//! them should find `read` among its own methods, with docs whose links lead to that type, and should
+//! not have to import a trait to call it. Only an `impl` block of the type itself can give it such
+//! methods, so they are macros that are called in that block. They add nothing but names and docs: each
+//! method calls one of [`Registered`](super::source::Registered), where the work is done. Each of these
+//! types has a field `registered` of that type.
 //!
-//! The file of a type says which of them it has; what only it has stands there. The names in here
-//! (`io`, `Poll`, `FusedFuture`) are those that the file imports. `PipeWriter` has its own methods for
-//! writing, since each asks first whether it was closed.
+//! # How a socket's file chooses
+//!
+//! Its `impl` block calls the macros for what the socket can do, among the methods that it alone has:
+//!
+//! ```text
+//! impl UnixStream {
+//!     pub fn pair() -> ... // what only a Unix stream has
+//!
+//!     into_std!(net::UnixStream);                  // the type of std that it can be turned into
+//!     reading!();                                  // read, read_exact, read_lent, try_read, ...
+//!     writing!();                                  // write, write_all, try_write, ...
+//!     readable!("something to read", try_read);    // what `readable` waits for, and what to call then
+//! }
+//!
+//! async_read!(UnixStream, &UnixStream);            // traits, outside of the block
+//! ```
+//!
+//! A macro uses names such as `io`, `Poll` and `FusedFuture` as they are in the file that calls it,
+//! which has to import them. `PipeWriter` writes its methods for writing out by itself, because it may
+//! have been closed, and each of them checks that first.
 
-/// Reading bytes. What is given is added to the docs of `read_lent`: an example.
+/// Methods that read bytes. The argument is an example, which is added to the docs of `read_lent`.
 macro_rules! reading {
     ($(#[$example:meta])*) => {
-        /// Reads what is there, at most as much as fits; 0 is the end: nobody writes any more.
+        /// Waits until there is something to read, reads at most as much as fits into `buf`, and gives the
+        /// number of bytes. That is 0 at the end of the stream, when nobody writes any more.
         ///
         /// Cancel safe: no byte is lost.
         ///
@@ -27,17 +46,17 @@ macro_rules! reading {
 
         /// Reads until `buf` is full.
         ///
-        /// Not cancel safe: what was read into `buf` by then is known only to this future.
+        /// Not cancel safe: only this future knows how much it has read into `buf`.
         ///
         /// # Errors
         ///
-        /// `UnexpectedEof` if the end comes before; what the system says.
+        /// `UnexpectedEof` if the stream ends before `buf` is full; what the system says.
         #[track_caller]
         pub fn read_exact(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<()>> {
             self.registered.read_exact(Location::caller(), buf)
         }
 
-        /// Reads what is there into several buffers at once.
+        /// [`read`](Self::read) into several buffers, one after the other, by one system call.
         ///
         /// Cancel safe.
         ///
@@ -52,8 +71,8 @@ macro_rules! reading {
             self.registered.read_vectored(Location::caller(), bufs)
         }
 
-        /// Reads what is there into a buffer that the loop lends for it, so that who waits owns no buffer.
-        /// Empty at the end.
+        /// Waits until there is something to read, and reads it into a buffer that the loop lends then.
+        /// So a connection that waits has no buffer. What this gives is empty at the end of the stream.
         ///
         /// Cancel safe.
         ///
@@ -67,8 +86,8 @@ macro_rules! reading {
             self.registered.read_lent(Location::caller())
         }
 
-        /// [`read_lent`](Self::read_lent) as a poll function: of the tasks that call it, the last one is
-        /// woken.
+        /// [`read_lent`](Self::read_lent) as a poll function: of the tasks that call it, only the last
+        /// one is woken.
         ///
         /// # Errors
         ///
@@ -77,16 +96,16 @@ macro_rules! reading {
             self.registered.poll_read_lent(cx)
         }
 
-        /// Reads if there is something, without waiting.
+        /// [`read`](Self::read) without waiting.
         ///
         /// # Errors
         ///
-        /// `WouldBlock` if there is nothing; as [`read`](Self::read).
+        /// `WouldBlock` if there is nothing to read yet; else as [`read`](Self::read).
         pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
             self.registered.try_read(buf)
         }
 
-        /// Reads into several buffers if there is something, without waiting.
+        /// [`read_vectored`](Self::read_vectored) without waiting.
         ///
         /// # Errors
         ///
@@ -97,12 +116,12 @@ macro_rules! reading {
     };
 }
 
-/// Writing bytes.
+/// Methods that write bytes.
 macro_rules! writing {
     () => {
-        /// Writes as much as there is room for.
+        /// Waits until there is room, writes as much of `buf` as fits, and gives the number of bytes.
         ///
-        /// Cancel safe: if it is dropped before it is done, nothing was written.
+        /// Cancel safe: if the future is dropped before it is done, nothing was written.
         ///
         /// # Errors
         ///
@@ -114,7 +133,7 @@ macro_rules! writing {
 
         /// Writes all of `buf`.
         ///
-        /// Not cancel safe: how much was written by then is known only to this future.
+        /// Not cancel safe: only this future knows how much it has written.
         ///
         /// # Errors
         ///
@@ -124,7 +143,7 @@ macro_rules! writing {
             self.registered.write_all(Location::caller(), buf)
         }
 
-        /// Writes from several buffers at once.
+        /// [`write`](Self::write) from several buffers, one after the other, by one system call.
         ///
         /// Cancel safe.
         ///
@@ -139,16 +158,16 @@ macro_rules! writing {
             self.registered.write_vectored(Location::caller(), bufs)
         }
 
-        /// Writes if there is room, without waiting.
+        /// [`write`](Self::write) without waiting.
         ///
         /// # Errors
         ///
-        /// `WouldBlock` if there is none; as [`write`](Self::write).
+        /// `WouldBlock` if there is no room; else as [`write`](Self::write).
         pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
             self.registered.try_write(buf)
         }
 
-        /// Writes from several buffers if there is room, without waiting.
+        /// [`write_vectored`](Self::write_vectored) without waiting.
         ///
         /// # Errors
         ///
@@ -159,18 +178,19 @@ macro_rules! writing {
     };
 }
 
-/// Datagrams. Sending one to an address is not among it, since addresses differ too much.
+/// Methods that send and receive datagrams. Sending one to an address is not among them, because the
+/// address of a UDP socket is looked up first, and that of a Unix socket is a path.
 macro_rules! datagrams {
     () => {
-        /// Sends a datagram to where the socket is connected, and gives its length.
+        /// Sends a datagram to the address that the socket is connected to, and gives its length.
         ///
-        /// Cancel safe: if it is dropped before it is done, nothing was sent.
+        /// Cancel safe: if the future is dropped before it is done, nothing was sent.
         ///
         /// # Errors
         ///
-        /// What the system says: `NotConnected` (or its `EDESTADDRREQ`), `ConnectionRefused` if nobody
-        /// receives there (UDP hears that of a datagram sent before), a datagram that is too long
-        /// (`EMSGSIZE`).
+        /// What the system says: `NotConnected` (some systems say `EDESTADDRREQ`); `ConnectionRefused`
+        /// if nobody receives at that address (over UDP that is heard later, of a datagram that was sent
+        /// before); `EMSGSIZE` if the datagram is too long.
         #[track_caller]
         pub fn send(&self, buf: &[u8]) -> impl FusedFuture<Output = io::Result<usize>> {
             self.registered
@@ -183,13 +203,14 @@ macro_rules! datagrams {
         ///
         /// # Errors
         ///
-        /// What the system says: over UDP, `ConnectionRefused` of a datagram sent before, if connected.
+        /// What the system says: over a UDP socket that is connected, `ConnectionRefused` if nobody has
+        /// received a datagram that was sent before.
         #[track_caller]
         pub fn recv(&self, buf: &mut [u8]) -> impl FusedFuture<Output = io::Result<usize>> {
             self.registered.io(Direction::Read, Location::caller(), move |socket| socket.recv(buf))
         }
 
-        /// Receives a datagram, and gives its length and where it came from.
+        /// Receives a datagram, and gives its length and the address of its sender.
         ///
         /// Cancel safe: no datagram is lost.
         ///
@@ -205,8 +226,8 @@ macro_rules! datagrams {
                 .io(Direction::Read, Location::caller(), move |socket| socket.recv_from(buf))
         }
 
-        /// [`recv_from`](Self::recv_from) as a poll function: of the tasks that call it, the last one is
-        /// woken.
+        /// [`recv_from`](Self::recv_from) as a poll function: of the tasks that call it, only the last
+        /// one is woken.
         ///
         /// # Errors
         ///
@@ -219,53 +240,57 @@ macro_rules! datagrams {
             self.registered.poll_io(cx, Direction::Read, |socket| socket.recv_from(buf))
         }
 
-        /// Sends a datagram to where the socket is connected, if there is room.
+        /// [`send`](Self::send) without waiting.
         ///
         /// # Errors
         ///
-        /// `WouldBlock` if there is none; as [`send`](Self::send).
+        /// `WouldBlock` if there is no room; else as [`send`](Self::send).
         pub fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
             self.registered.try_io(Direction::Write, |socket| send(socket, buf))
         }
 
-        /// Receives a datagram if one is there.
+        /// [`recv`](Self::recv) without waiting.
         ///
         /// # Errors
         ///
-        /// `WouldBlock` if there is none; as [`recv`](Self::recv).
+        /// `WouldBlock` if no datagram is there; else as [`recv`](Self::recv).
         pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
             self.registered.try_io(Direction::Read, |socket| socket.recv(buf))
         }
 
-        /// Receives a datagram if one is there, and tells where it came from.
+        /// [`recv_from`](Self::recv_from) without waiting.
         ///
         /// # Errors
         ///
-        /// `WouldBlock` if there is none; as [`recv`](Self::recv).
+        /// `WouldBlock` if no datagram is there; else as [`recv`](Self::recv).
         pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
             self.registered.try_io(Direction::Read, |socket| socket.recv_from(buf))
         }
     };
 }
 
-/// Accepting connections, of which the type's own `taken_over` makes a stream.
+/// Methods that accept connections. The type has a method `wrap_accepted`, which makes a `$Stream` of
+/// the socket that was accepted.
 macro_rules! accepting {
     ($Stream:ident) => {
-        /// Waits for a connection. The stream belongs to the current loop.
+        /// Waits for a connection, and gives it with the address of its other end. The stream belongs to
+        /// the current loop.
         ///
-        /// Cancel safe: a connection is not lost.
+        /// Cancel safe: no connection is lost.
         ///
         /// # Errors
         ///
-        /// What the system says; a connection that was given up again by its client (`ECONNABORTED`) is
-        /// skipped. `EMFILE` and `ENFILE` leave the connection waiting: accept again after a pause.
+        /// What the system says. After `EMFILE` or `ENFILE` (too many open files) the connection still
+        /// waits to be accepted: try again after a pause. A connection that its client has given up
+        /// meanwhile (`ECONNABORTED`) is no error: it is skipped.
         #[track_caller]
         pub fn accept(&self) -> impl FusedFuture<Output = io::Result<($Stream, SocketAddr)>> {
             let place = Location::caller();
             self.registered.waiting(Direction::Read, place, move |asker| self.poll_accept_by(asker))
         }
 
-        /// [`accept`](Self::accept) as a poll function: of the tasks that call it, the last one is woken.
+        /// [`accept`](Self::accept) as a poll function: of the tasks that call it, only the last one is
+        /// woken.
         ///
         /// # Errors
         ///
@@ -279,7 +304,9 @@ macro_rules! accepting {
                 match self.registered.poll_io(asker, Direction::Read, |listener| listener.accept())
                 {
                     Poll::Ready(Ok((stream, peer))) => {
-                        return Poll::Ready(self.taken_over(stream).map(|stream| (stream, peer)));
+                        return Poll::Ready(
+                            self.wrap_accepted(stream).map(|stream| (stream, peer)),
+                        );
                     }
                     Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -288,34 +315,37 @@ macro_rules! accepting {
             }
         }
 
-        /// Accepts a connection if one is waiting, else `WouldBlock`.
+        /// [`accept`](Self::accept) without waiting.
         ///
         /// # Errors
         ///
-        /// As [`accept`](Self::accept).
+        /// `WouldBlock` if there is no connection; else as [`accept`](Self::accept).
         pub fn try_accept(&self) -> io::Result<($Stream, SocketAddr)> {
             loop {
                 match self.registered.try_io(Direction::Read, |listener| listener.accept()) {
-                    Ok((stream, peer)) => return Ok((self.taken_over(stream)?, peer)),
+                    Ok((stream, peer)) => return Ok((self.wrap_accepted(stream)?, peer)),
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => return Err(error),
                 }
             }
         }
 
-        /// Connections as a stream, which never ends. There may be several at once.
+        /// The connections as a stream, which never ends: each item is what [`accept`](Self::accept)
+        /// would give, without the address. There may be several such streams of a listener at once;
+        /// each connection goes to one of them.
         #[track_caller]
         pub fn incoming(&self) -> impl Stream<Item = io::Result<$Stream>> {
-            let waits = self.registered.waits(Direction::Read, Location::caller());
+            let holder = self.registered.ticket_holder(Direction::Read, Location::caller());
             futures::stream::poll_fn(move |cx| {
-                let accepted = waits.poll(cx, |asker| self.poll_accept_by(asker));
+                let accepted = holder.poll(cx, |asker| self.poll_accept_by(asker));
                 accepted.map(|accepted| Some(accepted.map(|(stream, _)| stream)))
             })
         }
     };
 }
 
-/// Waiting until there may be something to read: what that is, and which method takes it.
+/// Methods that wait until there may be something to read. The arguments are, for the docs, what there
+/// may be to read, and the name of the method that takes it.
 macro_rules! readable {
     ($what:literal, $take:ident) => {
         #[doc = concat!(
@@ -323,21 +353,22 @@ macro_rules! readable {
             stringify!($take), ").",
         )]
         ///
-        /// Only `WouldBlock` from there tells that there is none. What is new here may count as ready until
-        /// then, so the first wait may be over at once.
+        /// There may be none all the same: then that method answers `WouldBlock`, and from there on this
+        /// waits. A new socket may count as readable until such an answer, so the first wait may be over
+        /// at once.
         ///
         /// Cancel safe.
         ///
         /// # Errors
         ///
-        /// If it belongs to another loop.
+        /// If it belongs to another loop than the current one.
         #[track_caller]
         pub fn readable(&self) -> impl FusedFuture<Output = io::Result<()>> {
             self.registered.ready(Direction::Read, Location::caller())
         }
 
-        /// [`readable`](Self::readable) as a poll function: of the tasks that call it, the last one is
-        /// woken.
+        /// [`readable`](Self::readable) as a poll function: of the tasks that call it, only the last one
+        /// is woken.
         ///
         /// # Errors
         ///
@@ -348,7 +379,8 @@ macro_rules! readable {
     };
 }
 
-/// Waiting until there may be room: for what, and which method takes it.
+/// Methods that wait until there may be room to write. The arguments are, for the docs, what there may
+/// be room for, and the name of the method that uses it.
 macro_rules! writable {
     ($what:literal, $take:ident) => {
         #[doc = concat!(
@@ -356,21 +388,22 @@ macro_rules! writable {
             stringify!($take), ").",
         )]
         ///
-        /// Only `WouldBlock` from there tells that there is none. What is new here may count as ready until
-        /// then, so the first wait may be over at once.
+        /// There may be none all the same: then that method answers `WouldBlock`, and from there on this
+        /// waits. A new socket may count as writable until such an answer, so the first wait may be over
+        /// at once.
         ///
         /// Cancel safe.
         ///
         /// # Errors
         ///
-        /// If it belongs to another loop.
+        /// If it belongs to another loop than the current one.
         #[track_caller]
         pub fn writable(&self) -> impl FusedFuture<Output = io::Result<()>> {
             self.registered.ready(Direction::Write, Location::caller())
         }
 
-        /// [`writable`](Self::writable) as a poll function: of the tasks that call it, the last one is
-        /// woken.
+        /// [`writable`](Self::writable) as a poll function: of the tasks that call it, only the last one
+        /// is woken.
         ///
         /// # Errors
         ///
@@ -381,36 +414,37 @@ macro_rules! writable {
     };
 }
 
-/// System calls for which there is no method, and the error that the system keeps of one. What is given
-/// is added to the docs of `async_io`: an example.
+/// Methods that do a system call for which there is no method, and one that asks for the error which the
+/// system has kept of the socket. The argument is an example, which is added to the docs of `async_io`.
 macro_rules! system_calls {
     ($(#[$example:meta])*) => {
-        /// Does an operation of your own on the socket, once, without waiting. If it answers `WouldBlock`,
-        /// the socket waits from now on.
+        /// Does an operation of your own on the socket, once, without waiting. If `operation` answers
+        /// `WouldBlock`, the loop notes that the socket is not ready: whoever waits for it next does wait.
         ///
-        /// `operation` gets at the socket by its [`AsFd`], and must not block. One that does not read or
-        /// write this socket must not answer `WouldBlock`: who waits then would wait for what is there
-        /// already.
+        /// `operation` gets at the socket by its [`AsFd`], and must not block. An operation that does
+        /// not read or write this socket must not answer `WouldBlock`: if the socket has something to
+        /// read all the same, the selector has reported that already and will not do so again, so
+        /// whoever reads next would wait for ever.
         ///
         /// # Errors
         ///
-        /// Those of `operation`; `InvalidInput` if `interest` is not one of [`Interest::READ`] and
-        /// [`Interest::WRITE`]; that the socket belongs to another loop. `operation` is not called in those
-        /// two cases.
+        /// Those of `operation`. Without calling `operation`: `InvalidInput` if `interest` is not one of
+        /// [`Interest::READ`] and [`Interest::WRITE`], and an error if the socket belongs to another loop
+        /// than the current one.
         pub fn try_io<R>(
             &self,
             interest: Interest,
             operation: impl FnOnce() -> io::Result<R>,
         ) -> io::Result<R> {
-            self.registered.try_own(interest, operation)
+            self.registered.try_user_io(interest, operation)
         }
 
-        /// Does an operation of your own on the socket, again each time that is ready, until it answers
-        /// something else than `WouldBlock`. As with [`try_io`](Self::try_io), it gets at the socket by its
-        /// [`AsFd`], and must not block.
+        /// Does an operation of your own on the socket. As long as `operation` answers `WouldBlock`,
+        /// waits until the socket is ready again, and calls it again. As with [`try_io`](Self::try_io),
+        /// it gets at the socket by its [`AsFd`], and must not block.
         ///
-        /// `Interrupted` is tried again at once. Cancel safe: it is dropped between two calls of
-        /// `operation`, never in one.
+        /// After `Interrupted` it is called again at once. Cancel safe: the future can only be dropped
+        /// between two calls of `operation`, never in one.
         ///
         /// # Errors
         ///
@@ -423,10 +457,10 @@ macro_rules! system_calls {
             interest: Interest,
             operation: impl FnMut() -> io::Result<R>,
         ) -> impl FusedFuture<Output = io::Result<R>> {
-            self.registered.own(interest, Location::caller(), operation)
+            self.registered.user_io(interest, Location::caller(), operation)
         }
 
-        /// The error that the socket has kept, if any (`SO_ERROR`).
+        /// Takes the error that the system has kept of the socket, if there is one (`SO_ERROR`).
         ///
         /// # Errors
         ///
@@ -437,14 +471,16 @@ macro_rules! system_calls {
     };
 }
 
-/// The way back to the standard library's socket.
+/// The method that turns the socket into one of the standard library.
 macro_rules! into_std {
     ($Std:ty) => {
-        /// Gives the socket up, in blocking mode as std's are.
+        /// Takes the socket from the loop and gives it as one of the standard library, in blocking mode as
+        /// those are.
         ///
         /// # Errors
         ///
-        /// If it does not belong to the current loop; it is closed then.
+        /// If it belongs to another loop than the current one; what the system says. The socket is
+        /// closed then.
         pub fn into_std(self) -> io::Result<$Std> {
             let socket = <$Std>::from(self.registered.into_source()?);
             socket.set_nonblocking(false)?;
@@ -453,23 +489,24 @@ macro_rules! into_std {
     };
 }
 
-/// The two directions of a stream as two values.
+/// Methods that give the two directions of a stream as two values.
 macro_rules! halves {
     ($Stream:ident) => {
-        /// The two directions, for two parts of one coroutine.
+        /// The two directions as two values that borrow the stream, for two parts of one coroutine.
         pub fn split(&mut self) -> (ReadHalf<'_, $Stream>, WriteHalf<'_, $Stream>) {
             (ReadHalf(self), WriteHalf(self))
         }
 
-        /// The two directions, for two coroutines. Dropping the write half ends the stream for the other
-        /// side; dropping both closes it. [`reunite`](OwnedReadHalf::reunite) makes them one again.
+        /// The two directions as two values that share the stream, for two coroutines. Dropping the
+        /// write half tells the other side that the stream has ended; dropping both halves closes it.
+        /// [`reunite`](OwnedReadHalf::reunite) makes them one again.
         pub fn into_split(self) -> (OwnedReadHalf<$Stream>, OwnedWriteHalf<$Stream>) {
             into_split(self)
         }
     };
 }
 
-/// [`AsyncRead`](futures::io::AsyncRead), for a type and for references to it.
+/// Implements [`AsyncRead`](futures::io::AsyncRead), for a type and for references to it.
 macro_rules! async_read {
     ($($Reader:ty),*) => {$(
         impl AsyncRead for $Reader {
@@ -492,8 +529,8 @@ macro_rules! async_read {
     )*};
 }
 
-/// [`AsyncWrite`](futures::io::AsyncWrite), for a type and for references to it; closing it ends what it
-/// writes.
+/// Implements [`AsyncWrite`](futures::io::AsyncWrite), for a type and for references to it. `poll_close`
+/// shuts down the direction that is written to; the other one can still be read.
 macro_rules! async_write {
     ($($Writer:ty),*) => {$(
         impl AsyncWrite for $Writer {
@@ -518,13 +555,13 @@ macro_rules! async_write {
             }
 
             fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(is_closed_by(self.shutdown(Shutdown::Write)))
+                Poll::Ready(ok_if_disconnected(self.shutdown(Shutdown::Write)))
             }
         }
     )*};
 }
 
-/// What shows the fd: `Debug`, `AsFd` and `AsRawFd`.
+/// Implements the traits that show the fd: `Debug`, `AsFd` and `AsRawFd`.
 macro_rules! shows_fd {
     ($($Socket:ty),*) => {$(
         impl fmt::Debug for $Socket {

@@ -1,7 +1,7 @@
 //! Sockets, pipes and whatever else has a file descriptor.
 //!
-//! Under all of them is `source`: a socket is a number beside what owns its fd. Users find them in
-//! [`net`](crate::net), whose text says what they have in common.
+//! Under all of them is `source`, which has an fd and its registration, and does every operation. Users
+//! find the types in [`net`](crate::net), whose text says what they have in common.
 
 mod address;
 mod async_fd;

@@ -1,13 +1,15 @@
-//! Whose process is at the other end of a Unix socket: what the kernel noted when it was connected.
+//! Whose process is at the other end of a Unix socket, as the kernel noted it when the socket was
+//! connected.
 //!
-//! It is nix that asks, for it reads the number of a process as a number. rustix has the same call, but makes
-//! a non-zero number of it without looking, and 0 is what a peer has who is not in this pid namespace.
+//! The call goes through nix and not through rustix, on which this crate relies elsewhere. If the peer's
+//! process is not in this process's pid namespace, the kernel gives 0 as its number. nix hands that on.
+//! rustix reads the number, without a check, into a type that cannot be 0.
 
 use std::io;
 
 use super::UnixStream;
 
-/// User, group and process of a peer, as they were when it connected, or listened; from
+/// User, group and process of a peer, as they were when the peer connected, or began to listen; from
 /// [`UnixStream::peer_cred`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct UCred {
@@ -27,8 +29,10 @@ impl UCred {
         self.gid
     }
 
-    /// The number of its process, which may be another's by now. `None` if it has none here (it is in a
-    /// container, say, whose processes are not seen from here), and on FreeBSD, which does not tell.
+    /// The number of the peer's process. That process may have ended since, and the number may be
+    /// another's by now. `None` if the process has no number that is valid here (because it runs in a
+    /// container whose processes are not seen from here, say), and always on FreeBSD, which does not
+    /// tell the number.
     pub fn pid(&self) -> Option<u32> {
         self.pid
     }
@@ -36,12 +40,13 @@ impl UCred {
 
 #[cfg_attr(docsrs, doc(cfg(feature = "peer_cred")))]
 impl UnixStream {
-    /// Who is at the other end: for whoever connected, who listened; and the other way round. For a
-    /// [`pair`](UnixStream::pair), that is who made it. It takes the feature `peer_cred`.
+    /// Who is at the other end. A stream that has connected is told who listened, and one that was
+    /// accepted is told who connected. Both streams of a [`pair`](UnixStream::pair) are told who made
+    /// the pair. This takes the feature `peer_cred`.
     ///
     /// # Errors
     ///
-    /// What the system says; `Unsupported` on one of which it is not known how to ask.
+    /// What the system says; `Unsupported` on a system that this crate does not know how to ask.
     ///
     /// ```
     /// use waterspout::{IoLoop, net::UnixStream};
@@ -88,7 +93,7 @@ fn ask(_: &UnixStream) -> io::Result<UCred> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// The number of a process, if it is that of one.
+/// `pid`, if it is the number of a process. 0 says that the process has no number here.
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
 fn known(pid: i32) -> Option<u32> {
     u32::try_from(pid).ok().filter(|&pid| pid != 0)

@@ -1,12 +1,13 @@
 //! Pipes: one direction of bytes, between coroutines, threads or processes.
 //!
-//! [`pair`] makes one. The ends of a child process's pipes are taken over with `try_from`, and so
-//! is any other fd that is a pipe or like one (a FIFO, a terminal). Since such an fd may have more
-//! to give than one read takes, a short read proves nothing here.
+//! [`pair`] makes one. With `try_from`, the ends of a child process's pipes are taken over, and any
+//! other fd that is a pipe or like one (a FIFO, a terminal). Such an fd may give less than was asked for
+//! although it has more (a terminal gives one line at a time). So a short read proves nothing here, and
+//! only `WouldBlock` says that there is nothing left.
 //!
-//! Writing to a pipe that nobody reads any more raises `SIGPIPE`, for pipes have no flag against that as
-//! sockets have. Rust programs ignore the signal unless told otherwise, and get `BrokenPipe`; in a
-//! program where it has its default action, it ends the process.
+//! Writing to a pipe that nobody reads any more raises `SIGPIPE`, because pipes have no flag against
+//! that as sockets have. Rust's start-up code makes the process ignore this signal, and then the write
+//! fails with `BrokenPipe`. In a program where the signal has its default action, it ends the process.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -32,7 +33,7 @@ use super::source::{Asker, ByteStream, ReadBytes, Registered, WriteBytes};
 use crate::ground::resumption;
 use crate::ioloop::Direction;
 
-/// A new pipe: what is written to the one end is read from the other. Both belong to the current
+/// A new pipe: what is written to the one end is read from the other. Both ends belong to the current
 /// loop.
 ///
 /// # Errors
@@ -70,15 +71,17 @@ impl WriteBytes for Sender {
     }
 }
 
-/// What a reader reads from.
+/// What a [`PipeReader`] reads from.
 struct Source {
     receiver: Receiver,
-    /// It has a name in the file system, so that it may be open for reading before it is for writing.
+    /// Whether the pipe has a name in the file system. Then it may be open for reading while nobody has
+    /// opened it for writing yet.
     is_fifo: bool,
 }
 
 impl Source {
-    /// The result of a read. To read nothing from a FIFO is its end only if it had a writer before.
+    /// Tells the end of the pipe from a FIFO that has no writer yet, for read(2) gives 0 bytes in both
+    /// cases. In the second one the reader has to wait.
     fn end_or_wait(&self, result: rustix::io::Result<usize>) -> io::Result<usize> {
         match result? {
             0 if self.is_fifo && !self.has_ended()? => Err(io::ErrorKind::WouldBlock.into()),
@@ -86,6 +89,7 @@ impl Source {
         }
     }
 
+    /// Whether all writers have gone. (poll(2) does not report `POLLHUP` of a FIFO that had none yet.)
     fn has_ended(&self) -> io::Result<bool> {
         let mut asked = [PollFd::new(&self.receiver, PollFlags::IN)];
         poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
@@ -115,7 +119,7 @@ impl ByteStream for Source {}
 
 impl ReadBytes for Source {
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        // To read into nothing is no end.
+        // read(2) gives 0 for an empty buffer, which does not say that the pipe has ended.
         if buf.is_empty() {
             return Ok(0);
         }
@@ -132,7 +136,7 @@ impl ReadBytes for Source {
 
 /// The end of a pipe that is read from; from [`pair`] or a child process.
 ///
-/// Dropping it closes it: who writes gets `BrokenPipe`.
+/// Dropping it closes it: whoever writes to the other end then gets `BrokenPipe`.
 ///
 /// ```
 /// use std::process::{Command, Stdio};
@@ -154,7 +158,7 @@ pub struct PipeReader {
 }
 
 impl PipeReader {
-    /// It is in non-blocking mode already.
+    /// Of a receiver that is in non-blocking mode already.
     fn new(receiver: Receiver, is_fifo: bool) -> io::Result<PipeReader> {
         let source = Source { receiver, is_fifo };
         let ready = [Direction::Read];
@@ -167,10 +171,11 @@ impl PipeReader {
         PipeReader::new(receiver, is_fifo)
     }
 
-    /// Opens a FIFO to read from, for the current loop. It does not wait.
+    /// Opens a FIFO to read from, for the current loop. Opening does not wait for a writer.
     ///
-    /// Reading waits for the first writer, and has come to its end when the last one has gone. To read on
-    /// with those that come later, have the FIFO open for writing yourself.
+    /// Reading waits for the first writer, and comes to the end when the last writer has gone. If you
+    /// want to read what later writers write, too, open the FIFO for writing yourself: then there is
+    /// always one.
     ///
     /// # Errors
     ///
@@ -202,11 +207,11 @@ impl PipeReader {
         PipeReader::new(open_fifo(path.as_ref(), OpenOptions::new().read(true))?.into(), true)
     }
 
-    /// Gives the fd up, in blocking mode, as children expect it.
+    /// Takes the pipe from the loop and gives its fd, in blocking mode, as child processes expect it.
     ///
     /// # Errors
     ///
-    /// If it does not belong to the current loop; it is closed then.
+    /// If it belongs to another loop than the current one; what the system says. The pipe is closed then.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         let Source { receiver, .. } = self.registered.into_source()?;
         receiver.set_nonblocking(false)?;
@@ -223,7 +228,7 @@ impl TryFrom<ChildStdout> for PipeReader {
     /// Takes over what a child writes to its standard output, for the current loop.
     fn try_from(stdout: ChildStdout) -> io::Result<PipeReader> {
         let reader = PipeReader::nonblocking(stdout.into(), false)?;
-        reader.registered.is_outside();
+        reader.registered.mark_outside();
         Ok(reader)
     }
 }
@@ -234,7 +239,7 @@ impl TryFrom<ChildStderr> for PipeReader {
     /// Takes over what a child writes to its standard error, for the current loop.
     fn try_from(stderr: ChildStderr) -> io::Result<PipeReader> {
         let reader = PipeReader::nonblocking(stderr.into(), false)?;
-        reader.registered.is_outside();
+        reader.registered.mark_outside();
         Ok(reader)
     }
 }
@@ -242,10 +247,10 @@ impl TryFrom<ChildStderr> for PipeReader {
 impl TryFrom<OwnedFd> for PipeReader {
     type Error = io::Error;
 
-    /// Takes over an fd to read from, for the current loop. It is set to non-blocking mode, also for
-    /// other processes that share it. A regular file is refused by epoll (`EPERM`).
+    /// Takes over an fd to read from, for the current loop. It is made non-blocking, and that also for
+    /// other processes that share it. epoll refuses the fd of a regular file (`EPERM`).
     ///
-    /// A FIFO that nobody has opened for writing yet has not ended: reading waits for its first writer.
+    /// Of a FIFO that nobody has opened for writing yet, reading waits for the first writer.
     fn try_from(fd: OwnedFd) -> io::Result<PipeReader> {
         let file = File::from(fd);
         let is_fifo = file.metadata()?.file_type().is_fifo();
@@ -258,8 +263,8 @@ shows_fd!(PipeReader);
 
 /// The end of a pipe that is written to; from [`pair`] or a child process.
 ///
-/// Dropping it, or closing it through [`AsyncWrite`], ends the pipe for who reads, unless there are
-/// other writers.
+/// Dropping it, or closing it through [`AsyncWrite`], ends the pipe for whoever reads from the other
+/// end, unless there are other writers.
 ///
 /// ```
 /// use futures::AsyncWriteExt;
@@ -283,12 +288,13 @@ shows_fd!(PipeReader);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct PipeWriter {
-    /// `None` once it was closed: a pipe is closed by closing its fd, there is no other way.
+    /// `None` once it was closed through `AsyncWrite`. A socket can be shut down and keep its fd, but
+    /// the only way to end a pipe is to close the fd.
     registered: Option<Registered<Sender>>,
 }
 
 impl PipeWriter {
-    /// It is in non-blocking mode already.
+    /// Of a sender that is in non-blocking mode already.
     fn new(sender: Sender) -> io::Result<PipeWriter> {
         let ready = [Direction::Write];
         let registered = Registered::with_interest(sender, Interest::WRITABLE, &ready)?;
@@ -300,11 +306,11 @@ impl PipeWriter {
         PipeWriter::new(sender)
     }
 
-    /// Opens a FIFO to write to, for the current loop. It does not wait.
+    /// Opens a FIFO to write to, for the current loop. Opening does not wait for a reader.
     ///
     /// # Errors
     ///
-    /// `ENXIO` if nobody has it open for reading: try again later, or have it open for reading yourself.
+    /// `ENXIO` if nobody has it open for reading: try again later, or open it for reading yourself before.
     /// `InvalidInput` if the file is no FIFO; what the system says of opening it.
     ///
     /// # Panics
@@ -318,11 +324,12 @@ impl PipeWriter {
         self.registered.as_ref().ok_or_else(closed)
     }
 
-    /// Gives the fd up, in blocking mode, as children expect it.
+    /// Takes the pipe from the loop and gives its fd, in blocking mode, as child processes expect it.
     ///
     /// # Errors
     ///
-    /// `BrokenPipe` if it was closed; if it does not belong to the current loop: it is closed then.
+    /// `BrokenPipe` if it was closed through [`AsyncWrite`]. An error if it belongs to another loop than
+    /// the current one; what the system says. The pipe is closed then.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         let registered = self.registered.ok_or_else(closed)?;
         let sender = registered.into_source()?;
@@ -330,13 +337,13 @@ impl PipeWriter {
         Ok(sender.into())
     }
 
-    /// Writes as much as there is room for.
+    /// Waits until there is room, writes as much of `buf` as fits, and gives the number of bytes.
     ///
-    /// Cancel safe: if it is dropped before it is done, nothing was written.
+    /// Cancel safe: if the future is dropped before it is done, nothing was written.
     ///
     /// # Errors
     ///
-    /// `BrokenPipe` if nobody reads any more, or it was closed; what the system says.
+    /// `BrokenPipe` if nobody reads any more, or this end was closed; what the system says.
     #[track_caller]
     pub fn write(&self, buf: &[u8]) -> impl FusedFuture<Output = io::Result<usize>> {
         let place = Location::caller();
@@ -345,7 +352,7 @@ impl PipeWriter {
 
     /// Writes all of `buf`.
     ///
-    /// Not cancel safe: how much was written by then is known only to this future.
+    /// Not cancel safe: only this future knows how much it has written.
     ///
     /// # Errors
     ///
@@ -356,7 +363,7 @@ impl PipeWriter {
         resumption::fused(async move { self.registered()?.write_all(place, buf).await })
     }
 
-    /// Writes from several buffers at once.
+    /// [`write`](PipeWriter::write) from several buffers, one after the other, by one system call.
     ///
     /// Cancel safe.
     ///
@@ -374,27 +381,28 @@ impl PipeWriter {
 
     /// Waits until there may be room to write; then use [`try_write`](PipeWriter::try_write).
     ///
-    /// Only `WouldBlock` from there tells that there is none. What is new here may count as ready until
-    /// then, so the first wait may be over at once.
+    /// There may be none all the same: then that method answers `WouldBlock`, and from there on this
+    /// waits. A new pipe may count as writable until such an answer, so the first wait may be over at
+    /// once.
     ///
     /// Cancel safe.
     ///
     /// # Errors
     ///
-    /// If the pipe belongs to another loop, or was closed.
+    /// If the pipe belongs to another loop than the current one, or was closed.
     #[track_caller]
     pub fn writable(&self) -> impl FusedFuture<Output = io::Result<()>> {
         let place = Location::caller();
         resumption::fused(async move { self.registered()?.ready(Direction::Write, place).await })
     }
 
-    /// Waits until nobody reads any more: whatever were written then would be a `BrokenPipe`.
+    /// Waits until nobody reads any more, so that every write would fail with `BrokenPipe`.
     ///
     /// Cancel safe.
     ///
     /// # Errors
     ///
-    /// If the pipe belongs to another loop, or was closed.
+    /// If the pipe belongs to another loop than the current one, or this end was closed.
     #[track_caller]
     pub fn closed(&self) -> impl FusedFuture<Output = io::Result<()>> {
         let place = Location::caller();
@@ -405,7 +413,12 @@ impl PipeWriter {
         })
     }
 
-    /// [`closed`](PipeWriter::closed) as a poll function.
+    /// [`closed`](PipeWriter::closed) as a poll function: of the tasks that call it, only the last one
+    /// is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`closed`](PipeWriter::closed).
     pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.registered() {
             Ok(registered) => registered.poll_closed(cx, Direction::Write),
@@ -413,8 +426,8 @@ impl PipeWriter {
         }
     }
 
-    /// [`writable`](PipeWriter::writable) as a poll function: of the tasks that call it, the last one is
-    /// woken.
+    /// [`writable`](PipeWriter::writable) as a poll function: of the tasks that call it, only the last
+    /// one is woken.
     ///
     /// # Errors
     ///
@@ -426,16 +439,16 @@ impl PipeWriter {
         }
     }
 
-    /// Writes if there is room, without waiting.
+    /// [`write`](PipeWriter::write) without waiting.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if there is none; as [`write`](PipeWriter::write).
+    /// `WouldBlock` if there is no room; else as [`write`](PipeWriter::write).
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         self.registered()?.try_write(buf)
     }
 
-    /// Writes from several buffers if there is room, without waiting.
+    /// [`write_vectored`](PipeWriter::write_vectored) without waiting.
     ///
     /// # Errors
     ///
@@ -455,6 +468,7 @@ fn open_fifo(path: &Path, options: &mut OpenOptions) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// The error of a [`PipeWriter`] that was closed through `AsyncWrite`.
 fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "this pipe was closed here")
 }
@@ -465,7 +479,7 @@ impl TryFrom<ChildStdin> for PipeWriter {
     /// Takes over what a child reads from its standard input, for the current loop.
     fn try_from(stdin: ChildStdin) -> io::Result<PipeWriter> {
         let writer = PipeWriter::nonblocking(stdin.into())?;
-        writer.registered()?.is_outside();
+        writer.registered()?.mark_outside();
         Ok(writer)
     }
 }
@@ -473,8 +487,8 @@ impl TryFrom<ChildStdin> for PipeWriter {
 impl TryFrom<OwnedFd> for PipeWriter {
     type Error = io::Error;
 
-    /// Takes over an fd to write to, for the current loop. It is set to non-blocking mode, also for
-    /// other processes that share it. A regular file is refused by epoll (`EPERM`).
+    /// Takes over an fd to write to, for the current loop. It is made non-blocking, and that also for
+    /// other processes that share it. epoll refuses the fd of a regular file (`EPERM`).
     fn try_from(fd: OwnedFd) -> io::Result<PipeWriter> {
         PipeWriter::nonblocking(fd.into())
     }
@@ -515,7 +529,7 @@ impl AsyncWrite for PipeWriter {
 
 /// # Panics
 ///
-/// If it was closed by [`AsyncWrite`]: it has no fd any more.
+/// If it was closed through [`AsyncWrite`]: then it has no fd any more.
 impl AsFd for PipeWriter {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.registered {
@@ -527,7 +541,7 @@ impl AsFd for PipeWriter {
 
 /// # Panics
 ///
-/// If it was closed by [`AsyncWrite`]: it has no fd any more.
+/// If it was closed through [`AsyncWrite`]: then it has no fd any more.
 impl AsRawFd for PipeWriter {
     fn as_raw_fd(&self) -> RawFd {
         self.as_fd().as_raw_fd()

@@ -1,4 +1,4 @@
-//! From names to addresses, in ways that can be exchanged.
+//! Resolvers, which find the addresses of a name. There are several, which can be put over each other.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -16,8 +16,8 @@ use crate::ioloop::IoLoop;
 
 /// Finds the addresses of a name. Tornado: `Resolver`.
 ///
-/// [`TcpClient`](crate::net::TcpClient) takes one. It is asked only for names: who has a numeric address
-/// need not ask.
+/// [`TcpClient`](crate::net::TcpClient) takes a resolver. It asks it only for names, never for numeric
+/// addresses.
 pub trait Resolver {
     /// The addresses of `host`, in the order in which they are to be tried.
     ///
@@ -25,11 +25,11 @@ pub trait Resolver {
     ///
     /// # Errors
     ///
-    /// If it has none, or they could not be found out.
+    /// If `host` has no address, or its addresses cannot be found out.
     fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>>;
 }
 
-/// For one that several clients share.
+/// A resolver that several clients share.
 impl<R: Resolver> Resolver for Rc<R> {
     #[expect(refining_impl_trait, reason = "`select!` takes it as it is")]
     #[track_caller]
@@ -54,7 +54,7 @@ pub fn is_valid_ip(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok()
 }
 
-/// The addresses of `host` by `resolver`, which is not asked for numeric ones.
+/// The addresses of `host`, at least one. `resolver` is asked only if `host` is not a numeric address.
 pub(crate) async fn resolve_with(
     resolver: &impl Resolver,
     host: &str,
@@ -75,12 +75,13 @@ pub(crate) async fn resolve_with(
 
 /// Asks the system (`getaddrinfo`) on another thread. Tornado: `ThreadedResolver`.
 ///
-/// The threads are for look-ups alone, up to 64 in the process, so that no look-up waits for other
-/// work. On a loop that was given an executor by
-/// [`set_default_executor`](crate::IoLoop::set_default_executor) they are that one's.
+/// The process has up to 64 threads that do nothing but look-ups, so that no look-up waits for other
+/// work. But if the loop was given an executor by
+/// [`set_default_executor`](crate::IoLoop::set_default_executor), its look-ups run on that; if the
+/// executor refuses one, that is an error of the look-up.
 ///
-/// The system cannot be told to stop looking, so an answer that is not waited for any more keeps its
-/// thread until it has come. What an executor refuses to do is an error of the look-up.
+/// The system cannot be told to stop looking. So a look-up whose future was dropped keeps its thread
+/// until the answer has come.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ThreadedResolver;
 
@@ -96,7 +97,7 @@ impl Resolver for ThreadedResolver {
     }
 }
 
-/// Answers for some names itself and leaves the others to another resolver. Tornado:
+/// Puts other names or addresses in place of some names, and asks another resolver for the rest. Tornado:
 /// `OverrideResolver`.
 ///
 /// ```
@@ -114,19 +115,21 @@ pub struct OverrideResolver<R> {
 }
 
 impl<R: Resolver> OverrideResolver<R> {
-    /// Answers for no name yet.
+    /// Asks `inner` for every name, until [`with_host`](OverrideResolver::with_host) or
+    /// [`with_port`](OverrideResolver::with_port) says otherwise.
     pub fn new(inner: R) -> OverrideResolver<R> {
         OverrideResolver { inner, hosts: HashMap::new(), ports: HashMap::new() }
     }
 
-    /// Takes `to`, a name or a numeric address, in place of `host`.
+    /// Puts `to`, a name or a numeric address, in place of `host`.
     #[must_use]
     pub fn with_host(mut self, host: &str, to: &str) -> OverrideResolver<R> {
         self.hosts.insert(host.to_owned(), to.to_owned());
         self
     }
 
-    /// Takes `to` and `to_port` in place of `host` with `port`, before what is said of the host alone.
+    /// Puts `to` and `to_port` in place of `host` with `port`. This goes before what
+    /// [`with_host`](OverrideResolver::with_host) says of that host.
     #[must_use]
     pub fn with_port(mut self, host: &str, port: u16, to: &str, to_port: u16) -> Self {
         self.ports.insert((host.to_owned(), port), (to.to_owned(), to_port));
@@ -162,13 +165,14 @@ impl<R: fmt::Debug> fmt::Debug for OverrideResolver<R> {
     }
 }
 
-/// Remembers the answers of another resolver for a time. Errors are not remembered, nor that a name
-/// has no address.
+/// Asks another resolver, and remembers its answers for a time. It does not remember errors, nor that a
+/// name has no address.
 pub struct CachingResolver<R> {
     inner: R,
     keep: Duration,
     known: RefCell<HashMap<(String, u16), Answer>>,
-    /// How often all were forgotten.
+    /// How often `clear` was called. If that changes while an answer is awaited, the answer is not
+    /// remembered.
     cleared: Cell<u64>,
 }
 
@@ -181,7 +185,8 @@ impl<R: Resolver> CachingResolver<R> {
         CachingResolver { inner, keep, known: RefCell::default(), cleared: Cell::new(0) }
     }
 
-    /// Forgets all answers, those that are under way included.
+    /// Forgets all answers. An answer that is awaited now is given to whoever awaits it, but not
+    /// remembered.
     pub fn clear(&self) {
         self.cleared.set(self.cleared.get() + 1);
         self.known.borrow_mut().clear();

@@ -1,20 +1,52 @@
-//! A socket is a number beside what owns its fd.
+//! What is under every socket: an fd with its registration, and the one door that every operation goes
+//! through.
 //!
-//! [`Registered`] is under every socket of this module: the source, which owns the fd, and the
-//! [`Token`] that names the loop and the slot in its readiness table. It holds no pointer to the
-//! loop and looks the current one up when it is polled, so it is `Send` by itself. Polled on a loop
-//! that it does not belong to, it answers with an error that says so; dropped on another thread, it
-//! posts its slot to the owner's inbox.
+//! A socket of this crate is a [`Registered`], which has two parts. The *source* owns the fd and makes
+//! the system calls. The [`Registration`] says that a loop's selector watches the fd; it consists of
+//! numbers: that of the loop, the key of the socket's slot in the loop's readiness table, and the fd. It
+//! has no pointer to the loop. Each operation looks up which loop is current on this thread, and
+//! compares the numbers. So a socket is `Send` by itself. If it is used while another loop is current,
+//! or none, the operation fails with an error that says so. If it is dropped on another thread, its key
+//! is posted to the inbox of its loop, which then frees the slot.
 //!
-//! What may have to wait is done through [`Registered`], which learns from its `WouldBlock` that the
-//! socket is not ready any more. Somebody who read past it would wait for ever: the table would still
-//! say that there is something to read, and poll(2) would not have been told to look again. So the
-//! source itself is shown to nobody but the operation that is tried, and to plain functions that ask it
-//! something. The selector knows it by the number of its fd alone: of what mio's own types do to be
-//! told of a `WouldBlock`, nothing is used here, and whose system calls an operation makes is all the
-//! same.
+//! # The road of a read
 //!
-//! The registration ends before the fd is closed, since somebody may hold a duplicate of it.
+//! 1. The user calls `stream.read(&mut buf)`, a method from `methods.rs`. It notes the line of that call
+//!    (the *place*), and gives the future that [`Registered::read`] makes.
+//! 2. A coroutine polls the future. The future's [`TicketHolder`] makes an [`Asker`]: the waker of the
+//!    task, and the cell for the future's ticket. With that it calls [`Registered::poll_read`], which
+//!    comes to `poll_draining`.
+//! 3. `poll_draining` asks the readiness table, by [`Registration::poll`], whether a read is worth a try.
+//! 4. If it is not, the table keeps the waker, under a ticket that it puts into the cell. The future
+//!    notes the place, so that `coroutines()` can tell where the coroutine waits, and is pending. When
+//!    the selector reports the socket, the loop notes in the table that it is ready, and wakes all who
+//!    wait for it. The coroutine is resumed, and polls the future again: back to step 2.
+//! 5. If a read is worth a try, and the budget of the resumption is not spent, the source calls read(2).
+//! 6. The answer tells what the table is to say from now on. After `WouldBlock` the socket is not ready
+//!    any more: back to step 3, where the future now waits. If a TCP stream gives fewer bytes than there
+//!    was room for, it is drained, and so not ready either. (The table assumes that before the read, and
+//!    hears only if it was wrong: see [`Until::ReadyOnce`].) After anything else the socket stays ready.
+//!    In all cases but the first the future is done, and gives the user the number of bytes, or the error.
+//!
+//! If the future is dropped while it waits, its `TicketHolder` shows the ticket to the table, which
+//! drops the waker. A poll function (`AsyncRead::poll_read`) takes the same road without a ticket: there
+//! [`By::Poll`] stands in the `Asker`, and the table keeps only the waker of the latest call.
+//!
+//! # Why there is only one door
+//!
+//! Every `WouldBlock` has to be noted (step 6). If a read got one and nobody noted it, the table would
+//! go on to say that the socket is ready: whoever waits until it is would be told to try again, at once
+//! and without end. And poll(2), which reports a socket again only when it is told to, would not be told:
+//! whoever waits for the end of the stream ([`Until::Closed`]) would wait for ever. So nobody gets at the
+//! source but the operation that `Registered` tries, and plain functions that ask the source for
+//! something (an address, an option).
+//!
+//! The socket types of mio have means of their own to note a `WouldBlock`. Nothing of them is used here.
+//! The selector knows a socket by the number of its fd alone, so it does not matter whether mio, std or
+//! another crate makes the system call.
+//!
+//! The registration ends before the fd is closed, because somebody may hold a duplicate of the fd, and
+//! then the selector would go on to report it.
 
 use std::cell::Cell;
 use std::fmt;
@@ -26,8 +58,6 @@ use std::task::{Context, Poll, Waker};
 
 use futures::future::FusedFuture;
 
-use mio::unix::SourceFd;
-
 use super::lent::Lent;
 use crate::ground::error::LoopClosed;
 use crate::ground::slots::Key;
@@ -37,16 +67,23 @@ use crate::ioloop::{
     is_closed, with_current,
 };
 
-/// Names a slot in the readiness table of a loop, and ends the registration with it.
+/// Stands for this: the selector of a loop watches a file descriptor. Dropping it ends that, and frees the slot of the
+/// socket in the readiness table.
 #[derive(Debug)]
-struct Token {
+struct Registration {
+    /// The loop that the socket belongs to.
     id: LoopId,
+    /// The key of the socket in the loop's readiness table.
     key: Key,
+    /// The number that the fd had when it was registered, by which the selector knows it.
     fd: RawFd,
+    /// What the selector was told to watch, to be told again (see `would_block`).
     interest: mio::Interest,
 }
 
-/// Who asks a socket: a task, and whether by a poll function or by a future.
+/// Who asks whether a socket is ready: the waker of the task, and whether the task asks by a poll
+/// function or by a future. The readiness table needs to know, because it keeps one waker for all calls
+/// of poll functions (that of the latest), but one for each future.
 #[derive(Clone, Copy)]
 pub(crate) struct Asker<'a> {
     waker: &'a Waker,
@@ -65,9 +102,14 @@ impl<'a> From<&'a mut Context<'_>> for Asker<'a> {
     }
 }
 
-impl Token {
-    /// Is the socket ready for the direction, and may the current coroutine still do I/O in this
-    /// resumption? Otherwise the waker is woken when that is so. Or: has the direction ended?
+impl Registration {
+    /// Ready if an operation is worth a try, and the budget of this resumption is not spent yet: one
+    /// unit is spent then. For [`Until::Closed`]: ready if the direction has ended. Otherwise pending,
+    /// and the asker's waker will be woken.
+    ///
+    /// # Errors
+    ///
+    /// If the socket's loop is not the current one, or is closed.
     #[inline]
     fn poll(&self, asker: Asker<'_>, direction: Direction, until: Until) -> Poll<io::Result<()>> {
         let mut spent = false;
@@ -86,13 +128,14 @@ impl Token {
         match wait.flatten() {
             Some(Wait::Ready) if !spent => Poll::Ready(Ok(())),
             Some(Wait::Pending) => Poll::Pending,
-            wait => self.wait(wait, asker, direction, until),
+            wait => self.poll_rare(wait, asker, direction, until),
         }
     }
 
-    /// What is rare in [`poll`](Token::poll).
+    /// The rest of [`poll`](Registration::poll), which is rare: a waker that has to be cloned, a budget
+    /// that is spent, or an error.
     #[cold]
-    fn wait(
+    fn poll_rare(
         &self,
         wait: Option<Wait>,
         asker: Asker<'_>,
@@ -102,32 +145,33 @@ impl Token {
         match wait {
             Some(Wait::Pending) => {}
             Some(Wait::GiveWaker) => {
-                // Cloning may run foreign code, and so may dropping.
+                // Cloning a waker may run foreign code, so it is done while nothing is borrowed.
                 let waker = asker.waker.clone();
                 let waits = with_current(|core| {
                     let ask = |table: &mut Readiness| {
-                        let before = table.wait(self.key, direction, asker.by, waker);
-                        (before, table.is_ready(self.key, direction, until))
+                        let replaced = table.wait(self.key, direction, asker.by, waker);
+                        (replaced, table.is_ready(self.key, direction, until))
                     };
                     (core.id() == self.id).then(|| core.readiness(ask))
                 });
-                // The clone may have closed the loop, or left another one current.
-                let Some((before, is_ready)) = waits.flatten() else {
+                // That foreign code may have closed the loop, or left another one current.
+                let Some((replaced, is_ready)) = waits.flatten() else {
                     return Poll::Ready(Err(self.misused()));
                 };
-                foreign::discard(before);
-                // Or it has run the loop, which has heard then what this waits for, and nobody will be told
-                // of it again.
+                foreign::discard(replaced);
+                // Or it has run the loop, and the event that this task waits for came just then. No other
+                // event would follow, so the task is woken here.
                 if is_ready {
                     foreign::wake(asker.waker.clone());
                 }
             }
-            // It could go on, but the resumption has done enough.
+            // The socket is ready, but the budget is spent.
             Some(Wait::Ready) => {
                 if resumption::granted(asker.waker) {
                     with_current(|core| core.counting().io_calls.add(1));
                     return Poll::Ready(Ok(()));
                 }
+                // The table counts on an operation that drains the socket, and none is done now.
                 if until == Until::ReadyOnce {
                     self.again(direction);
                 }
@@ -138,7 +182,7 @@ impl Token {
         Poll::Pending
     }
 
-    /// Why it cannot be used here.
+    /// The error that says why the socket cannot be used here.
     #[cold]
     fn misused(&self) -> io::Error {
         if is_closed(self.id) {
@@ -154,24 +198,30 @@ impl Token {
         io::Error::other(message)
     }
 
-    /// A system call, on its loop, has not drained the socket.
+    /// Takes back what [`Until::ReadyOnce`] has assumed: the system call has not drained the socket, so
+    /// the table says again that it is ready. Only while the socket's loop is current, as the next two.
     fn again(&self, direction: Direction) {
         with_current(|core| core.readiness(|table| table.again(self.key, direction)));
     }
 
-    /// A system call, on its loop, has drained the socket for now.
+    /// Notes that a system call has drained the socket: it is not ready until the selector reports it.
     #[inline]
     fn drained(&self, direction: Direction) {
         with_current(|core| core.readiness(|table| table.drained(self.key, direction)));
     }
 
-    /// A system call, on its loop, has answered `EAGAIN`.
+    /// Notes that a system call has answered `WouldBlock`.
+    ///
+    /// # Errors
+    ///
+    /// What the selector says when it is told to watch the fd again.
     #[cold]
     fn would_block(&self, direction: Direction) -> io::Result<()> {
         let rearmed = with_current(|core| {
             core.counting().would_block.add(1);
             core.readiness(|table| table.would_block(self.key, direction));
-            // poll(2) reports a socket again only when it is told to.
+            // mio's selector over poll(2) stops watching for what it has reported until it is told to go
+            // on.
             match cfg!(mio_unsupported_force_poll_poll) {
                 true => core.descriptors().rearm(self.fd, self.key, self.interest),
                 false => Ok(()),
@@ -180,7 +230,8 @@ impl Token {
         rearmed.unwrap_or(Ok(()))
     }
 
-    /// A future that waits is dropped.
+    /// Takes the waker of a future that is dropped out of the readiness table. If the socket's loop is not
+    /// current, the waker stays there, and will be woken once for nothing.
     #[cold]
     fn leave(&self, direction: Direction, ticket: Ticket) {
         let waker = with_current(|core| {
@@ -191,7 +242,7 @@ impl Token {
     }
 }
 
-impl Drop for Token {
+impl Drop for Registration {
     fn drop(&mut self) {
         let woken = with_current(|core| {
             (core.id() == self.id).then(|| {
@@ -200,48 +251,53 @@ impl Drop for Token {
             })
         });
         match woken.flatten() {
+            // Tasks that wait for the socket are woken, to find it gone.
             Some(woken) => foreign::wake_all(woken),
             None => forget_socket(self.id, self.fd, self.key),
         }
     }
 }
 
-/// Something with an fd, registered with a loop.
+/// What owns an fd (the source), with its registration.
 pub(crate) struct Registered<S> {
-    /// Before the source, so that the registration ends before the fd is closed.
-    token: Token,
+    /// It stands before the source because fields are dropped in their order: so the registration ends
+    /// before the fd is closed.
+    registration: Registration,
     source: S,
 }
 
 impl<S> Registered<S> {
-    /// Asks the source for what it need not wait for: an address, an option. It takes a plain function,
-    /// which brings no buffer along: reading and writing are operations, and not done here.
+    /// Asks the source for something that it need not wait for: an address, an option. `question` is a
+    /// plain function and not a closure, so it cannot bring a buffer along to read into: operations are
+    /// not done here, where nobody would note their `WouldBlock`.
     pub(super) fn ask<R>(&self, question: fn(&S) -> io::Result<R>) -> io::Result<R> {
         question(&self.source)
     }
 
-    /// Tells the source something, by a plain function as well.
+    /// Tells the source something (an option, say), also by a plain function.
     pub(super) fn tell<V>(&self, order: fn(&S, V) -> io::Result<()>, value: V) -> io::Result<()> {
         order(&self.source, value)
     }
 
-    /// Its other end is outside, and works in real time.
-    pub(crate) fn is_outside(&self) {
-        with_current(|core| core.is_outside(self.token.key));
+    /// Notes that the other end is outside (a child process has it), and works in real time: it holds
+    /// virtual time while somebody waits for this socket.
+    pub(crate) fn mark_outside(&self) {
+        with_current(|core| core.is_outside(self.registration.key));
     }
 
-    /// Waits until the direction has ended: an error, or nobody is at the other end.
+    /// Ready when the direction has ended, because of an error, or because nobody is at the other end.
     pub(crate) fn poll_closed<'a>(
         &self,
         asker: impl Into<Asker<'a>>,
         direction: Direction,
     ) -> Poll<io::Result<()>> {
-        self.token.poll(asker.into(), direction, Until::Closed)
+        self.registration.poll(asker.into(), direction, Until::Closed)
     }
 
-    /// Tries `operation` when the socket is ready, and again when it was not after all.
+    /// Tries `operation` when the socket is ready. If that answers `WouldBlock`, waits until the socket is
+    /// ready again, and so on; after `Interrupted`, tries again at once.
     ///
-    /// `operation` may be foreign: nothing is borrowed while it runs.
+    /// `operation` may be foreign code: nothing is borrowed while it runs.
     pub(crate) fn poll_io<'a, R>(
         &self,
         asker: impl Into<Asker<'a>>,
@@ -251,7 +307,8 @@ impl<S> Registered<S> {
         self.poll_draining(asker.into(), direction, Until::Ready, operation, |_| false)
     }
 
-    /// [`poll_io`](Registered::poll_io) where some results prove that the socket is drained.
+    /// [`poll_io`](Registered::poll_io) for an operation some of whose results prove that the socket is
+    /// drained: `has_drained` says which. The readiness table learns here what came of the operation.
     fn poll_draining<R>(
         &self,
         asker: Asker<'_>,
@@ -261,7 +318,7 @@ impl<S> Registered<S> {
         has_drained: impl Fn(&R) -> bool,
     ) -> Poll<io::Result<R>> {
         loop {
-            match self.token.poll(asker, direction, until) {
+            match self.registration.poll(asker, direction, until) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
@@ -269,20 +326,22 @@ impl<S> Registered<S> {
             let result = operation(&self.source);
             match &result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if let Err(error) = self.token.would_block(direction) {
+                    if let Err(error) = self.registration.would_block(direction) {
                         return Poll::Ready(Err(error));
                     }
-                    // Around again, to wait.
+                    // The next question to the table makes the asker wait.
                     continue;
                 }
                 Ok(moved) if has_drained(moved) => {
+                    // With `ReadyOnce` the table assumes it already.
                     if until == Until::Ready {
-                        self.token.drained(direction);
+                        self.registration.drained(direction);
                     }
                 }
+                // It proves nothing: there may be more to read, or more room.
                 _ => {
                     if until == Until::ReadyOnce {
-                        self.token.again(direction);
+                        self.registration.again(direction);
                     }
                 }
             }
@@ -293,41 +352,44 @@ impl<S> Registered<S> {
         }
     }
 
-    /// Tries `operation` once, whether or not the socket is known to be ready.
+    /// Tries `operation` once, whether or not the socket is known to be ready. Never waits; after a
+    /// `WouldBlock` the next one who waits for the socket does wait.
     pub(crate) fn try_io<R>(
         &self,
         direction: Direction,
         operation: impl FnOnce(&S) -> io::Result<R>,
     ) -> io::Result<R> {
         let usable = with_current(|core| {
-            let usable = core.id() == self.token.id;
+            let usable = core.id() == self.registration.id;
             if usable {
                 core.counting().io_calls.add(1);
             }
             usable
         });
         if usable != Some(true) {
-            return Err(self.token.misused());
+            return Err(self.registration.misused());
         }
         let result = operation(&self.source);
         if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
-            self.token.would_block(direction)?;
+            self.registration.would_block(direction)?;
         }
         result
     }
 
-    /// Waits until a connection attempt has succeeded or failed. `peer` finds out without waiting.
-    pub(crate) fn connected(
+    /// Waits until a connection attempt has succeeded or failed. `outcome` tells which, without waiting:
+    /// it answers `WouldBlock` as long as neither is so (see [`established`]).
+    pub(crate) fn until_connected(
         &self,
-        peer: impl Fn(&S) -> io::Result<()>,
+        outcome: impl Fn(&S) -> io::Result<()>,
     ) -> impl FusedFuture<Output = io::Result<()>> {
         let place = Location::caller();
         self.waiting(Direction::Write, place, move |asker| {
-            self.poll_io(asker, Direction::Write, &peer)
+            self.poll_io(asker, Direction::Write, &outcome)
         })
     }
 
-    /// The future of [`poll_io`](Registered::poll_io); `place` is where its user awaits.
+    /// [`poll_io`](Registered::poll_io) as a future. `place` is the line of the user's call, which
+    /// `coroutines()` shows while the future waits.
     pub(crate) fn io<R>(
         &self,
         direction: Direction,
@@ -337,13 +399,16 @@ impl<S> Registered<S> {
         self.waiting(direction, place, move |asker| self.poll_io(asker, direction, &mut operation))
     }
 
-    /// Waits until the socket is ready, or seems so.
+    /// Waits until the socket is ready, or may be: the table can say so of a socket that has nothing to
+    /// read.
     pub(crate) fn ready(
         &self,
         direction: Direction,
         place: &'static Location<'static>,
     ) -> impl FusedFuture<Output = io::Result<()>> {
-        self.waiting(direction, place, move |asker| self.token.poll(asker, direction, Until::Ready))
+        self.waiting(direction, place, move |asker| {
+            self.registration.poll(asker, direction, Until::Ready)
+        })
     }
 
     /// [`ready`](Registered::ready) as a poll function.
@@ -352,11 +417,16 @@ impl<S> Registered<S> {
         asker: impl Into<Asker<'a>>,
         direction: Direction,
     ) -> Poll<io::Result<()>> {
-        self.token.poll(asker.into(), direction, Until::Ready)
+        self.registration.poll(asker.into(), direction, Until::Ready)
     }
 
-    /// [`try_io`](Registered::try_io) for an operation of the user's own.
-    pub(super) fn try_own<R>(
+    /// [`try_io`](Registered::try_io) for an operation that the user has written. It gets at the fd by
+    /// itself.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if `interest` is not exactly one direction.
+    pub(super) fn try_user_io<R>(
         &self,
         interest: Interest,
         operation: impl FnOnce() -> io::Result<R>,
@@ -364,8 +434,12 @@ impl<S> Registered<S> {
         self.try_io(direction_of(interest)?, |_| operation())
     }
 
-    /// [`io`](Registered::io) for an operation of the user's own.
-    pub(super) fn own<R>(
+    /// [`io`](Registered::io) for an operation that the user has written. It gets at the fd by itself.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if `interest` is not exactly one direction.
+    pub(super) fn user_io<R>(
         &self,
         interest: Interest,
         place: &'static Location<'static>,
@@ -376,29 +450,31 @@ impl<S> Registered<S> {
         )
     }
 
-    /// A future from a poll function: it tells its coroutine where it waits, and leaves when it is
-    /// dropped.
+    /// Makes a future of a poll function that asks for one direction. While the future waits, `place` is
+    /// told to be where its coroutine waits; when the future is dropped, its waker is taken out of the
+    /// readiness table.
     pub(crate) fn waiting<T>(
         &self,
         direction: Direction,
         place: &'static Location<'static>,
         mut poll: impl FnMut(Asker<'_>) -> Poll<T>,
     ) -> impl FusedFuture<Output = T> {
-        let waits = self.waits(direction, place);
-        resumption::fused(poll_fn(move |cx| waits.poll(cx, &mut poll)))
+        let holder = self.ticket_holder(direction, place);
+        resumption::fused(poll_fn(move |cx| holder.poll(cx, &mut poll)))
     }
 
-    /// Somebody who will wait for the direction, at that place.
-    pub(super) fn waits(
+    /// What a future or a stream needs that will wait for the direction, at that place.
+    pub(super) fn ticket_holder(
         &self,
         direction: Direction,
         place: &'static Location<'static>,
-    ) -> Waits<'_> {
-        Waits { token: &self.token, direction, place, ticket: Cell::new(Ticket::NONE) }
+    ) -> TicketHolder<'_> {
+        let registration = &self.registration;
+        TicketHolder { registration, direction, place, ticket: Cell::new(Ticket::NONE) }
     }
 }
 
-/// The one direction that is asked for.
+/// The direction that `interest` is; an error if it is both or none.
 fn direction_of(interest: Interest) -> io::Result<Direction> {
     match interest {
         Interest::READ => Ok(Direction::Read),
@@ -410,16 +486,20 @@ fn direction_of(interest: Interest) -> io::Result<Direction> {
     }
 }
 
-/// A future or a stream that may be waiting; it leaves when it is dropped.
-pub(super) struct Waits<'a> {
-    token: &'a Token,
+/// The part of a future or a stream that knows whether it waits in the readiness table, by its ticket.
+/// When it is dropped while it waits, it takes the waker out of the table: otherwise a coroutine that
+/// has given up this future and goes on to wait for something else would be woken by it for nothing.
+pub(super) struct TicketHolder<'a> {
+    registration: &'a Registration,
     direction: Direction,
     place: &'static Location<'static>,
+    /// [`Ticket::NONE`] while it does not wait. The readiness table sets it.
     ticket: Cell<Ticket>,
 }
 
-impl Waits<'_> {
-    /// Polls, and tells the coroutine where it waits.
+impl TicketHolder<'_> {
+    /// Calls `poll` with the asker that `poll` is to wait as. If that is pending, notes where the
+    /// coroutine waits.
     pub(super) fn poll<T>(
         &self,
         cx: &Context<'_>,
@@ -427,7 +507,8 @@ impl Waits<'_> {
     ) -> Poll<T> {
         let polled = poll(Asker { waker: cx.waker(), by: By::Future(&self.ticket) });
         match &polled {
-            // What made the socket ready has woken all who waited for it: nobody is left to leave.
+            // The event that made the socket ready has woken all who waited for it, and so has taken their
+            // wakers out of the table: there is nothing left for `drop` to take out.
             Poll::Ready(_) => self.ticket.set(Ticket::NONE),
             Poll::Pending => resumption::waits_at(self.place),
         }
@@ -435,16 +516,17 @@ impl Waits<'_> {
     }
 }
 
-impl Drop for Waits<'_> {
+impl Drop for TicketHolder<'_> {
     fn drop(&mut self) {
         if self.ticket.get() != Ticket::NONE {
-            self.token.leave(self.direction, self.ticket.get());
+            self.registration.leave(self.direction, self.ticket.get());
         }
     }
 }
 
-/// Whether a connection attempt has succeeded (somebody is there) or failed, or it is too early to
-/// tell, which is `WouldBlock`.
+/// What has come of a connection attempt: `Ok` if it has succeeded (the socket has a peer), its error if
+/// it has failed, and `WouldBlock` while it is under way. `error` is the socket's `SO_ERROR`, and `peer`
+/// asks for the address of its peer.
 pub(crate) fn established<P>(
     error: io::Result<Option<io::Error>>,
     peer: impl FnOnce() -> io::Result<P>,
@@ -460,17 +542,17 @@ pub(crate) fn established<P>(
     }
 }
 
-/// An object of the user's own. Unlike any other source it can be had from its registration: it is the
-/// user's to use beside the loop.
-pub(super) struct Own<T>(pub(super) T);
+/// The source of an `AsyncFd`: an object of the user. It is the one kind of source that can be got out
+/// of a [`Registered`] by reference, since the user may do with the object what the loop does not see.
+pub(super) struct UserObject<T>(pub(super) T);
 
-impl<T: AsRawFd> AsRawFd for Own<T> {
+impl<T: AsRawFd> AsRawFd for UserObject<T> {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
 }
 
-impl<T> Registered<Own<T>> {
+impl<T> Registered<UserObject<T>> {
     pub(super) fn get_ref(&self) -> &T {
         &self.source.0
     }
@@ -486,14 +568,14 @@ impl<S: AsFd> AsFd for Registered<S> {
     }
 }
 
-/// The number that it had from the start: what the source says may change.
+/// The number that was registered. A source of the user could give another number each time it is asked.
 impl<S> AsRawFd for Registered<S> {
     fn as_raw_fd(&self) -> RawFd {
-        self.token.fd
+        self.registration.fd
     }
 }
 
-/// As the source: that it is registered need not be said.
+/// Shown as the source is.
 impl<S: fmt::Debug> fmt::Debug for Registered<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.source.fmt(f)
@@ -501,14 +583,15 @@ impl<S: fmt::Debug> fmt::Debug for Registered<S> {
 }
 
 impl<S: AsRawFd> Registered<S> {
-    /// Registers a source with the current loop, for both directions. What is in `ready` is tried
-    /// first rather than waited for.
+    /// Registers a source with the current loop, for both directions. The directions in `ready` count as
+    /// ready from the start: the first operation is tried, and waits only if it answers `WouldBlock`.
     #[track_caller]
     pub(crate) fn new(source: S, ready: &[Direction]) -> io::Result<Registered<S>> {
         Registered::with_interest(source, mio::Interest::READABLE | mio::Interest::WRITABLE, ready)
     }
 
-    /// For sources that have one direction only.
+    /// [`new`](Registered::new) for a source that has one direction only, or that the selector is to
+    /// watch for something else, too.
     #[track_caller]
     pub(crate) fn with_interest(
         source: S,
@@ -517,47 +600,50 @@ impl<S: AsRawFd> Registered<S> {
     ) -> io::Result<Registered<S>> {
         let fd = source.as_raw_fd();
         let register = |core: &Core| {
-            let key = core.add_socket(&mut SourceFd(&fd), fd, interest, ready)?;
-            Ok(Token { id: core.id(), key, fd, interest })
+            let key = core.add_socket(fd, interest, ready)?;
+            Ok(Registration { id: core.id(), key, fd, interest })
         };
-        let token = match with_current(register) {
-            Some(token) => token,
+        let registration = match with_current(register) {
+            Some(registration) => registration,
             None => register(IoLoop::current().core()),
         };
-        token.map(|token| Registered { token, source })
+        registration.map(|registration| Registered { registration, source })
     }
 
-    /// Takes the source back; it is registered with no loop any more.
+    /// Gives the source back, which is registered with no loop any more.
     ///
     /// # Errors
     ///
-    /// If the socket's loop, which has to be told, is not the current one.
+    /// If the socket's loop, which has to be told, is not the current one; what the selector says. The
+    /// source is dropped then.
     pub(crate) fn into_source(self) -> io::Result<S> {
-        let Registered { token, source } = self;
+        let Registered { registration, source } = self;
         let taken = with_current(|core| {
-            (core.id() == token.id).then(|| {
-                core.descriptors().take_back(token.fd, token.key, &mut SourceFd(&token.fd))
-            })
+            (core.id() == registration.id)
+                .then(|| core.descriptors().take_back(registration.fd, registration.key))
         });
         match taken.flatten() {
             Some(taken) => taken.map(|()| source),
             None => Err(io::Error::other(format!(
                 "this socket belongs to {}, which is not the current loop",
-                token.id
+                registration.id
             ))),
         }
     }
 }
 
-/// So many buffers are read or written in one system call; that it takes fewer bytes than more of them
-/// hold proves nothing.
+/// How many buffers one system call reads into or writes from, at most. If the user gives more, only
+/// those up to this number count as what was asked for: otherwise a call that has filled all of these
+/// would look like a short one, which proves that the socket is drained.
 const IOV_MAX: usize = 1024;
 
-/// A source of bytes without boundaries, or what is taken for one.
+/// A source that bytes are read from or written to.
 pub(crate) trait ByteStream {
-    /// Moving less than was asked proves the source drained, so that `EAGAIN` need not be waited for.
-    /// That is so of TCP. A Unix stream stops early at urgent data and at descriptors that come with
-    /// bytes, a socket with boundaries gives one packet at a time, a terminal a line.
+    /// Whether a call that moves fewer bytes than it was asked to proves that the source is drained,
+    /// which saves the call that would only answer `WouldBlock`. That is so of TCP. Other sources may
+    /// have more to give after a short read: a Unix stream stops at urgent data, and at file descriptors
+    /// that come with the bytes; a socket with boundaries gives one packet at a time, and a terminal one
+    /// line.
     const SHORT_IS_DRAINED: bool = false;
 }
 
@@ -579,12 +665,15 @@ pub(crate) trait WriteBytes: ByteStream {
 }
 
 impl<S: ByteStream> Registered<S> {
-    /// [`SHORT_IS_DRAINED`](ByteStream::SHORT_IS_DRAINED) is not so of this one, whatever its type.
-    pub(super) fn set_partial(&self) {
-        with_current(|core| core.readiness(|table| table.short_proves_nothing(self.token.key)));
+    /// From now on a short read or write of this source proves nothing, whatever
+    /// [`SHORT_IS_DRAINED`](ByteStream::SHORT_IS_DRAINED) says of its type.
+    pub(super) fn short_proves_nothing(&self) {
+        let key = self.registration.key;
+        with_current(|core| core.readiness(|table| table.short_proves_nothing(key)));
     }
 
-    /// [`poll_io`](Registered::poll_io) for byte streams: moving less than `asked` may prove something.
+    /// [`poll_io`](Registered::poll_io) for bytes, `asked` of them: fewer may prove that the source is
+    /// drained.
     fn poll_transfer<'a>(
         &self,
         asker: impl Into<Asker<'a>>,
@@ -592,13 +681,15 @@ impl<S: ByteStream> Registered<S> {
         asked: usize,
         operation: impl FnMut(&S) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        // Most reads are short, most writes are not.
+        // Most reads are short, so the table is to assume that this one will drain the source, which saves
+        // telling it afterwards. Most writes are not short.
         let until = match direction {
             Direction::Read if S::SHORT_IS_DRAINED => Until::ReadyOnce,
             _ => Until::Ready,
         };
         self.poll_draining(asker.into(), direction, until, operation, |&moved| {
-            // Nothing at all is the end of the stream, which stays readable.
+            // A read of 0 bytes is the end of the stream. That drains nothing: the next read has to find
+            // it, too.
             S::SHORT_IS_DRAINED && 0 < moved && moved < asked
         })
     }
@@ -618,13 +709,14 @@ impl<S: ReadBytes> Registered<S> {
         asker: impl Into<Asker<'a>>,
         bufs: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        let most = bufs.len().min(IOV_MAX);
-        let bufs = &mut bufs[..most];
+        let count = bufs.len().min(IOV_MAX);
+        let bufs = &mut bufs[..count];
         let asked = bufs.iter().map(|buf| buf.len()).sum();
         self.poll_transfer(asker, Direction::Read, asked, |source| source.read_vectored(bufs))
     }
 
-    /// Reads into a buffer that the loop lends when there is something to read.
+    /// Reads into a buffer of the loop, which is borrowed only once the read is tried: whoever waits has
+    /// none.
     pub(crate) fn poll_read_lent<'a>(&self, asker: impl Into<Asker<'a>>) -> Poll<io::Result<Lent>> {
         let mut lent = None;
         let polled = self.poll_transfer(asker, Direction::Read, Lent::SIZE, |source| {
@@ -682,8 +774,8 @@ impl<S: ReadBytes> Registered<S> {
     }
 
     pub(crate) fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        let most = bufs.len().min(IOV_MAX);
-        self.try_io(Direction::Read, |source| source.read_vectored(&mut bufs[..most]))
+        let count = bufs.len().min(IOV_MAX);
+        self.try_io(Direction::Read, |source| source.read_vectored(&mut bufs[..count]))
     }
 }
 

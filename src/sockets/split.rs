@@ -1,4 +1,12 @@
-//! The two directions of a stream as two values.
+//! The two directions of a stream as two values, a half that reads and a half that writes.
+//!
+//! `split` borrows the stream, so its halves cost nothing, and both are used within one coroutine.
+//! `into_split` moves the stream into an [`Arc`] that both halves have, so that two coroutines can have
+//! one each. (An `Rc` would do for those, but then the halves would not be `Send`, as the streams are.)
+//!
+//! The other side of a stream is told of the end when the direction that writes is closed. It is when an
+//! [`OwnedWriteHalf`] is dropped, though the reading half may keep the stream itself open: otherwise the
+//! other side would wait for an end that never comes.
 
 use std::error::Error;
 use std::fmt;
@@ -9,53 +17,55 @@ use std::task::{Context, Poll};
 
 use futures::io::{AsyncRead, AsyncWrite};
 
-/// A stream whose write direction can be closed alone.
+/// A stream of which the direction that writes can be closed by itself.
 pub trait HalfClose {
-    /// Tells the other side that nothing more comes.
+    /// Tells the other side that nothing more comes. Reading goes on.
     fn close_write(&self);
 }
 
-/// What comes of closing a stream by shutting it down: one whose other side has gone is closed already.
-/// (Linux says so after a reset, macOS also after an orderly end.)
-pub(super) fn is_closed_by(shutdown: io::Result<()>) -> io::Result<()> {
+/// The result of a shutdown(2) that closes a stream. If the other side has gone, the stream is closed
+/// already, which is no error for whoever closes it. (Linux answers `NotConnected` after a reset, macOS
+/// also after an orderly end.)
+pub(super) fn ok_if_disconnected(shutdown: io::Result<()>) -> io::Result<()> {
     match shutdown {
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
         result => result,
     }
 }
 
-/// The reading side of a borrowed stream; from its `split`.
+/// The half of a borrowed stream that reads; from the stream's `split`.
 #[derive(Debug)]
 pub struct ReadHalf<'a, S>(pub(super) &'a S);
 
-/// The writing side of a borrowed stream; from its `split`.
+/// The half of a borrowed stream that writes; from the stream's `split`.
 #[derive(Debug)]
 pub struct WriteHalf<'a, S>(pub(super) &'a S);
 
-/// The reading side of a stream that is shared by its halves; from its `into_split`.
+/// The half that reads, of a stream that its two halves share; from the stream's `into_split`.
 #[derive(Debug)]
 pub struct OwnedReadHalf<S>(Arc<S>);
 
-/// The writing side of a stream that is shared by its halves; from its `into_split`. Dropping it
-/// ends the stream for the other side.
+/// The half that writes, of a stream that its two halves share; from the stream's `into_split`. Dropping
+/// it tells the other side that the stream has ended.
 #[derive(Debug)]
 pub struct OwnedWriteHalf<S: HalfClose> {
     stream: Arc<S>,
-    /// Dropping it ends the stream: not when it is made one with the other half again.
-    ends: bool,
+    /// Whether dropping this half tells the other side that the stream has ended. Not after `reunite`,
+    /// when the stream lives on.
+    closes_on_drop: bool,
 }
 
 pub(super) fn into_split<S: HalfClose>(stream: S) -> (OwnedReadHalf<S>, OwnedWriteHalf<S>) {
     let stream = Arc::new(stream);
-    (OwnedReadHalf(stream.clone()), OwnedWriteHalf { stream, ends: true })
+    (OwnedReadHalf(stream.clone()), OwnedWriteHalf { stream, closes_on_drop: true })
 }
 
 impl<S: HalfClose> OwnedReadHalf<S> {
-    /// Makes the two halves of a stream one again.
+    /// Makes the stream of its two halves again.
     ///
     /// # Errors
     ///
-    /// If they are of two streams: they are in the error.
+    /// If the halves are of two different streams. The error has them, so nothing is closed.
     ///
     /// ```
     /// use waterspout::{IoLoop, net::UnixStream};
@@ -74,24 +84,25 @@ impl<S: HalfClose> OwnedReadHalf<S> {
         if !Arc::ptr_eq(&self.0, &write.stream) {
             return Err(ReuniteError(self, write));
         }
-        write.ends = false;
+        write.closes_on_drop = false;
         drop(write);
         Ok(Arc::into_inner(self.0).expect("nobody has it but its halves"))
     }
 }
 
 impl<S: HalfClose> OwnedWriteHalf<S> {
-    /// Makes the two halves of a stream one again; see [`OwnedReadHalf::reunite`].
+    /// Makes the stream of its two halves again; see [`OwnedReadHalf::reunite`].
     ///
     /// # Errors
     ///
-    /// If they are of two streams: they are in the error.
+    /// If the halves are of two different streams. The error has them, so nothing is closed.
     pub fn reunite(self, read: OwnedReadHalf<S>) -> Result<S, ReuniteError<S>> {
         read.reunite(self)
     }
 }
 
-/// Two halves that are not of one stream; from [`OwnedReadHalf::reunite`].
+/// The error of two halves that are not of one stream, with these two halves; from
+/// [`OwnedReadHalf::reunite`].
 pub struct ReuniteError<S: HalfClose>(pub OwnedReadHalf<S>, pub OwnedWriteHalf<S>);
 
 impl<S: HalfClose> fmt::Debug for ReuniteError<S> {
@@ -134,7 +145,7 @@ impl<S: HalfClose> AsRef<S> for OwnedWriteHalf<S> {
 
 impl<S: HalfClose> Drop for OwnedWriteHalf<S> {
     fn drop(&mut self) {
-        if self.ends {
+        if self.closes_on_drop {
             self.stream.close_write();
         }
     }

@@ -1,9 +1,13 @@
 //! Standard input, without a thread that blocks in it where that can be avoided.
 //!
-//! A terminal, a pipe or a socket can be watched, so reading waits like that of any other fd, and a
-//! program can end while nobody types. The fd is not made non-blocking, for that would be so for every
-//! program that shares the terminal: each read asks poll(2) first. What cannot be watched, like a
-//! file, is read by a thread, which is left alone when the [`Stdin`] is dropped.
+//! The selector can watch a terminal, a pipe or a socket. So reading waits as it does for any other fd,
+//! and the program can end while nobody types, with no thread stuck in a read. The fd is not made
+//! non-blocking, because then it would be so for every program that shares the terminal. Instead, each
+//! read asks poll(2) first whether there is something, and does not read if it would block.
+//!
+//! What the selector cannot watch (with epoll, a file) is read by a thread of its own. When the
+//! [`Stdin`] is dropped, nobody stops or joins that thread: it may be blocked in its read, and ends
+//! after it.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -21,21 +25,25 @@ use crate::ioloop::Interest;
 
 /// Standard input; from [`stdin`]. Reading is cancel safe.
 pub struct Stdin {
-    source: Source,
+    input: Input,
 }
 
-enum Source {
+/// How standard input is read.
+enum Input {
+    /// The selector watches it.
     Watched(AsyncFd<OwnedFd>),
+    /// A thread reads it, and sends what it has read in chunks.
     Thread {
         chunks: Receiver<io::Result<Vec<u8>>>,
-        /// What has arrived, and how much of it was read.
+        /// The last chunk that has come from the thread.
         chunk: Vec<u8>,
+        /// How much of the chunk the user has read.
         read: usize,
     },
 }
 
-/// Standard input on the current loop. Two that read at once each get some of it, and what
-/// [`std::io::stdin`] has buffered is not seen here.
+/// Standard input on the current loop. If there are two [`Stdin`]s that read at the same time, each gets
+/// some of the bytes. Bytes that [`std::io::stdin`] has read into its buffer are not seen here.
 ///
 /// # Errors
 ///
@@ -63,20 +71,21 @@ pub fn stdin() -> io::Result<Stdin> {
 }
 
 impl Stdin {
-    /// Reads `fd` in the way that it allows.
+    /// Reads `fd` by watching it if the selector can do that, and else by a thread.
     fn of(fd: OwnedFd) -> io::Result<Stdin> {
         let again = fd.try_clone()?;
-        let source = match AsyncFd::with_interest(fd, Interest::READ) {
-            Ok(watched) => Source::Watched(watched),
-            // What epoll says of a file.
+        let input = match AsyncFd::with_interest(fd, Interest::READ) {
+            Ok(watched) => Input::Watched(watched),
+            // epoll's answer for a file.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => read_in_thread(again)?,
             Err(error) => return Err(error),
         };
-        Ok(Stdin { source })
+        Ok(Stdin { input })
     }
 }
 
-fn read_in_thread(fd: OwnedFd) -> io::Result<Source> {
+/// Starts a thread that reads `fd` to its end, one chunk ahead of the user.
+fn read_in_thread(fd: OwnedFd) -> io::Result<Input> {
     let (sender, chunks) = channel(1);
     let read = move || {
         let mut file = std::fs::File::from(fd);
@@ -88,17 +97,19 @@ fn read_in_thread(fd: OwnedFd) -> io::Result<Source> {
                 chunk.truncate(n);
                 chunk
             });
-            // This thread may block; nobody waits for it.
+            // Blocks this thread until the user has taken the chunk before.
             if sender.blocking_send(item).is_err() || end {
                 return;
             }
         }
     };
     thread::Builder::new().name("waterspout-stdin".into()).spawn(read)?;
-    Ok(Source::Thread { chunks, chunk: Vec::new(), read: 0 })
+    Ok(Input::Thread { chunks, chunk: Vec::new(), read: 0 })
 }
 
-/// Reads without ever blocking: asks first, since the fd may be a blocking one.
+/// Reads if there is something to read, and else answers `WouldBlock`, though the fd may be a blocking
+/// one: it asks poll(2) first. (If another process reads the bytes in between, the read blocks all the
+/// same.)
 fn read_if_ready(fd: &OwnedFd, buf: &mut [u8]) -> io::Result<usize> {
     let mut asked = [PollFd::new(fd, PollFlags::IN)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -114,9 +125,9 @@ impl AsyncRead for Stdin {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.source {
-            Source::Watched(fd) => fd.poll_read_with(cx, |fd| read_if_ready(fd, buf)),
-            Source::Thread { chunks, chunk, read } => {
+        match &mut self.input {
+            Input::Watched(fd) => fd.poll_read_with(cx, |fd| read_if_ready(fd, buf)),
+            Input::Thread { chunks, chunk, read } => {
                 if *read == chunk.len() {
                     let next = ready!(chunks.poll_recv(cx)).transpose()?;
                     (*chunk, *read) = (next.unwrap_or_default(), 0);
@@ -132,9 +143,9 @@ impl AsyncRead for Stdin {
 
 impl fmt::Debug for Stdin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let how = match &self.source {
-            Source::Watched(_) => "watched",
-            Source::Thread { .. } => "by a thread",
+        let how = match &self.input {
+            Input::Watched(_) => "watched",
+            Input::Thread { .. } => "by a thread",
         };
         f.debug_struct("Stdin").field("how", &how).finish()
     }
@@ -152,7 +163,7 @@ mod tests {
         let io_loop = IoLoop::new().unwrap();
         let read = io_loop.run_sync(|| async {
             let mut stdin = Stdin::of(fd).unwrap();
-            let how = if matches!(stdin.source, Source::Watched(_)) { "watched" } else { "thread" };
+            let how = if matches!(stdin.input, Input::Watched(_)) { "watched" } else { "thread" };
             let mut text = String::new();
             stdin.read_to_string(&mut text).await.unwrap();
             (text, how)

@@ -25,7 +25,7 @@ use super::methods::{
 use super::send::send_vectored;
 use super::source::{Asker, ByteStream, ReadBytes, Registered, WriteBytes, established};
 use super::split::{
-    HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split, is_closed_by,
+    HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split, ok_if_disconnected,
 };
 use crate::ground::resumption;
 use crate::ioloop::{Direction, Interest, SHORT_IS_DRAINED};
@@ -51,20 +51,22 @@ use crate::ioloop::{Direction, Interest, SHORT_IS_DRAINED};
 /// ```
 pub struct TcpListener {
     registered: Registered<mio::net::TcpListener>,
-    /// Its connections are TCP: one that was taken over could be of something else.
+    /// Whether its connections are TCP. A listener that was made elsewhere need not be (see [`is_tcp`]).
     is_tcp: bool,
 }
 
 impl TcpListener {
-    /// Listens on the first of the addresses that can be bound; port 0 takes a free one.
+    /// Listens on the first of the addresses that can be bound; port 0 takes a free one. The listener
+    /// belongs to the current loop.
     ///
-    /// With `SO_REUSEADDR`, and room for 1,024 connections that wait. What it accepts sends small writes
-    /// at once (`TCP_NODELAY`), unless [`set_nodelay`](TcpListener::set_nodelay) says otherwise. Belongs
-    /// to the current loop.
+    /// It has `SO_REUSEADDR`, and room for 1,024 connections that wait to be accepted. What it accepts
+    /// sends small writes at once (`TCP_NODELAY`), unless [`set_nodelay`](TcpListener::set_nodelay) says
+    /// otherwise.
     ///
     /// # Errors
     ///
-    /// Of the last address: `AddrInUse`, `PermissionDenied` and the like.
+    /// If no address can be bound, the error of the last one: `AddrInUse`, `PermissionDenied` and the
+    /// like. If a name cannot be looked up, the error of that.
     #[track_caller]
     pub fn bind(address: impl ToSocketAddrs) -> impl FusedFuture<Output = io::Result<TcpListener>> {
         resumption::here(first_that_works(address, async |address| {
@@ -72,13 +74,13 @@ impl TcpListener {
         }))
     }
 
-    /// Takes over a listener made elsewhere, for the current loop. Its options stay as they are: what it
-    /// accepts has `TCP_NODELAY` if [`set_nodelay`](TcpListener::set_nodelay) or [`bind_sockets`] has
-    /// given it that.
+    /// Takes over a listener that was made elsewhere, for the current loop. Its options stay as they
+    /// are: what it accepts has `TCP_NODELAY` if the listener has, from
+    /// [`set_nodelay`](TcpListener::set_nodelay) or [`bind_sockets`].
     ///
     /// # Errors
     ///
-    /// What the system says of setting it non-blocking and of watching it.
+    /// What the system says of making it non-blocking and of watching it.
     ///
     /// [`bind_sockets`]: super::bind_sockets
     ///
@@ -106,15 +108,16 @@ impl TcpListener {
         Ok(TcpListener { registered: Registered::new(listener, &[Direction::Read])?, is_tcp })
     }
 
-    fn taken_over(&self, stream: mio::net::TcpStream) -> io::Result<TcpStream> {
-        TcpStream::accepted(stream, self.is_tcp)
+    fn wrap_accepted(&self, stream: mio::net::TcpStream) -> io::Result<TcpStream> {
+        TcpStream::already_connected(stream, self.is_tcp)
     }
 
     into_std!(net::TcpListener);
     accepting!(TcpStream);
     readable!("a connection to accept", try_accept);
 
-    /// The address that it listens on, with the port that was taken for 0.
+    /// The address that it listens on. If port 0 was asked for, this has the port that the system has
+    /// taken.
     ///
     /// # Errors
     ///
@@ -132,9 +135,9 @@ impl TcpListener {
         SockRef::from(self).tcp_nodelay()
     }
 
-    /// Lets what it accepts from now on send small writes at once, or gather them (Nagle's algorithm). A
-    /// connection takes it over from its listener when it is made, so one that waits in the backlog
-    /// already has what was set before.
+    /// Says whether the connections to come send small writes at once, or gather them (Nagle's
+    /// algorithm). The system copies this option from the listener when a connection is made, so a
+    /// connection that waits in the backlog already keeps what was set before.
     ///
     /// # Errors
     ///
@@ -163,13 +166,14 @@ impl TcpListener {
 /// A TCP connection.
 ///
 /// Its methods take `&self`, so one coroutine may read while another writes, through an
-/// [`Rc`](std::rc::Rc) or the halves of [`split`](TcpStream::split). Two that read at once each
-/// get some of the bytes. It implements the [`futures::io`] traits, also for `&TcpStream`.
+/// [`Rc`](std::rc::Rc) or the halves of [`split`](TcpStream::split). If two coroutines read at the same
+/// time, each gets some of the bytes. It implements the [`futures::io`] traits, also for `&TcpStream`.
 ///
-/// One that was connected or accepted here sends small writes at once (`TCP_NODELAY`). Otherwise a reply
-/// of two writes, after which it waits for the other side, would take 40 ms or more: the system would
-/// keep the second until the first is acknowledged, and the other side delays that, to send it with an
-/// answer. Who writes very little very often, and waits for nothing, may want those gathered:
+/// A stream that was connected or accepted here sends small writes at once (`TCP_NODELAY`). Without
+/// that, a reply of two writes, after which this side waits for the other one, takes 40 ms or more: the
+/// system keeps the second write back until the first is acknowledged, and the other side delays the
+/// acknowledgement, to send it along with an answer. A program that writes very little very often, and
+/// does not wait for answers, may want its writes gathered:
 /// [`set_nodelay(false)`](TcpStream::set_nodelay).
 ///
 /// Dropping it closes it at once; what was written is still sent.
@@ -177,7 +181,8 @@ pub struct TcpStream {
     registered: Registered<mio::net::TcpStream>,
 }
 
-/// Is it what its type says? The standard library takes any fd for one.
+/// Whether the socket is really one of TCP. The standard library's types do not say: `From<OwnedFd>`
+/// makes a `TcpStream` of any fd.
 fn is_tcp(socket: &impl AsFd) -> bool {
     let socket = SockRef::from(socket);
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
@@ -188,14 +193,14 @@ fn is_tcp(socket: &impl AsFd) -> bool {
 }
 
 impl TcpStream {
-    /// Connects to the first of the addresses that answers, trying one after the other. It has
-    /// `TCP_NODELAY`.
+    /// Connects to the first of the addresses that answers, trying one after the other. The stream has
+    /// `TCP_NODELAY`, and belongs to the current loop.
     ///
-    /// Cancel safe: dropping it closes the attempt.
+    /// Cancel safe: dropping the future ends the attempt.
     ///
     /// # Errors
     ///
-    /// Of the last address, or of looking up its name.
+    /// If no address answers, the error of the last one. If a name cannot be looked up, the error of that.
     #[track_caller]
     pub fn connect(
         address: impl ToSocketAddrs,
@@ -204,13 +209,13 @@ impl TcpStream {
     }
 
     async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
-        TcpStream::start_connect(address)?.connected().await
+        TcpStream::start_connect(address)?.until_connected().await
     }
 
-    /// Begins to connect. The stream is not ready for anything until that has succeeded or failed, so who
-    /// reads or writes waits till then. If it has failed, the first who then reads or writes has the error,
-    /// and nobody else: the next would find what looks like the end of a connection. So this is for
-    /// whoever keeps the error.
+    /// Begins to connect. Until the attempt has succeeded or failed, the stream is not ready for
+    /// anything, so whoever reads or writes waits. If it has failed, the system gives the error to the
+    /// first operation, and to no other: the next would see what looks like the end of a connection. So
+    /// this is for a caller that keeps the error.
     pub(crate) fn start_connect(address: SocketAddr) -> io::Result<TcpStream> {
         let stream = mio::net::TcpStream::connect(address)?;
         // If the attempt has failed already, some systems refuse this; waiting for it tells why it failed.
@@ -218,28 +223,28 @@ impl TcpStream {
         TcpStream::registered(stream, true, &[])
     }
 
-    /// Connects from a certain address of this machine.
+    /// Connects to `address` from the address `local` of this machine; without one, the system chooses.
     pub(crate) async fn connect_from(
-        source: Option<SocketAddr>,
+        local: Option<SocketAddr>,
         address: SocketAddr,
     ) -> io::Result<TcpStream> {
-        let Some(source) = source else { return TcpStream::connect_to(address).await };
+        let Some(local) = local else { return TcpStream::connect_to(address).await };
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         socket.set_tcp_nodelay(true)?;
-        socket.bind(&source.into())?;
+        socket.bind(&local.into())?;
         TcpStream::connect_with(socket, address).await
     }
 
-    /// Connects a socket that you have made and set up: keep-alive, sizes of buffers, the device or the
-    /// address that it goes out from, TCP Fast Open. Its options stay as they are, with Nagle's algorithm
-    /// or without; only non-blocking mode is set.
+    /// Connects a socket that you have made and set up: with keep-alive, sizes of buffers, the device or
+    /// the address that it goes out from, TCP Fast Open. Its options stay as they are (so it may have
+    /// Nagle's algorithm), but it is made non-blocking. The stream belongs to the current loop.
     ///
-    /// A `Socket` of the [`socket2`](https://docs.rs/socket2) crate is such one. (A listener that was set
-    /// up is taken over by [`TcpListener::from_std`].)
+    /// `socket` may be a `Socket` of the [`socket2`](https://docs.rs/socket2) crate. (For a listener
+    /// that you have set up there is [`TcpListener::from_std`].)
     ///
-    /// Cancel safe: dropping it closes the attempt.
+    /// Cancel safe: dropping the future ends the attempt.
     ///
     /// # Errors
     ///
@@ -275,27 +280,29 @@ impl TcpStream {
         let connected = socket.connect(&address.into());
         let stream = mio::net::TcpStream::from_std(socket.into());
         match connected {
-            // With TCP Fast Open, it connects with the first write, so nothing is to be waited for.
-            Ok(()) => TcpStream::accepted(stream, is_tcp),
+            // With TCP Fast Open, the stream connects by its first write: there is nothing to wait for
+            // here.
+            Ok(()) => TcpStream::already_connected(stream, is_tcp),
             Err(error)
                 if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
             {
-                TcpStream::registered(stream, is_tcp, &[])?.connected().await
+                TcpStream::registered(stream, is_tcp, &[])?.until_connected().await
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Waits until it is connected.
-    async fn connected(self) -> io::Result<TcpStream> {
+    /// Waits until the connection attempt has succeeded or failed.
+    async fn until_connected(self) -> io::Result<TcpStream> {
         let established =
             |stream: &mio::net::TcpStream| established(stream.take_error(), || stream.peer_addr());
-        self.registered.connected(established).await?;
+        self.registered.until_connected(established).await?;
         Ok(self)
     }
 
-    /// What a listener has accepted: it is tried first, for the client has often sent already.
-    fn accepted(stream: mio::net::TcpStream, is_tcp: bool) -> io::Result<TcpStream> {
+    /// Of a stream that is connected already. Its first read or write is tried before anybody waits,
+    /// since the other side has often sent something by now.
+    fn already_connected(stream: mio::net::TcpStream, is_tcp: bool) -> io::Result<TcpStream> {
         TcpStream::registered(stream, is_tcp, &[Direction::Read, Direction::Write])
     }
 
@@ -305,26 +312,27 @@ impl TcpStream {
         ready: &[Direction],
     ) -> io::Result<TcpStream> {
         let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
-        // Urgent data makes reads end early, so that has to be known.
+        // A read ends before urgent data, so a short read does not prove that the stream is drained
+        // while there is some. The selector has to report it, for the readiness table to know that.
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let interest = interest | mio::Interest::PRIORITY;
         let registered = Registered::with_interest(stream, interest, ready)?;
         if !is_tcp {
-            registered.set_partial();
+            registered.short_proves_nothing();
         }
         Ok(TcpStream { registered })
     }
 
-    /// Takes over a connection made elsewhere, for the current loop. Its options stay as they are, with
-    /// Nagle's algorithm or without (see [`set_nodelay`](TcpStream::set_nodelay)).
+    /// Takes over a connection that was made elsewhere, for the current loop. Its options stay as they
+    /// are, so it may have Nagle's algorithm (see [`set_nodelay`](TcpStream::set_nodelay)).
     ///
     /// # Errors
     ///
-    /// What the system says of setting it non-blocking and of watching it.
+    /// What the system says of making it non-blocking and of watching it.
     pub fn from_std(stream: net::TcpStream) -> io::Result<TcpStream> {
         stream.set_nonblocking(true)?;
         let is_tcp = is_tcp(&stream);
-        TcpStream::accepted(mio::net::TcpStream::from_std(stream), is_tcp)
+        TcpStream::already_connected(mio::net::TcpStream::from_std(stream), is_tcp)
     }
 
     into_std!(net::TcpStream);
@@ -346,7 +354,7 @@ impl TcpStream {
         /// ```
     }
 
-    /// Reads without taking what was read from the stream.
+    /// [`read`](TcpStream::read) that leaves the bytes in the stream, to be read again.
     ///
     /// Cancel safe.
     ///
@@ -415,8 +423,11 @@ impl TcpStream {
         self.registered.ask(mio::net::TcpStream::nodelay)
     }
 
-    /// Sends small writes at once, or gathers them (Nagle's algorithm). What was connected or accepted
-    /// here sends them at once; in Tornado it gathers them unless told. Tornado: `set_nodelay`.
+    /// Says whether small writes are sent at once, or gathered (Nagle's algorithm). Tornado:
+    /// `set_nodelay`.
+    ///
+    /// A stream that was connected or accepted here sends them at once from the start; in Tornado it
+    /// gathers them until it is told not to.
     ///
     /// # Errors
     ///
@@ -443,7 +454,8 @@ impl TcpStream {
         self.registered.tell(mio::net::TcpStream::set_ttl, ttl)
     }
 
-    /// How long closing waits for what was written (`SO_LINGER`); `None` is not at all.
+    /// How long closing the stream waits until what was written is sent (`SO_LINGER`). `None`: it does
+    /// not wait.
     ///
     /// # Errors
     ///
@@ -452,9 +464,10 @@ impl TcpStream {
         SockRef::from(self).linger()
     }
 
-    /// Sets how long closing waits for what was written. Zero makes closing reset the connection.
+    /// Sets how long closing the stream waits until what was written is sent. With zero, closing resets
+    /// the connection instead.
     ///
-    /// A time above zero makes the *drop* block for up to as long: use it with care on a loop.
+    /// With a longer time, *dropping* the stream may block the thread, and the whole loop, for so long.
     ///
     /// # Errors
     ///
@@ -482,7 +495,7 @@ impl ReadBytes for mio::net::TcpStream {
 
 impl WriteBytes for mio::net::TcpStream {
     fn write(&self, buf: &[u8]) -> io::Result<usize> {
-        // It sends, too, without a signal.
+        // The standard library sends as `send` does here: without raising `SIGPIPE`.
         (&mut &*self).write(buf)
     }
 
@@ -493,7 +506,7 @@ impl WriteBytes for mio::net::TcpStream {
 
 impl HalfClose for TcpStream {
     fn close_write(&self) {
-        // If the other side has gone, there is nobody to tell.
+        // This fails if the other side has gone, and then there is nobody to tell.
         let _ = self.shutdown(Shutdown::Write);
     }
 }

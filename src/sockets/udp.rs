@@ -1,7 +1,8 @@
 //! UDP: `UdpSocket`.
 //!
-//! Datagrams keep their boundaries, so a short read proves nothing about what else has arrived: a
-//! socket counts as ready until the system says that it is not.
+//! One call receives one datagram, however many have arrived. So a short read does not prove that the
+//! socket is drained, as it does of a TCP stream: the socket counts as ready until a call answers
+//! `WouldBlock`.
 
 use std::fmt;
 use std::future::ready;
@@ -24,8 +25,8 @@ use crate::ioloop::{Direction, Interest};
 /// A UDP socket.
 ///
 /// Its methods take `&self`, so several coroutines may send and receive at once, through an
-/// [`Rc`](std::rc::Rc). Each datagram is received by one of them. A datagram longer than the buffer
-/// loses its rest, as the system has it.
+/// [`Rc`](std::rc::Rc). Each datagram is received by one of them. Of a datagram that is longer than the
+/// buffer, only as much as fits is received: the system drops the rest.
 ///
 /// Dropping it closes it.
 ///
@@ -50,14 +51,15 @@ pub struct UdpSocket {
 }
 
 impl UdpSocket {
-    /// Binds to the first of the addresses that can be bound; port 0 takes a free one. Belongs to
-    /// the current loop.
+    /// Binds to the first of the addresses that can be bound; port 0 takes a free one. The socket
+    /// belongs to the current loop.
     ///
     /// Cancel safe.
     ///
     /// # Errors
     ///
-    /// Of the last address, or of looking up its name: `AddrInUse`, `PermissionDenied` and the like.
+    /// If no address can be bound, the error of the last one: `AddrInUse`, `PermissionDenied` and the
+    /// like. If a name cannot be looked up, the error of that.
     #[track_caller]
     pub fn bind(address: impl ToSocketAddrs) -> impl FusedFuture<Output = io::Result<UdpSocket>> {
         resumption::here(async {
@@ -66,11 +68,11 @@ impl UdpSocket {
         })
     }
 
-    /// Takes over a socket made elsewhere, for the current loop.
+    /// Takes over a socket that was made elsewhere, for the current loop.
     ///
     /// # Errors
     ///
-    /// What the system says of setting it non-blocking and of watching it.
+    /// What the system says of making it non-blocking and of watching it.
     pub fn from_std(socket: net::UdpSocket) -> io::Result<UdpSocket> {
         socket.set_nonblocking(true)?;
         let ready = [Direction::Read, Direction::Write];
@@ -79,15 +81,15 @@ impl UdpSocket {
 
     into_std!(net::UdpSocket);
 
-    /// Fixes the other side: [`send`](UdpSocket::send) sends there, and only what comes from there
-    /// is received. The first of the addresses that works is taken.
+    /// Connects the socket to the first of the addresses that works: [`send`](UdpSocket::send) sends to
+    /// that address, and only what comes from it is received.
     ///
-    /// Nothing is sent, so an address where nobody listens works; that shows later, as
-    /// `ConnectionRefused` of a send or receive. Cancel safe.
+    /// Nothing is sent to connect. So an address at which nobody receives works, too, and only a later
+    /// send or receive fails with `ConnectionRefused`. Cancel safe.
     ///
     /// # Errors
     ///
-    /// Of the last address, or of looking up its name.
+    /// If no address works, the error of the last one. If a name cannot be looked up, the error of that.
     #[track_caller]
     pub fn connect(
         &self,
@@ -103,11 +105,11 @@ impl UdpSocket {
     ///
     /// A numeric address is used without an allocation; a name is looked up each time.
     ///
-    /// Cancel safe: if it is dropped before it is done, nothing was sent.
+    /// Cancel safe: if the future is dropped before it is done, nothing was sent.
     ///
     /// # Errors
     ///
-    /// Of looking up the name; what the system says, as for [`send`](UdpSocket::send).
+    /// If a name cannot be looked up, the error of that. Else as [`send`](UdpSocket::send).
     #[track_caller]
     pub fn send_to(
         &self,
@@ -123,7 +125,7 @@ impl UdpSocket {
         })
     }
 
-    /// Receives a datagram, which stays there to be received again.
+    /// [`recv`](UdpSocket::recv) that leaves the datagram in the socket, to be received again.
     ///
     /// Cancel safe.
     ///
@@ -135,7 +137,7 @@ impl UdpSocket {
         self.registered.io(Direction::Read, Location::caller(), move |socket| socket.peek(buf))
     }
 
-    /// [`peek`](UdpSocket::peek) that also tells where the datagram came from.
+    /// [`recv_from`](UdpSocket::recv_from) that leaves the datagram in the socket, to be received again.
     ///
     /// Cancel safe.
     ///
@@ -150,7 +152,7 @@ impl UdpSocket {
         self.registered.io(Direction::Read, Location::caller(), move |socket| socket.peek_from(buf))
     }
 
-    /// [`send_to`](UdpSocket::send_to) as a poll function: of the tasks that call it, the last one is
+    /// [`send_to`](UdpSocket::send_to) as a poll function: of the tasks that call it, only the last one is
     /// woken.
     ///
     /// # Errors
@@ -165,11 +167,11 @@ impl UdpSocket {
         self.registered.poll_io(cx, Direction::Write, |socket| socket.send_to(buf, address))
     }
 
-    /// Sends a datagram to `address`, if there is room.
+    /// Sends a datagram to `address`, without waiting.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if there is none; as [`send`](UdpSocket::send).
+    /// `WouldBlock` if there is no room; else as [`send`](UdpSocket::send).
     pub fn try_send_to(&self, buf: &[u8], address: SocketAddr) -> io::Result<usize> {
         self.registered.try_io(Direction::Write, |socket| socket.send_to(buf, address))
     }
@@ -178,7 +180,8 @@ impl UdpSocket {
     writable!("room for a datagram", try_send);
     system_calls!();
 
-    /// The address that it is bound to, with the port that was taken for 0.
+    /// The address that it is bound to. If port 0 was asked for, this has the port that the system has
+    /// taken.
     ///
     /// # Errors
     ///
@@ -191,7 +194,7 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// `NotConnected` if it is not.
+    /// `NotConnected` if it is not connected.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.registered.ask(net::UdpSocket::peer_addr)
     }
@@ -205,7 +208,7 @@ impl UdpSocket {
         self.registered.ask(net::UdpSocket::broadcast)
     }
 
-    /// Allows sending to a broadcast address, or not.
+    /// Says whether it may send to a broadcast address.
     ///
     /// # Errors
     ///
@@ -241,7 +244,7 @@ impl UdpSocket {
         self.registered.ask(net::UdpSocket::multicast_ttl_v4)
     }
 
-    /// Sets how many hops an IPv4 multicast datagram may take; 1 unless set.
+    /// Sets how many hops an IPv4 multicast datagram may take. If this is never called, that is 1.
     ///
     /// # Errors
     ///
@@ -259,7 +262,7 @@ impl UdpSocket {
         self.registered.ask(net::UdpSocket::multicast_loop_v4)
     }
 
-    /// Lets IPv4 multicast datagrams come back to this machine, or not.
+    /// Says whether IPv4 multicast datagrams come back to this machine.
     ///
     /// # Errors
     ///
@@ -277,7 +280,7 @@ impl UdpSocket {
         self.registered.ask(net::UdpSocket::multicast_loop_v6)
     }
 
-    /// Lets IPv6 multicast datagrams come back to this machine, or not.
+    /// Says whether IPv6 multicast datagrams come back to this machine.
     ///
     /// # Errors
     ///
@@ -286,8 +289,8 @@ impl UdpSocket {
         self.registered.tell(net::UdpSocket::set_multicast_loop_v6, on)
     }
 
-    /// Joins the multicast group `group`, on the interface with that address; the system chooses
-    /// one if it is unspecified.
+    /// Joins the multicast group `group`, on the interface that has the address `interface`. If that is
+    /// the unspecified address (`0.0.0.0`), the system chooses an interface.
     ///
     /// # Errors
     ///
@@ -305,7 +308,8 @@ impl UdpSocket {
         SockRef::from(self).leave_multicast_v4(&group, &interface)
     }
 
-    /// Joins the multicast group `group`, on the interface with that index; 0 is any.
+    /// Joins the multicast group `group`, on the interface with the index `interface`. With 0, the system
+    /// chooses one.
     ///
     /// # Errors
     ///

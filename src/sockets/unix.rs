@@ -24,19 +24,23 @@ use super::methods::{
 use super::send::{send, send_vectored};
 use super::source::{Asker, ByteStream, ReadBytes, Registered, WriteBytes, established};
 use super::split::{
-    HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split, is_closed_by,
+    HalfClose, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, into_split, ok_if_disconnected,
 };
 use crate::coroutine::sleep;
 use crate::ground::resumption;
 use crate::ioloop::{Direction, Interest};
 
-/// A full queue on the other side is the one thing that no selector tells about: it is tried again
-/// after so long, then after twice as long, up to the second figure.
-pub(super) const PATIENCE: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(64)];
+/// Whether the queue of a listener, or of a receiver of datagrams, has room again is the one thing that
+/// no selector reports. So an operation that found it full is tried again after this pause, then after
+/// one twice as long, and so on up to [`LONGEST_PAUSE`].
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
+/// See [`FIRST_PAUSE`].
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
 /// A Unix domain socket that accepts connections.
 ///
-/// Dropping it closes it, and leaves its path in the file system: remove that yourself. Several
+/// Dropping it closes it, but leaves the file at its path, which you have to remove yourself. Several
 /// coroutines may accept from one listener.
 ///
 /// ```
@@ -61,31 +65,32 @@ pub struct UnixListener {
 }
 
 impl UnixListener {
-    /// Listens on a path, which must not exist yet. Belongs to the current loop.
+    /// Listens on a path, at which no file may exist yet. The listener belongs to the current loop.
     ///
-    /// On Linux, a path that begins with a NUL (`"\0name"`) is an abstract name: it has no file, and is
-    /// free again when the listener is dropped.
+    /// On Linux, a path that begins with a NUL (`"\0name"`) is an abstract name: it has no file, and can
+    /// be used again as soon as the listener is dropped.
     ///
     /// # Errors
     ///
-    /// `AddrInUse` if the path exists, be it of a listener long gone; what the system says.
+    /// `AddrInUse` if there is a file at the path, even one that a closed listener has left behind; what
+    /// the system says.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
         UnixListener::registered(mio::net::UnixListener::bind_addr(&unix_address(path.as_ref())?)?)
     }
 
-    fn taken_over(&self, stream: mio::net::UnixStream) -> io::Result<UnixStream> {
-        UnixStream::ready(stream)
+    fn wrap_accepted(&self, stream: mio::net::UnixStream) -> io::Result<UnixStream> {
+        UnixStream::registered(stream)
     }
 
     fn registered(listener: mio::net::UnixListener) -> io::Result<UnixListener> {
         Ok(UnixListener { registered: Registered::new(listener, &[Direction::Read])? })
     }
 
-    /// Takes over a listener made elsewhere, for the current loop.
+    /// Takes over a listener that was made elsewhere, for the current loop.
     ///
     /// # Errors
     ///
-    /// What the system says of setting it non-blocking and of watching it.
+    /// What the system says of making it non-blocking and of watching it.
     pub fn from_std(listener: net::UnixListener) -> io::Result<UnixListener> {
         listener.set_nonblocking(true)?;
         UnixListener::registered(mio::net::UnixListener::from_std(listener))
@@ -108,12 +113,13 @@ impl UnixListener {
 /// A Unix domain connection.
 ///
 /// Its methods take `&self`, so one coroutine may read while another writes, through an
-/// [`Rc`](std::rc::Rc) or the halves of [`split`](UnixStream::split). Two that read at once each
-/// get some of the bytes. It implements the [`futures::io`] traits, also for `&UnixStream`. It moves
-/// bytes: file descriptors that a peer sends along (`SCM_RIGHTS`) are closed by the system. Who the peer is
-/// is told by `peer_cred`, which takes the feature of that name.
+/// [`Rc`](std::rc::Rc) or the halves of [`split`](UnixStream::split). If two coroutines read at the same
+/// time, each gets some of the bytes. It implements the [`futures::io`] traits, also for `&UnixStream`.
 ///
-/// Dropping it closes it at once; what was written is still there for the other side.
+/// It receives bytes only: if the peer sends file descriptors along with them (`SCM_RIGHTS`), the system
+/// closes those. With the feature `peer_cred`, the method of that name tells whose process the peer is.
+///
+/// Dropping it closes it at once; the other side can still read what was written.
 ///
 /// ```
 /// use waterspout::{IoLoop, net::UnixStream};
@@ -133,10 +139,10 @@ pub struct UnixStream {
 }
 
 impl UnixStream {
-    /// Connects to the listener on a path, or on an abstract name (see [`UnixListener::bind`]), waiting
-    /// while its queue is full.
+    /// Connects to the listener on a path, or on an abstract name (see [`UnixListener::bind`]), and
+    /// waits while the queue of that listener is full. The stream belongs to the current loop.
     ///
-    /// Cancel safe: dropping it closes the attempt.
+    /// Cancel safe: dropping the future ends the attempt.
     ///
     /// # Errors
     ///
@@ -149,47 +155,48 @@ impl UnixStream {
 
     async fn connect_to(path: impl AsRef<Path>) -> io::Result<UnixStream> {
         let address = unix_address(path.as_ref())?;
-        let mut patience = PATIENCE[0];
+        let mut pause = FIRST_PAUSE;
         let stream = loop {
             match mio::net::UnixStream::connect_addr(&address) {
-                // Linux does not queue for the queue, and does not tell when there is room.
+                // The listener's queue is full. On Linux the attempt has failed then, and is not going on.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    sleep(patience).await;
-                    patience = PATIENCE[1].min(2 * patience);
+                    sleep(pause).await;
+                    pause = LONGEST_PAUSE.min(2 * pause);
                 }
-                result => break UnixStream::ready(result?)?,
+                result => break UnixStream::registered(result?)?,
             }
         };
         let established =
             |stream: &mio::net::UnixStream| established(stream.take_error(), || stream.peer_addr());
-        stream.registered.connected(established).await?;
+        stream.registered.until_connected(established).await?;
         Ok(stream)
     }
 
-    /// Two streams that are connected with each other.
+    /// Two streams that are connected with each other. Both belong to the current loop.
     ///
     /// # Errors
     ///
     /// What the system says (too many open files).
     pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
         let (one, other) = mio::net::UnixStream::pair()?;
-        Ok((UnixStream::ready(one)?, UnixStream::ready(other)?))
+        Ok((UnixStream::registered(one)?, UnixStream::registered(other)?))
     }
 
-    /// It is tried first, for what is connected can be written and often read.
-    fn ready(stream: mio::net::UnixStream) -> io::Result<UnixStream> {
+    /// The first read or write of the stream is tried before anybody waits: a stream that is connected
+    /// can be written to, and the other side has often sent something by now.
+    fn registered(stream: mio::net::UnixStream) -> io::Result<UnixStream> {
         let ready = [Direction::Read, Direction::Write];
         Ok(UnixStream { registered: Registered::new(stream, &ready)? })
     }
 
-    /// Takes over a connection made elsewhere, for the current loop.
+    /// Takes over a connection that was made elsewhere, for the current loop.
     ///
     /// # Errors
     ///
-    /// What the system says of setting it non-blocking and of watching it.
+    /// What the system says of making it non-blocking and of watching it.
     pub fn from_std(stream: net::UnixStream) -> io::Result<UnixStream> {
         stream.set_nonblocking(true)?;
-        UnixStream::ready(mio::net::UnixStream::from_std(stream))
+        UnixStream::registered(mio::net::UnixStream::from_std(stream))
     }
 
     into_std!(net::UnixStream);
@@ -253,7 +260,7 @@ impl WriteBytes for mio::net::UnixStream {
 
 impl HalfClose for UnixStream {
     fn close_write(&self) {
-        // If the other side has gone, there is nobody to tell.
+        // This fails if the other side has gone, and then there is nobody to tell.
         let _ = self.shutdown(Shutdown::Write);
     }
 }

@@ -1,4 +1,8 @@
 //! Unix domain datagrams: `UnixDatagram`.
+//!
+//! They differ from UDP in that a datagram is never dropped: if the receiver's queue is full, sending
+//! has to wait. The selector reports that this queue has room only for the receiver that the socket is
+//! connected to.
 
 use std::fmt;
 use std::io;
@@ -16,18 +20,18 @@ use super::address::unix_address;
 use super::methods::{datagrams, into_std, readable, shows_fd, system_calls, writable};
 use super::send::send;
 use super::source::Registered;
-use super::unix::PATIENCE;
+use super::unix::{FIRST_PAUSE, LONGEST_PAUSE};
 use crate::coroutine::sleep;
 use crate::ground::resumption;
 use crate::ioloop::{Direction, Interest};
 
 /// A Unix domain datagram socket.
 ///
-/// Its methods take `&self`, so several coroutines may send and receive at once. Datagrams are not
-/// lost or reordered here: a sender waits while the receiver's queue is full. A datagram longer than
-/// the buffer loses its rest.
+/// Its methods take `&self`, so several coroutines may send and receive at once. Unlike UDP, no datagram
+/// is lost or overtaken by another: a sender waits while the receiver's queue is full. Of a datagram
+/// that is longer than the receiver's buffer, only as much as fits is received.
 ///
-/// Dropping it closes it, and leaves its path in the file system if it has one.
+/// Dropping it closes it, but leaves the file at its path, if it has one.
 ///
 /// ```
 /// use waterspout::{IoLoop, net::UnixDatagram};
@@ -47,20 +51,21 @@ pub struct UnixDatagram {
 }
 
 impl UnixDatagram {
-    /// Binds to a path, which must not exist yet. Belongs to the current loop.
+    /// Binds to a path, at which no file may exist yet. The socket belongs to the current loop.
     ///
-    /// Here and wherever a path is asked for, it may be an abstract name; see
+    /// This path, and every other path in the methods here, may be an abstract name; see
     /// [`UnixListener::bind`](super::UnixListener::bind).
     ///
     /// # Errors
     ///
-    /// `AddrInUse` if the path exists; what the system says.
+    /// `AddrInUse` if there is a file at the path; what the system says.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
         UnixDatagram::from_std(net::UnixDatagram::bind_addr(&unix_address(path.as_ref())?)?)
     }
 
-    /// A socket without a path: it can send, and receive only if it is
-    /// [connected](UnixDatagram::connect) by a [`pair`](UnixDatagram::pair).
+    /// A socket without a path. It can send. Nobody can send to it, since it has no address. (The
+    /// sockets of a [`pair`](UnixDatagram::pair) have no path either, but are connected with each
+    /// other.)
     ///
     /// # Errors
     ///
@@ -69,7 +74,7 @@ impl UnixDatagram {
         UnixDatagram::from_std(net::UnixDatagram::unbound()?)
     }
 
-    /// Two sockets that are connected with each other.
+    /// Two sockets that are connected with each other. Both belong to the current loop.
     ///
     /// # Errors
     ///
@@ -79,11 +84,11 @@ impl UnixDatagram {
         Ok((UnixDatagram::from_std(one)?, UnixDatagram::from_std(other)?))
     }
 
-    /// Takes over a socket made elsewhere, for the current loop.
+    /// Takes over a socket that was made elsewhere, for the current loop.
     ///
     /// # Errors
     ///
-    /// What the system says of setting it non-blocking and of watching it.
+    /// What the system says of making it non-blocking and of watching it.
     pub fn from_std(socket: net::UnixDatagram) -> io::Result<UnixDatagram> {
         socket.set_nonblocking(true)?;
         let ready = [Direction::Read, Direction::Write];
@@ -92,13 +97,13 @@ impl UnixDatagram {
 
     into_std!(net::UnixDatagram);
 
-    /// Fixes the other side: [`send`](UnixDatagram::send) sends there, and only what comes from
-    /// there is received.
+    /// Connects the socket to the one on a path: [`send`](UnixDatagram::send) sends to that, and only what
+    /// that sends is received.
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is no such path, `ConnectionRefused` if nobody is there any more; what
-    /// the system says.
+    /// `NotFound` if there is no such path, `ConnectionRefused` if the socket on it was closed; what the
+    /// system says.
     pub fn connect(&self, path: impl AsRef<Path>) -> io::Result<()> {
         self.registered.tell(net::UnixDatagram::connect_addr, &unix_address(path.as_ref())?)
     }
@@ -107,15 +112,17 @@ impl UnixDatagram {
 
     /// Sends a datagram to the socket on a path, and gives its length.
     ///
-    /// The system does not tell when somebody else's full queue has room again, so it is tried
-    /// again every few milliseconds then. [Connect](UnixDatagram::connect) to be told.
+    /// If the receiver's queue is full, this waits. The system does not report when that queue has room
+    /// again, so this tries again after 1 ms, and then after longer and longer pauses of up to 64 ms. It
+    /// does report that to a socket which is [connected](UnixDatagram::connect) to the receiver and uses
+    /// [`send`](UnixDatagram::send).
     ///
-    /// Cancel safe: if it is dropped before it is done, nothing was sent.
+    /// Cancel safe: if the future is dropped before it is done, nothing was sent.
     ///
     /// # Errors
     ///
-    /// What the system says: `NotFound` if there is no such path, `ConnectionRefused` if nobody is
-    /// there any more.
+    /// What the system says: `NotFound` if there is no such path, `ConnectionRefused` if the socket on
+    /// it was closed.
     #[track_caller]
     pub fn send_to(
         &self,
@@ -125,18 +132,19 @@ impl UnixDatagram {
         let place = Location::caller();
         resumption::fused(async move {
             let address = unix_address(path.as_ref())?;
-            let mut patience = PATIENCE[0];
+            let mut pause = FIRST_PAUSE;
             loop {
-                // This socket may be full, too, and of that the selector does tell.
+                // It may also be this socket's own buffer that is full. When that has room, the selector
+                // reports it, so this waits for both: the selector, and the end of the pause.
                 let send = self
                     .registered
                     .io(Direction::Write, place, |socket| socket.send_to_addr(buf, &address));
-                if let Either::Left((sent, _)) = select(pin!(send), sleep(patience)).await {
+                if let Either::Left((sent, _)) = select(pin!(send), sleep(pause)).await {
                     return sent;
                 }
                 match self.try_send_to_address(buf, &address) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        patience = PATIENCE[1].min(2 * patience);
+                        pause = LONGEST_PAUSE.min(2 * pause);
                     }
                     sent => return sent,
                 }
@@ -144,11 +152,11 @@ impl UnixDatagram {
         })
     }
 
-    /// Sends a datagram to the socket on a path, if there is room.
+    /// [`send_to`](UnixDatagram::send_to) without waiting.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if there is none; as [`send_to`](UnixDatagram::send_to).
+    /// `WouldBlock` if there is no room; else as [`send_to`](UnixDatagram::send_to).
     pub fn try_send_to(&self, buf: &[u8], path: impl AsRef<Path>) -> io::Result<usize> {
         self.try_send_to_address(buf, &unix_address(path.as_ref())?)
     }
@@ -170,7 +178,7 @@ impl UnixDatagram {
         self.registered.tell(net::UnixDatagram::shutdown, how)
     }
 
-    /// The path that it is bound to, if it is.
+    /// The path that it is bound to, if it is bound.
     ///
     /// # Errors
     ///
