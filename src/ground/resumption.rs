@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn who_blocks_is_woken_at_once_and_then_in_time_and_gets_more() {
+    fn something_that_blocks_is_woken_at_once_and_later_in_time_and_gets_more() {
         let (wakes, woken) = mpsc::channel();
         let other = waker_fn::waker_fn(move || wakes.send(()).unwrap());
         begin();
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn the_call_of_the_crate_says_where_it_waits_and_what_it_is_made_of_does_not() {
+    fn a_future_of_the_crate_notes_the_line_of_its_caller_and_none_within() {
         let mut cx = Context::from_waker(Waker::noop());
         let mut polled = |future: Pin<&mut dyn Future<Output = ()>>| {
             begin();

@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_tells_the_line_of_its_caller_at_each_poll() {
+    fn a_waiter_notes_the_line_of_its_caller_at_each_poll() {
         let (hands, _log) = hands::<()>();
         let _resumption = resumption::nested();
         let line = line!() + 1;
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_come_may_wait_again_behind_the_others() {
+    fn a_waiter_that_has_come_may_join_again_behind_the_others() {
         let (hands, log) = hands::<()>();
         let mut first = joined(&hands, &log, 1, None);
         let _second = joined(&hands, &log, 2, None);

@@ -187,14 +187,14 @@ impl IoLoop {
         clock.advance_to(clock.after(time));
     }
 
-    /// Holds a virtual clock until the guard is dropped: meanwhile the clock reaches the next deadline no sooner
-    /// than the real clock would. On a loop with the real clock nothing happens.
+    /// Holds a virtual clock until the guard is dropped: meanwhile the clock reaches the next deadline no
+    /// sooner than the real clock would. On a loop with the real clock nothing happens.
     ///
-    /// This is for tests that wait for something which takes real time, and which the loop does not know of: a
-    /// thread that has a channel's sender, or a server in another process. (What the loop does know of is said
-    /// at [`Builder::virtual_time`](crate::Builder::virtual_time).) The guard is `Send`, so it can be moved to
-    /// such a thread. The thread has to keep it until it has done all that the loop is to see: once the guard
-    /// is dropped, the clock may jump before the thread's next step.
+    /// This is for tests that wait for something which takes real time, and which the loop does not know
+    /// of: a thread that has a channel's sender, or a server in another process. (What the loop does know
+    /// of is said at [`Builder::virtual_time`](crate::Builder::virtual_time).) The guard is `Send`, so it
+    /// can be moved to such a thread. The thread has to keep it until it has done all that the loop is to
+    /// see: once the guard is dropped, the clock may jump before the thread's next step.
     ///
     /// ```
     /// use std::{thread, time::Duration};

@@ -604,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_stays_for_the_next_time_and_gives_way_to_another() {
+    fn a_slot_waits_again_by_its_word_until_another_slot_takes_over() {
         let (mut readiness, key) = table();
         readiness.drained(key, Read);
         let mut woken = Vec::new();
@@ -625,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bit_stays_until_the_socket_is_drained() {
+    fn a_socket_stays_ready_until_it_is_drained() {
         let (mut readiness, key) = table();
         for _ in 0..2 {
             assert_eq!(ask(&mut readiness, key, Read, By::Poll, Waker::noop()), Wait::Ready);
@@ -636,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_to_drain_the_socket_does_so_until_it_says_otherwise() {
+    fn an_operation_is_assumed_to_drain_the_socket_until_it_says_otherwise() {
         let (mut readiness, key) = table();
         let poll = |readiness: &mut Readiness, until| {
             readiness.poll(key, Read, until, By::Poll, &waker(1)) == Some(Wait::Ready)
@@ -649,7 +649,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_taken_to_drain_a_socket_of_which_short_reads_prove_nothing() {
+    fn a_socket_whose_short_reads_prove_nothing_stays_ready_until_would_block() {
         let (mut readiness, key) = table();
         readiness.short_proves_nothing(key);
         readiness.short_proves_nothing(key);
@@ -667,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_stream_survives_a_short_read_but_not_eagain() {
+    fn the_end_of_the_stream_survives_a_short_read_but_not_would_block() {
         let (mut readiness, key) = table();
         readiness.sockets.get_mut(key).unwrap().of(Read).closed = true;
         readiness.drained(key, Read);
@@ -702,7 +702,7 @@ mod tests {
     }
 
     #[test]
-    fn of_those_who_poll_the_last_one_is_woken_beside_the_futures() {
+    fn of_several_that_poll_the_last_one_is_woken_and_so_are_all_futures() {
         for wakers in both_kinds(3) {
             let (mut readiness, key) = table();
             readiness.drained(key, Read);
@@ -715,7 +715,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_and_a_foreign_waker_that_poll_take_each_others_place() {
+    fn a_slot_and_a_foreign_waker_that_poll_replace_each_other() {
         let [slots, foreign] = both_kinds(2);
         let turns = [&slots[0], &foreign[0], &slots[0], &foreign[1], &foreign[1], &slots[1]];
         for last in 1..=turns.len() {
@@ -728,7 +728,8 @@ mod tests {
         }
     }
 
-    /// However a future that waits changes its waker, and whoever waits beside it.
+    /// A future may change its waker while it waits, from a word to a foreign one and back, with other
+    /// futures before or behind it.
     #[test]
     fn of_the_wakers_of_one_future_the_last_one_is_woken() {
         let [slots, foreign] = both_kinds(3);
@@ -799,7 +800,7 @@ mod tests {
                 let mut left: Vec<_> = wakers.iter().collect();
                 left.remove(gone);
                 assert!(same(&woken(&mut readiness, key, Read), &left), "{gone}");
-                // A ticket that was used is nobody's, also when the same futures wait again.
+                // When the same futures wait again, they get other tickets: the old ones find nobody.
                 let old = tickets[1].get();
                 for (waker, ticket) in wakers.iter().zip(&tickets) {
                     ask(&mut readiness, key, Read, By::Future(ticket), waker);
@@ -836,7 +837,7 @@ mod tests {
         for n in 1..=1000 {
             row.push(Ticket(n), Waker::noop().clone());
         }
-        // Those who are left do not move each time.
+        // The waiters that are left are not moved each time that one leaves.
         for n in (10..=1000).step_by(20) {
             assert!(row.leave(Ticket(n)).is_some());
         }

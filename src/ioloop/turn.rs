@@ -3,7 +3,7 @@
 //! 1. Take what other threads have posted.
 //! 2. Note how much is ready, and collect the timers that are due.
 //! 3. Run that much, first in first out, then those timers.
-//! 4. Ask the selector who can go on; sleep there only if nothing is ready.
+//! 4. Ask the selector which sockets are ready; sleep there only if nothing else is.
 //!
 //! Whatever is scheduled during a phase waits for the next turn, so callbacks that add callbacks
 //! and timers that set timers cannot keep the loop from its sockets. While more is ready, the loop does not
