@@ -84,7 +84,7 @@ enum Before {
 
 impl Qualifier {
     /// The tokens, with the path before all bare words at any depth; `None` if there are no bare words.
-    /// Then the caller keeps the tokens that it has: a group that is made anew has lost the places of its
+    /// Then the caller keeps the tokens that it has: a group that is made anew has lost the spans of its
     /// brackets.
     fn within(&self, tokens: TokenStream) -> Option<TokenStream> {
         let mut changed = false;

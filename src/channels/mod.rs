@@ -13,8 +13,8 @@
 //! get, so that it ends only when somebody closes it.
 //!
 //! Waiters are served first in first out. One that is dropped leaves the queue of waiters, and no value is
-//! lost with it. Senders and receivers belong to no loop: any executor's task can wait on them. They are
-//! not `Send`; between threads there is [`concurrent::channel`](crate::concurrent::channel). They can have
+//! lost with it. Senders and receivers belong to no loop: they can be awaited in any runtime. They are not
+//! `Send`; between threads there is [`concurrent::channel`](crate::concurrent::channel). They can have
 //! as many waiters as [locks](crate::locks) can, and their `Debug` form tells how many wait.
 
 pub mod broadcast;

@@ -333,7 +333,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Runner<F, K> {
         }
     }
 
-    /// Drops the state machine, and puts `failure` in its place instead of an output. `state` is
+    /// Drops the state machine, and puts `failure` into the body instead of an output. `state` is
     /// `Running`, and no step is under way.
     fn drop_machine(&self, failure: Failure) {
         debug_assert_eq!(self.state.get(), State::Running);

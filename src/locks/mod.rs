@@ -17,8 +17,8 @@
 //! between can snatch it. None takes a time-out: put [`with_timeout`](crate::coroutine::with_timeout) around
 //! the wait. A waiter that is dropped leaves the queue, and what it had been given goes to the next.
 //!
-//! Locks belong to no loop: any executor's task can wait for them, on the thread on which they were made.
-//! (They are not `Send`. Between threads there is [`channel`](crate::concurrent::channel).) Their `Debug`
+//! Locks belong to no loop: they can be awaited in any runtime, on the thread on which they were made. (They
+//! are not `Send`. Between threads there is [`channel`](crate::concurrent::channel).) Their `Debug`
 //! form tells how many wait, as Tornado's `__repr__` does.
 //!
 //! # Panics

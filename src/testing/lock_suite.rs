@@ -77,7 +77,7 @@ pub fn fair_lock_suite<L: 'static, G: 'static>(
     async move {
         suite.run("lock suite: first come, first served", in_order).await;
         suite.run("lock suite: nobody barges in", nobody_barges).await;
-        suite.run("lock suite: polling again keeps the place", keeps_the_place).await;
+        suite.run("lock suite: polling again keeps the place", keeps_its_position).await;
         suite.run("lock suite: who stops waiting changes no order", keeps_the_order).await;
     }
 }
@@ -369,7 +369,7 @@ async fn comes_later(acquiring: &mut Acquiring) -> Checked {
     ensure(polled.is_pending(), || "who came later has it, and another one waits".into())
 }
 
-async fn keeps_the_place(lock: Lock) -> Checked {
+async fn keeps_its_position(lock: Lock) -> Checked {
     let guard = lock.take().await?;
     let mut first = lock.queue().await?;
     let mut second = lock.queue().await?;
