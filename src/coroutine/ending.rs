@@ -52,8 +52,9 @@ thread_local! {
         const { ManuallyDrop::new(RefCell::new(VecDeque::new())) };
     /// How many endings are under way, each within the one before.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// Set while the destructors of something that is cancelled run: to whose code was running when they
-    /// began. Code of somebody else, which such a destructor may start, is not meant by it.
+    /// While the destructors of something that is cancelled run, this tells whose code was running when they
+    /// began. Such a destructor may start another coroutine or run a loop: that code is somebody else's, and
+    /// handles that are dropped in it detach as usual.
     static CANCELLING: Cell<Option<Current>> = const { Cell::new(None) };
 }
 

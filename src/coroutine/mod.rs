@@ -36,14 +36,14 @@
 //! ```
 //!
 //! The part up to the first wait is called the *eager part*. While it runs, the new coroutine is the
-//! *current* one; its caller is again when the call returns. Both spend of one budget (see below). If the
-//! eager part panics, that does not reach the caller, but whoever awaits the coroutine. Calls that start
-//! each other in their eager parts are nested on the stack, as any calls are: about 260 bytes each in a
-//! release build and 1,440 in a debug build, beside what the functions themselves take. A stack of 2 MiB
-//! holds a thousand of them with ease, but not ten thousand.
+//! *current* one; when the call returns, its caller is the current one again. Both spend of the same budget
+//! (see below). If the eager part panics, the caller does not notice: whoever awaits the coroutine gets the
+//! panic. Calls that start each other in their eager parts are nested on the stack, as any calls are: about
+//! 260 bytes each in a release build and 1,440 in a debug build, beside what the functions themselves take.
+//! A stack of 2 MiB holds a thousand of them with ease, but not ten thousand.
 //!
 //! [`start`] does the same with any future; [`spawn`] queues it, to run in the loop's next turn. Both also
-//! work while the loop does not run: it goes on with the coroutine when it starts.
+//! work while the loop does not run: the loop goes on with the coroutine when it is started.
 //!
 //! # Several futures in one coroutine
 //!
@@ -111,8 +111,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Coroutine::cancel`] ends one by its handle, and [`CancelHandle`] by another. Many are ended together
-//! by a [`TaskGroup`], which also waits for them, by a [`JoinSet`] or by a [`CancelToken`].
+//! [`Coroutine::cancel`] ends a coroutine by its handle; a [`CancelHandle`] does so while somebody else has
+//! the handle. To end many coroutines together, there are [`TaskGroup`], which also waits for them,
+//! [`JoinSet`] and [`CancelToken`].
 //!
 //! # Waiting for nothing costs nothing
 //!
@@ -185,8 +186,9 @@ pub(crate) use runner::{Kind, KindOf, Name};
 /// [`Builder::on_exception`](crate::Builder::on_exception), and so is its `Err` if it is a
 /// [`#[coroutine]`](macro@crate::coroutine) function.
 ///
-/// Cancel safe: dropping this while it is awaited detaches the coroutine, which goes on. The exception is an
-/// owner that is [cancelled](Coroutine::cancel): the coroutines that it awaits are cancelled with it.
+/// Cancel safe: dropping this while it is awaited detaches the coroutine, which goes on. Only if it is
+/// dropped because the coroutine that awaits it was [cancelled](Coroutine::cancel), this one is cancelled,
+/// too.
 ///
 /// ```
 /// use waterspout::{IoLoop, coroutine};
