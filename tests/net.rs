@@ -2068,6 +2068,20 @@ fn an_fd_of_another_loop_is_refused_and_not_taken_back() {
     assert_eq!(owner.counters().sources, 0);
 }
 
+#[test]
+fn a_duplicate_of_a_socket_that_another_loop_has_refused_wakes_nobody() {
+    let (owner, other) = (IoLoop::new().unwrap(), IoLoop::new().unwrap());
+    let (twin, mut peer) = std_pair();
+    let stream = twin.try_clone().unwrap();
+    let stream = owner.run_sync(async || UnixStream::from_std(stream).unwrap()).unwrap();
+    assert!(other.run_sync(async || stream.into_std().is_err()).unwrap());
+    owner.run_sync(async || turns(3).await).unwrap();
+    let before = owner.counters().events;
+    peer.write_all(b"x").unwrap();
+    owner.run_sync(async || turns(3).await).unwrap();
+    assert_eq!(owner.counters().events, before, "of a socket that is gone");
+}
+
 #[waterspout::test]
 async fn a_wait_that_is_dropped_leaves_its_waker_with_nobody() {
     let (here, there) = UnixStream::pair().unwrap();

@@ -622,13 +622,15 @@ impl<S: AsRawFd> Registered<S> {
             (core.id() == registration.id)
                 .then(|| core.descriptors().take_back(registration.fd, registration.key))
         });
-        match taken.flatten() {
-            Some(taken) => taken.map(|()| source),
-            None => Err(io::Error::other(format!(
+        let taken = taken.flatten().unwrap_or_else(|| {
+            Err(io::Error::other(format!(
                 "this socket belongs to {}, which is not the current loop",
                 registration.id
-            ))),
-        }
+            )))
+        });
+        // Before the source, which is dropped after an error and closes its fd.
+        drop(registration);
+        taken.map(|()| source)
     }
 }
 
