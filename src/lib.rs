@@ -43,6 +43,7 @@
 //! | sockets and other file descriptors | [`net`], [`IoLoop::add_handler`] |
 //! | reading up to a delimiter, buffered writes | [`iostream`] |
 //! | servers, clients, names | [`net::TcpServer`], [`net::UnixServer`], [`net::Server`], [`net::TcpClient`], [`net::Resolver`] |
+//! | TLS | [`tls`](mod@crate::tls), [`net::Server::tls`], [`net::TcpClient::connect_tls`] |
 //! | HTTP, with hyper | [`hyper`](mod@crate::hyper) |
 //! | a result that somebody sets later | [`concurrent::promise`] |
 //! | testing | [`#[test]`](macro@test), [`testing`] |
@@ -99,6 +100,10 @@
 //! | `hyper` | no | [`hyper`](mod@crate::hyper): a stream, an executor and a timer for the crate of that name |
 //! | `peer_cred` | no | [`UnixStream::peer_cred`](net::UnixStream::peer_cred) |
 //! | `regex` | no | [`IoStream::read_until_regex`](iostream::IoStream::read_until_regex), patterns in [`ExpectLog`](testing::ExpectLog) |
+//! | `tls` | no | [`tls`](mod@crate::tls), with ring for its cryptography |
+//! | `tls-aws-lc` | no | the same with aws-lc-rs |
+//! | `tls-native-roots` | no | [`tls::Roots::native`](crate::tls::Roots::native) |
+//! | `tls-webpki-roots` | no | [`tls::Roots::webpki`](crate::tls::Roots::webpki) |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -124,6 +129,10 @@ pub mod iostream;
 #[cfg(feature = "signal")]
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub mod signal;
+
+#[cfg(feature = "_tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+pub mod tls;
 
 #[cfg(feature = "process")]
 #[cfg_attr(docsrs, doc(cfg(feature = "process")))]

@@ -22,6 +22,7 @@ const FLOORS: &[&[&str]] = &[
     &["coroutine"],
     &["sockets"],
     &["iostream", "signal", "hyper"],
+    &["tls"],
     &["service", "process"],
     &["testing"],
     // What users see, and what the attributes' expansions call.

@@ -149,6 +149,23 @@ fn what_hyper_is_given_is_send_and_sync() {
     all_are((true, true), are![Io<TcpStream>, Io<UnixStream>, OnLoop]);
 }
 
+/// An acceptor and a connector are for all threads, and streams over TLS go where what they are over goes.
+#[cfg(feature = "tls")]
+#[test]
+fn what_is_for_tls_is_send_and_sync() {
+    use waterspout::tls::{Roots, Tls, TlsAcceptor, TlsConnector, TlsStream};
+    all_are(
+        (true, true),
+        are![Tls, TlsAcceptor, TlsConnector, Roots, TlsStream<TcpStream>, TlsStream<UnixStream>],
+    );
+    let _never_called = || {
+        let (acceptor, connector) = (some::<TlsAcceptor>(), some::<TlsConnector>());
+        is_send(&acceptor.accept(some::<TcpStream>()));
+        is_send(&connector.connect("localhost", some::<TcpStream>()));
+        is_send(&TcpClient::new().connect_tls(&connector, "localhost", 443));
+    };
+}
+
 /// What belongs to a thread stays there.
 #[test]
 fn what_belongs_to_a_loop_is_neither_send_nor_sync() {

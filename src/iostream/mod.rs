@@ -226,6 +226,12 @@ impl<S: Transport> IoStream<S> {
         }
     }
 
+    /// The limits that it was made with, for a stream that takes its place.
+    #[cfg(feature = "_tls")]
+    pub(crate) fn options(&self) -> Options {
+        self.inner.options
+    }
+
     /// Closes the stream now. What was written and is unsent is dropped, and awaiting those writes gives an
     /// error. What has arrived can still be read. Closing a second time does nothing. Tornado: `close`.
     pub fn close(&self) {

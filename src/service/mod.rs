@@ -5,6 +5,8 @@
 mod listener;
 mod server;
 mod tcp_client;
+#[cfg(feature = "_tls")]
+mod tls;
 
 pub use listener::Listener;
 pub use server::{Server, TcpServer, UnixServer};

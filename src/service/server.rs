@@ -61,7 +61,8 @@ const WARN_EVERY: Duration = Duration::from_secs(30);
 /// | made by | the handler gets |
 /// | --- | --- |
 /// | [`new`](Server::new), Tornado's form | an [`IoStream`] over the connection |
-/// | [`bare`](Server::bare) | the connection as it is, for protocols that have buffers of their own (HTTP, TLS, gRPC) |
+/// | [`bare`](Server::bare) | the connection as it is, for protocols that have buffers of their own (HTTP, gRPC) |
+/// | `tls`, with the feature of that name | an [`IoStream`] over TLS |
 /// | [`wrapping`](Server::wrapping) | what a handshake, which has a time limit, has made of the connection |
 ///
 /// Dropping the server stops accepting, cancels the connections and closes their streams.
@@ -143,9 +144,9 @@ struct Inner<S, A> {
 
 /// The name of the handler, and where the server was made: the name and the place of the server's coroutines.
 #[derive(Clone, Copy)]
-struct Made {
-    name: fn() -> &'static str,
-    place: &'static Location<'static>,
+pub(super) struct Made {
+    pub(super) name: fn() -> &'static str,
+    pub(super) place: &'static Location<'static>,
 }
 
 impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
@@ -280,21 +281,20 @@ impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
                 let from = peer.clone();
                 let handling = async {
                     let (handshake, handle) = &*both;
-                    let failed = match with_timeout(limit, handshake(stream, peer)).await {
-                        Ok(Ok(wrapped)) => return Some(handle(wrapped).await),
-                        Ok(Err(error)) => foreign::debug(&error),
-                        Err(_) => format!("it took longer than {limit:?}"),
+                    let handshake = async {
+                        match with_timeout(limit, handshake(stream, peer)).await {
+                            Ok(done) => done.map_err(|error| foreign::debug(&error)),
+                            Err(_) => Err(format!("it took longer than {limit:?}")),
+                        }
                     };
-                    let from = foreign::debug(&from);
-                    report::info(report::NET, format_args!("no handshake with {from}: {failed}"));
-                    None
+                    Some(handle(shake_hands(&from, handshake).await?).await)
                 };
                 made.report(&from, handling).await;
             })
         })
     }
 
-    fn of(
+    pub(super) fn of(
         made: Made,
         handle: impl Fn(S, A, Options) -> Pin<Box<dyn Future<Output = ()>>> + 'static,
     ) -> Server<S, A> {
@@ -520,7 +520,7 @@ async fn accept<L: Listener>(
 impl Made {
     /// Awaits `handling`, and reports an error or a panic of it. `None` means that nothing was handled,
     /// because the handshake failed.
-    async fn report<R: Outcome + 'static>(
+    pub(super) async fn report<R: Outcome + 'static>(
         self,
         peer: &dyn fmt::Debug,
         handling: impl Future<Output = Option<R>>,
@@ -542,13 +542,31 @@ impl Made {
     }
 }
 
+/// Comes to the end of a handshake, or says in the log why it failed.
+pub(super) async fn shake_hands<T>(
+    peer: &dyn fmt::Debug,
+    handshake: impl Future<Output = Result<T, String>>,
+) -> Option<T> {
+    let failed = match handshake.await {
+        Ok(wrapped) => return Some(wrapped),
+        Err(failed) => failed,
+    };
+    let peer = foreign::debug(peer);
+    report::info(report::NET, format_args!("no handshake with {peer}: {failed}"));
+    None
+}
+
 /// Whether a handler ended because the other side had hung up, which is how connections usually end:
 /// whether its error is [`StreamError::Closed`] without an error in it, by itself or within one of the
-/// usual error types.
+/// usual error types. A client that hung up without saying so as TLS has it (`UnexpectedEof`) is no more
+/// to be reported: nothing that was sent to it is lost.
 fn is_hang_up(outcome: &dyn Any) -> bool {
     fn closed(error: &(dyn Error + 'static)) -> bool {
         if let Some(error) = error.downcast_ref::<StreamError>() {
-            return matches!(error, StreamError::Closed(None));
+            return match error {
+                StreamError::Closed(Some(error)) => error.kind() == io::ErrorKind::UnexpectedEof,
+                error => matches!(error, StreamError::Closed(None)),
+            };
         }
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         inner.is_some_and(|inner| closed(inner))

@@ -107,22 +107,30 @@ impl<R: Resolver> TcpClient<R> {
         host: &str,
         port: u16,
     ) -> impl FusedFuture<Output = io::Result<TcpStream>> {
-        resumption::here(self.connect_to(host, port))
+        resumption::here(self.in_time(host, port, self.first_of(host, port)))
     }
 
-    async fn connect_to(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let connecting = async {
-            let mut addresses = resolve_with(&self.resolver, host, port).await?;
-            if let Some(source) = self.source {
-                addresses.retain(|address| address.is_ipv4() == source.is_ipv4());
-                if addresses.is_empty() {
-                    let message = format!("{host} has no address of the family of {source}");
-                    return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message));
-                }
+    /// A connection to the first address of `host` that answers, whenever that is.
+    pub(super) async fn first_of(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let mut addresses = resolve_with(&self.resolver, host, port).await?;
+        if let Some(source) = self.source {
+            addresses.retain(|address| address.is_ipv4() == source.is_ipv4());
+            if addresses.is_empty() {
+                let message = format!("{host} has no address of the family of {source}");
+                return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message));
             }
-            let connect = |address| TcpStream::connect_from(self.source, address);
-            first_to_connect(alternating(addresses), connect).await
-        };
+        }
+        let connect = |address| TcpStream::connect_from(self.source, address);
+        first_to_connect(alternating(addresses), connect).await
+    }
+
+    /// What `connecting` gives within the time limit, if there is one.
+    pub(super) async fn in_time<T>(
+        &self,
+        host: &str,
+        port: u16,
+        connecting: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
         match self.timeout {
             None => connecting.await,
             Some(timeout) => with_timeout(timeout, connecting).await.unwrap_or_else(|TimedOut| {
