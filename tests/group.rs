@@ -335,3 +335,33 @@ fn a_child_is_named_by_what_was_started_not_by_the_group() {
     let name = io_loop.coroutines()[0].name;
     assert!(name.contains("echo") && !name.contains("TaskGroup"), "{name}");
 }
+
+#[waterspout::test(virtual_time)]
+async fn a_child_that_closes_its_group_in_its_first_step_goes_on() {
+    let group = Rc::new(TaskGroup::<String>::new());
+    let closes = group.clone();
+    group.start(async move {
+        let inner = closes.clone();
+        closes.start(async move {
+            inner.close();
+            sleep(seconds(1)).await;
+            Ok(())
+        });
+        sleep(seconds(2)).await;
+        Err("of the first".into())
+    });
+    assert_eq!(group.len(), 2);
+    assert_eq!(group.join().await, Err("of the first".into()));
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_child_that_closes_and_cancels_its_group_in_its_first_step_ends() {
+    let group = Rc::new(TaskGroup::<String>::new());
+    let ends = group.clone();
+    group.start(async move {
+        ends.close();
+        ends.cancel();
+        std::future::pending().await
+    });
+    assert_eq!((group.len(), group.join().await), (0, Ok(())));
+}

@@ -7,9 +7,11 @@ use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::{AtDrop, Diary, poll_once, turns};
+use common::{AtDrop, Diary, poll_once, seconds, turns};
 use futures::StreamExt as _;
-use waterspout::coroutine::{self, CancelToken, JoinSet, TaskGroup, sleep, with_timeout};
+use waterspout::coroutine::{
+    self, CancelToken, JoinSet, TaskGroup, shield, sleep, start, with_timeout,
+};
 use waterspout::{Coroutine, IoLoop};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -226,4 +228,51 @@ fn a_long_line_of_tokens_is_cancelled_without_more_stack() {
     }
     line[0].cancel();
     assert!(line.iter().all(CancelToken::is_cancelled));
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_token_is_cancelled_with_its_grandparent_although_nobody_keeps_its_parent() {
+    let token = CancelToken::new();
+    let leaf = token.child().child().child();
+    for _ in 0..100 {
+        drop(token.child()); // those that have gone are thrown out now and then
+    }
+    let waits = start({
+        let leaf = leaf.clone();
+        async move { leaf.cancelled().await }
+    });
+    token.cancel();
+    assert!(leaf.is_cancelled());
+    waits.await;
+}
+
+#[test]
+fn a_long_line_of_tokens_is_dropped_from_either_end() {
+    let token = CancelToken::new();
+    let mut last = token.clone();
+    for _ in 0..200_000 {
+        last = last.child();
+    }
+    drop(token);
+    drop(last);
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_shield_also_keeps_coroutines_that_are_tied_to_their_handles() {
+    let done = Rc::new(Cell::new(0));
+    let work = |n| {
+        let done = done.clone();
+        start(async move {
+            sleep(seconds(1)).await;
+            done.set(done.get() + n);
+        })
+    };
+    let (tied, other) = (work(1).cancel_on_drop(), work(10).cancel_on_drop());
+    let request = start(async move {
+        let _other = other;
+        shield(tied).await
+    });
+    request.cancel();
+    sleep(seconds(2)).await;
+    assert_eq!(done.get(), 1, "what is not shielded ends");
 }

@@ -48,11 +48,25 @@ pub struct CancelToken {
 #[derive(Default)]
 struct Inner {
     event: Event,
+    /// The token that cancels this one. It is kept alive, since it is the only one that knows of this one:
+    /// if it went with its last handle, its own parent could not cancel this one any more.
+    parent: RefCell<Option<Rc<Inner>>>,
     /// Tokens that are cancelled with this one. The list does not keep them alive.
     children: RefCell<Vec<Weak<Inner>>>,
     /// When the list has become so long, those children that have gone are thrown out before another is
     /// added. Otherwise a server's token would collect the tokens of all its past requests.
     prune_at: Cell<usize>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // A long line of parents, each kept by its child alone, goes one after the other: if each dropped the
+        // next one from within its own destructor, that would overflow the stack.
+        let mut parent = self.parent.take();
+        while let Some(last) = parent.and_then(Rc::into_inner) {
+            parent = last.parent.take();
+        }
+    }
 }
 
 impl CancelToken {
@@ -62,7 +76,7 @@ impl CancelToken {
     }
 
     /// Makes a token that is cancelled together with this one, and may also be cancelled by itself before:
-    /// for a part of what this one ends. tokio-util: `child_token`.
+    /// for a part of what this one ends. This handle need not be kept for that. tokio-util: `child_token`.
     ///
     /// ```
     /// use waterspout::coroutine::CancelToken;
@@ -87,6 +101,7 @@ impl CancelToken {
             self.inner.prune_at.set(FIRST_PRUNING.max(2 * children.len()));
         }
         children.push(Rc::downgrade(&child.inner));
+        *child.inner.parent.borrow_mut() = Some(self.inner.clone());
         child
     }
 
@@ -98,6 +113,7 @@ impl CancelToken {
         while let Some(token) = cancelled.pop() {
             let children = token.children.take();
             cancelled.extend(children.iter().filter_map(Weak::upgrade));
+            drop(token.parent.take());
             token.event.set();
         }
     }

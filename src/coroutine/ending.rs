@@ -9,7 +9,7 @@
 //! Cancelling reaches what is awaited (asyncio's rule): when a handle is dropped *because its owner is
 //! cancelled*, and somebody has begun to await it, its coroutine is cancelled. Any other handle that is
 //! dropped detaches its coroutine, as in Tornado. So this file also notes when the destructors that run are
-//! those of something that is cancelled: `CANCELLING`.
+//! those of something that is cancelled: `DROPPING`.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -52,10 +52,19 @@ thread_local! {
         const { ManuallyDrop::new(RefCell::new(VecDeque::new())) };
     /// How many endings are under way, each within the one before.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// While the destructors of something that is cancelled run, this tells whose code was running when they
-    /// began. Such a destructor may start another coroutine or run a loop: that code is somebody else's, and
-    /// handles that are dropped in it detach as usual.
-    static CANCELLING: Cell<Option<Current>> = const { Cell::new(None) };
+    /// While the destructors of something that is cancelled, or of a [`Shield`], run, this tells so, and whose
+    /// code was running when they began. Such a destructor may start another coroutine or run a loop: that
+    /// code is somebody else's, and handles that are dropped in it detach as usual.
+    static DROPPING: Cell<Option<(Dropping, Current)>> = const { Cell::new(None) };
+}
+
+/// Why destructors run, as far as that makes a difference to the coroutines whose handles they drop.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dropping {
+    /// Something is cancelled, and with it the coroutines that it awaits.
+    Cancelled,
+    /// A shield goes: coroutines go on, even those that are tied to their handles.
+    Shield,
 }
 
 /// Ends `what`: now or, if endings are nested too deeply, before the outermost one returns.
@@ -99,22 +108,18 @@ fn nested(end: impl FnOnce()) {
 /// Calls `run`, which drops something that is cancelled: a handle that is dropped in it, and that somebody
 /// has begun to await, cancels its coroutine.
 pub(super) fn cancelling<R>(run: impl FnOnce() -> R) -> R {
-    with_cancelling(Some(current()), run)
+    dropping(Dropping::Cancelled, run)
 }
 
-/// Calls `run`, in which dropped handles detach their coroutines, even if their owner is cancelled.
-fn detaching<R>(run: impl FnOnce() -> R) -> R {
-    with_cancelling(None, run)
-}
-
-fn with_cancelling<R>(cancelling: Option<Current>, run: impl FnOnce() -> R) -> R {
-    struct Before(Option<Current>);
+/// Calls `run`, which drops something because of `why`.
+fn dropping<R>(why: Dropping, run: impl FnOnce() -> R) -> R {
+    struct Before(Option<(Dropping, Current)>);
     impl Drop for Before {
         fn drop(&mut self) {
-            CANCELLING.set(self.0);
+            DROPPING.set(self.0);
         }
     }
-    let _before = Before(CANCELLING.replace(cancelling));
+    let _before = Before(DROPPING.replace(Some((why, current()))));
     run()
 }
 
@@ -129,7 +134,7 @@ pin_project! {
 
     impl<F> PinnedDrop for Shield<F> {
         fn drop(this: Pin<&mut Self>) {
-            detaching(|| this.project().future.set(None));
+            dropping(Dropping::Shield, || this.project().future.set(None));
         }
     }
 }
@@ -140,7 +145,8 @@ pin_project! {
 /// Otherwise cancelling a coroutine also cancels the coroutines that it awaits. This is for work that has to
 /// come to its end once it was begun.
 ///
-/// Cancel safe as far as `future` is made of handles of coroutines: these are detached. Everything else that
+/// Cancel safe as far as `future` is made of handles of coroutines: these are detached, also if they are
+/// [`CancelOnDrop`](super::CancelOnDrop)s. Everything else that
 /// it is made of is dropped.
 ///
 /// ```
@@ -189,7 +195,12 @@ impl<F: FusedFuture> FusedFuture for Shield<F> {
 /// Whether the caller runs in a destructor of something that is cancelled, and not in another coroutine or
 /// loop that such a destructor has started.
 pub(super) fn is_cancelling() -> bool {
-    CANCELLING.get().is_some_and(|began_in| began_in == current())
+    DROPPING.get() == Some((Dropping::Cancelled, current()))
+}
+
+/// Whether the caller runs in the destructor of a [`Shield`], likewise.
+pub(super) fn is_shielded() -> bool {
+    DROPPING.get() == Some((Dropping::Shield, current()))
 }
 
 fn current() -> Current {

@@ -63,6 +63,8 @@ struct Inner<E> {
     /// Set while there are no children.
     empty: Event,
     state: Cell<State>,
+    /// How often the children were cancelled.
+    cancellations: Cell<u64>,
     is_independent: bool,
 }
 
@@ -109,6 +111,7 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
             failure: RefCell::new(None),
             empty,
             state: Cell::new(State::Open),
+            cancellations: Cell::new(0),
             is_independent,
         };
         TaskGroup { inner: Rc::new(inner) }
@@ -177,13 +180,14 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
             member.inner.failed(ChildFailure { cause, name: name.get(), started_at });
         };
         let kind = move || Kind { name, report: |_| None, at: None };
+        let cancellations = self.inner.cancellations.get();
         let child = start_on(&IoLoop::current(), kind, child, started_at);
         let handle = child.cancel_handle();
         let mut child = Some(child);
         if let Some(kept_handle) = self.inner.children.borrow_mut().get_mut(key) {
-            // If the group is not open any more, it was cancelled during the child's eager part, and this
-            // child with it; but then there was no handle yet by which to cancel it. That is done below.
-            if self.inner.state.get() == State::Open {
+            // If the children were cancelled during this one's eager part, this one was meant, too; but then
+            // there was no handle yet by which to cancel it. That is done below.
+            if self.inner.cancellations.get() == cancellations {
                 *kept_handle = child.take();
             }
         }
@@ -243,7 +247,8 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
     }
 
     /// Waits until all children have ended, but no longer than until `deadline`. Then it cancels those
-    /// that are left, and gives their number. From then on the group takes no more children.
+    /// that are left, and gives their number. From then on the group takes no more children; while this
+    /// waits, children can still be added (not after [`close`](TaskGroup::close)).
     #[track_caller]
     pub fn shutdown(&self, deadline: impl Into<Deadline>) -> impl FusedFuture<Output = usize> {
         let empty = self.inner.empty.wait();
@@ -272,6 +277,7 @@ impl<E: fmt::Debug + 'static> Inner<E> {
 impl<E> Inner<E> {
     /// Cancels all children. Those in their eager part have no handle yet; `start_as` cancels them.
     fn cancel(&self) {
+        self.cancellations.set(self.cancellations.get() + 1);
         let mut children = self.children.borrow_mut();
         let keys: Vec<Key> = children.iter().map(|(key, _)| key).collect();
         if !keys.is_empty() && self.state.get() == State::Open {

@@ -1,4 +1,4 @@
-//! `JoinSet`: coroutines whose outputs come in the order in which they end.
+//! `JoinSet`: coroutines whose outputs come as they end.
 
 use std::fmt;
 use std::panic::Location;
@@ -12,8 +12,9 @@ use super::{CancelHandle, Coroutine, JoinHandle, spawn_at};
 use crate::ground::error::JoinError;
 use crate::ground::resumption;
 
-/// A set of coroutines that gives their outputs in the order in which they end. Coroutines can be added at
-/// any time. Dropping the set cancels those that have not ended. tokio: `JoinSet`; Tornado's
+/// A set of coroutines that gives their outputs in the order in which they end. (Of those that have ended
+/// before the set was waited on for the first time since they were added, the outputs come in the order in
+/// which they were added.) Coroutines can be added at any time. Dropping the set cancels those that have not ended. tokio: `JoinSet`; Tornado's
 /// [`WaitIterator`](super::WaitIterator) is for a set that is known from the start.
 ///
 /// It is also a [`Stream`], which ends when the set is empty.

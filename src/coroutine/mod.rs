@@ -478,7 +478,9 @@ impl<T> FusedFuture for CancelOnDrop<T> {
 
 impl<T> Drop for CancelOnDrop<T> {
     fn drop(&mut self) {
-        if let Some(coroutine) = &self.coroutine {
+        if let Some(coroutine) = &self.coroutine
+            && !ending::is_shielded()
+        {
             coroutine.cancel();
         }
     }

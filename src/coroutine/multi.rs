@@ -25,7 +25,7 @@ use crate::ground::kept::Kept;
 use crate::ground::report::{self, Exception};
 use crate::ground::resumption;
 
-/// What [`multi_outputs`] awaits: a vector, an array, a map or a tuple of futures.
+/// What [`multi_outputs`] awaits: a vector, an array, a map or a tuple of two to six futures.
 #[diagnostic::on_unimplemented(
     message = "`multi_outputs` cannot await all of `{Self}`",
     label = "not a vector, an array, a map or a tuple of two to six futures"
@@ -39,7 +39,8 @@ pub trait Children: Sealed {
     fn outputs(self) -> impl Future<Output = Self::Outputs>;
 }
 
-/// What [`multi`] awaits: a vector, an array, a map or a tuple of futures that give results.
+/// What [`multi`] awaits: a vector, an array, a map or a tuple of two to six futures that give
+/// results.
 #[diagnostic::on_unimplemented(
     message = "`multi` cannot await all of `{Self}`",
     label = "not a vector, an array, a map or a tuple of two to six futures that give results with one \
@@ -54,7 +55,8 @@ pub trait FallibleChildren: Sealed {
     fn settle(self, later_errors: LaterErrors) -> impl Future<Output = Self::Output>;
 }
 
-/// What [`try_multi`] awaits: a vector, an array, a map or a tuple of coroutines that give results.
+/// What [`try_multi`] awaits: a vector, an array, a map or a tuple of two to six coroutines that
+/// give results.
 #[diagnostic::on_unimplemented(
     message = "`try_multi` cannot await all of `{Self}`",
     label = "not a vector, an array, a map or a tuple of two to six coroutines that give results with one \
@@ -241,8 +243,8 @@ pub fn multi_quiet<C: FallibleChildren>(children: C) -> impl FusedFuture<Output 
 
 /// Awaits many coroutines at once. When one gives an error, the rest is cancelled; also when this is dropped.
 ///
-/// It gives the values in the same shape and order, or the error that came first in time. Before it gives the
-/// error, the coroutines that are left, and those that they await, have ended. It takes [`Coroutine`]s and
+/// It gives the values in the same shape and order, or the error that came first in time. (Of errors that were
+/// there when it was first polled, it gives the first in order.) Before it gives the error, the coroutines that are left, and those that they await, have ended. It takes [`Coroutine`]s and
 /// [`CancelOnDrop`]s; [`start`](super::start()) makes a coroutine of a future.
 ///
 /// ```

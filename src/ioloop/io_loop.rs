@@ -12,6 +12,7 @@ use super::inbox::{HeldTime, LoopHandle, LoopId};
 use super::introspect::{Counters, Step};
 use crate::ground::coroutine_info::CoroutineInfo;
 use crate::ground::slots::Key;
+use crate::ground::timers::NEVER;
 
 /// An event loop: coroutines, callbacks, timers and sockets of one thread.
 ///
@@ -179,12 +180,15 @@ impl IoLoop {
     ///
     /// # Panics
     ///
-    /// If the loop's clock is the real one.
+    /// If the loop's clock is the real one, or if `time` is further than a loop's clock can count: five
+    /// centuries after the loop was made. No deadline would ever come after that.
     #[track_caller]
     pub fn advance(&self, time: Duration) {
         let clock = &self.core.clock;
         assert!(clock.is_virtual(), "advance: {self:?} has the real clock, which nobody moves");
-        clock.advance_to(clock.after(time));
+        let then = clock.after(time);
+        assert!(then != NEVER, "advance: {time:?} is further than the clock of a loop can count");
+        clock.advance_to(then);
     }
 
     /// Holds a virtual clock until the guard is dropped: meanwhile the clock reaches the next deadline no

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::thread;
 
-use futures::AsyncReadExt;
 use futures::future::FusedFuture;
 use futures::future::try_join3;
 
@@ -335,7 +334,7 @@ impl Subprocess {
     /// as it reads would stop reading once its output pipe is full.
     ///
     /// All that the child writes is kept in memory, without a limit: a child that never stops writing uses up
-    /// all memory. For a limit, take the pipes and read [`take(n)`](AsyncReadExt::take) of each. A pipe ends
+    /// all memory. For a limit, take the pipes and read [`take(n)`](futures::AsyncReadExt::take) of each. A pipe ends
     /// when nobody has it open for writing any more. That may be later than the child's end, if the child has
     /// passed the pipe on to children of its own. Virtual time is held meanwhile.
     ///
@@ -376,7 +375,7 @@ impl Subprocess {
     /// Tornado: `set_exit_callback`.
     ///
     /// The handle can be used as before: it may wait for the end, too, and set more callbacks, which are all
-    /// called (in Tornado only the last one is). It may be dropped before the child ends; that closes those
+    /// called, in no particular order (in Tornado only the last one is). It may be dropped before the child ends; that closes those
     /// pipes which were not taken.
     ///
     /// The child's own loop calls the callback, never inside this call. That loop need not be the current
@@ -420,8 +419,16 @@ impl Subprocess {
 
 async fn read_to_end(pipe: Option<PipeReader>) -> io::Result<Vec<u8>> {
     let mut all = Vec::new();
-    if let Some(mut pipe) = pipe {
-        pipe.read_to_end(&mut all).await?;
+    if let Some(pipe) = pipe {
+        // In chunks of the loop's own buffer: `futures`' `read_to_end` zeroes its buffer byte by byte, which
+        // takes half a second for each megabyte in a debug build.
+        loop {
+            let chunk = pipe.read_lent().await?;
+            if chunk.is_empty() {
+                break;
+            }
+            all.extend_from_slice(&chunk);
+        }
     }
     Ok(all)
 }
@@ -513,17 +520,23 @@ impl Running {
 
     /// Sends a signal to this child and to no other process. A pidfd always stands for this child, also when
     /// another process has got its number. Where there is no pidfd, the number is the child's own until the
-    /// child is reaped; callers look before whether it was.
+    /// child is reaped.
     fn signal(&self, signal: RawSignal) -> io::Result<()> {
         match &self.notice {
             #[cfg(target_os = "linux")]
             ExitNotice::PidFd(pidfd) => Ok(rustix::process::pidfd_send_signal(pidfd, signal)?),
             #[cfg(target_os = "linux")]
             ExitNotice::Seen => Err(Errno::SRCH.into()),
-            ExitNotice::Signal(_) => match &self.child.lock().child {
-                Some(child) => Ok(kill_process(Pid::from_child(child), signal)?),
-                None => Ok(()),
-            },
+            ExitNotice::Signal(_) => {
+                // Locked until the signal is sent: nobody can reap the child in between.
+                let reaped = self.child.lock();
+                match &reaped.child {
+                    Some(child) if reaped.is_unknown() => {
+                        Ok(kill_process(Pid::from_child(child), signal)?)
+                    }
+                    _ => Err(Errno::SRCH.into()),
+                }
+            }
         }
     }
 
