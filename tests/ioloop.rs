@@ -1816,9 +1816,3 @@ fn virtual_time_stands_still_while_anything_is_left_to_do() {
         })
         .unwrap();
 }
-
-#[test]
-#[should_panic = "is further than the clock of a loop can count"]
-fn a_virtual_clock_cannot_be_moved_to_the_end_of_time() {
-    virtual_loop().advance(Duration::MAX);
-}
