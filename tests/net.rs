@@ -18,8 +18,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    LOOPBACK, WOKEN, give_number, kind, pattern, poll, poll_acting_when_cloned, poll_once,
-    refusing, remote_number, turns,
+    LOOPBACK, WHEN_DROPPED, WOKEN, give_number, kind, pattern, poll, poll_acting_when_cloned,
+    poll_once, refusing, remote_number, turns,
 };
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use futures::stream::FuturesUnordered;
@@ -2466,4 +2466,18 @@ fn an_event_that_comes_while_a_waker_is_cloned_is_not_missed() {
     assert_eq!(kind(there.try_read(&mut [0])), io::ErrorKind::WouldBlock);
     let closed = poll_acting_when_cloned(&mut readable, move || io_loop.close());
     assert!(matches!(closed, Poll::Ready(Err(_))), "nobody would wake it any more");
+}
+
+#[test]
+fn a_waker_may_change_the_current_loop_when_it_is_cloned_and_when_it_is_dropped() {
+    let (io_loop, other) = (IoLoop::new().unwrap(), IoLoop::new().unwrap());
+    let (here, _there) = UnixStream::pair().unwrap();
+    assert_eq!(kind(here.try_read(&mut [0])), io::ErrorKind::WouldBlock);
+    WHEN_DROPPED.set(Some(Box::new(IoLoop::clear_current)));
+    let mut readable = Box::pin(here.readable());
+    let polled = poll_acting_when_cloned(&mut readable, move || other.make_current());
+    assert!(matches!(polled, Poll::Ready(Err(_))));
+    assert!(IoLoop::try_current().is_none());
+    drop(readable);
+    drop(io_loop);
 }

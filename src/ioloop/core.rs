@@ -247,9 +247,9 @@ impl Core {
     }
 
     /// The other end of this socket is outside: the socket holds virtual time while somebody waits for it.
-    pub(crate) fn is_outside(&self, key: Key) {
+    pub(crate) fn mark_outside(&self, key: Key) {
         if self.clock.is_virtual() {
-            self.selector.is_outside(key);
+            self.selector.mark_outside(key);
         }
     }
 

@@ -126,7 +126,7 @@ impl Selector {
     }
 
     /// Notes that the other end of a socket is outside.
-    pub(super) fn is_outside(&self, key: Key) {
+    pub(super) fn mark_outside(&self, key: Key) {
         self.outside.borrow_mut().push(key);
     }
 

@@ -61,6 +61,7 @@ use futures::future::FusedFuture;
 use super::lent::Lent;
 use crate::ground::error::LoopClosed;
 use crate::ground::slots::Key;
+use crate::ground::wait_queue::wake;
 use crate::ground::{foreign, resumption};
 use crate::ioloop::{
     By, Core, Direction, Interest, IoLoop, LoopId, Readiness, Ticket, Until, Wait, forget_socket,
@@ -146,24 +147,23 @@ impl Registration {
             Some(Wait::Pending) => {}
             Some(Wait::GiveWaker) => {
                 // Cloning a waker may run foreign code, so it is done while nothing is borrowed.
-                let waker = asker.waker.clone();
-                let waits = with_current(|core| {
-                    let ask = |table: &mut Readiness| {
-                        let replaced = table.wait(self.key, direction, asker.by, waker);
-                        (replaced, table.is_ready(self.key, direction, until))
-                    };
-                    (core.id() == self.id).then(|| core.readiness(ask))
-                });
+                let mut waker = Some(asker.waker.clone());
+                let ask = |table: &mut Readiness| {
+                    let is_ready = table.is_ready(self.key, direction, until);
+                    let waits = waker.take_if(|_| !is_ready);
+                    waits.and_then(|waker| table.wait(self.key, direction, asker.by, waker))
+                };
+                let asked =
+                    with_current(|core| (core.id() == self.id).then(|| core.readiness(ask)));
                 // That foreign code may have closed the loop, or left another one current.
-                let Some((replaced, is_ready)) = waits.flatten() else {
+                let Some(replaced) = asked.flatten() else {
+                    foreign::discard(waker);
                     return Poll::Ready(Err(self.misused()));
                 };
                 foreign::discard(replaced);
                 // Or it has run the loop, and the event that this task waits for came just then. No other
-                // event would follow, so the task is woken here.
-                if is_ready {
-                    foreign::wake(asker.waker.clone());
-                }
+                // event would follow, so the table has not taken the waker, and the task is woken here.
+                wake(waker);
             }
             // The socket is ready, but the budget is spent.
             Some(Wait::Ready) => {
@@ -282,7 +282,7 @@ impl<S> Registered<S> {
     /// Notes that the other end is outside (a child process has it), and works in real time: it holds
     /// virtual time while somebody waits for this socket.
     pub(crate) fn mark_outside(&self) {
-        with_current(|core| core.is_outside(self.registration.key));
+        with_current(|core| core.mark_outside(self.registration.key));
     }
 
     /// Ready when the direction has ended, because of an error, or because nobody is at the other end.

@@ -128,6 +128,8 @@ pub fn panicking_waker() -> Waker {
 
 thread_local! {
     static WHEN_CLONED: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+    /// What the waker of `poll_acting_when_cloned` does when a clone of it is next dropped.
+    pub static WHEN_DROPPED: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
     /// How often the waker of `poll_acting_when_cloned` was woken.
     pub static WOKEN: Cell<u32> = const { Cell::new(0) };
 }
@@ -147,8 +149,13 @@ pub fn poll_acting_when_cloned<F: Future + Unpin>(
     fn wake(_: *const ()) {
         WOKEN.set(WOKEN.get() + 1);
     }
+    fn forget(_: *const ()) {
+        if let Some(act) = WHEN_DROPPED.take() {
+            act();
+        }
+    }
     const RAW: RawWaker = RawWaker::new(std::ptr::null(), &VTABLE);
-    static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake, |_| ());
+    static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake, forget);
     WHEN_CLONED.set(Some(Box::new(act)));
     // SAFETY: none of the functions uses the pointer.
     let waker = unsafe { Waker::from_raw(RAW) };
