@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Runs the benchmarks round-robin and prints Markdown tables.
 
-  drive.py micro|echo|accept|http|idle|memory|syscalls [--rounds N]   append raw results
-  drive.py report                                                     print the tables
+  drive.py micro|echo|accept|http|idle|idle_http|tls|memory|syscalls [--rounds N]   append raw results
+  drive.py report                                                                   print the tables
 
-Raw results are JSON lines in $PEERS_RESULTS. Binaries come from $PEERS_BIN
-(and $PEERS_HTTP_BIN for monoio's http_server); Python from $PEERS_PYTHON.
+Raw results are JSON lines in $PEERS_RESULTS. Binaries come from $PEERS_BIN (and
+$PEERS_HTTP_BIN for the http_server built with the feature `http-peers`); Python from
+$PEERS_PYTHON, the program in Go from $PEERS_GO, nginx from $PEERS_NGINX.
 Servers are pinned to cpu 0, load generators to cpu 1; loopback only. Windows are
 short ($PEERS_SECONDS) and rounds many, because the machine is noisy in bursts
 of seconds: what is compared runs close together.
@@ -14,6 +15,7 @@ of seconds: what is compared runs close together.
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import statistics
@@ -25,6 +27,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 BIN = os.environ["PEERS_BIN"]
 HTTP_BIN = os.environ.get("PEERS_HTTP_BIN", BIN)
 PYTHON = os.environ.get("PEERS_PYTHON", "python3")
+GO = os.environ.get("PEERS_GO", "http-go")
 RESULTS = os.environ["PEERS_RESULTS"]
 SECONDS = float(os.environ.get("PEERS_SECONDS", "1"))
 ONLY = os.environ.get("PEERS_ONLY", "").split()  # restrict to these runtimes
@@ -38,7 +41,9 @@ CORE = [
 ]
 EXTRA = ["tokio-send", "monoio-uring-coop", "compio-poll"]
 PY_ECHO = ["tornado", "asyncio", "uvloop"]
-HTTP = ["tokio", "tokio-local", "tokio-send", "smol", "monoio-uring", "monoio-legacy", "tornado"]
+# Those that only the build with the feature `http-peers` has.
+HTTP_PEERS = ["actix-web", "ntex", "monoio-uring", "monoio-legacy"]
+HTTP = ["waterspout-hyper", "tokio", "tokio-notimer", "smol", *HTTP_PEERS, "nginx", "go", "tornado"]
 # (connections, bytes, runtimes)
 ECHO_CASES = [
     (1, 64, CORE),
@@ -48,6 +53,8 @@ ECHO_CASES = [
     (64, 16384, CORE + ["tornado", "uvloop"]),
 ]
 ECHO_CASES = [c for c in ECHO_CASES if not ONLY_ECHO or f"{c[0]}x{c[1]}" in ONLY_ECHO]
+TLS = ["waterspout", "tokio"]
+TLS_CASES = [("handshakes", 500), ("bulk", 200)]
 BASE = os.environ.get("PEERS_BASE", "epoll-raw")  # what ratios are to
 ONLY_NET = ["waterspout-lent"]  # the same as another in the micro cases
 
@@ -104,7 +111,11 @@ def command(kind, name, port):
     if name in ("asyncio", "uvloop"):
         extra = ["uvloop"] if name == "uvloop" else []
         return [PYTHON, f"{HERE}/python/asyncio_echo.py", str(port), *extra]
-    d = HTTP_BIN if kind == "http" and name.startswith("monoio") else BIN
+    if name == "nginx":
+        return [f"{HERE}/others/nginx.sh", str(port), os.path.abspath(os.path.dirname(RESULTS))]
+    if name == "go":
+        return [GO, str(port)]
+    d = HTTP_BIN if kind == "http" and name in HTTP_PEERS else BIN
     return [f"{d}/{kind}_server", name, str(port)]
 
 
@@ -134,20 +145,27 @@ class Server:
         self.p.wait()
 
 
-def load(server, conns, size, seconds, warmup=0.3):
-    cmd = ["taskset", "-c", "1", f"{BIN}/echo_load", f"127.0.0.1:{server.port}"]
-    cmd += ["--conns", str(conns), "--size", str(size), "--seconds", str(seconds)]
-    cmd += ["--warmup", str(warmup), "--pid", str(server.p.pid)]
-    out = subprocess.run(cmd, capture_output=True, text=True, timeout=seconds + 30, check=True)
-    return {k: float(v) for k, v in re.findall(r"(\w+)=(\S+)", out.stdout)}
+def output(cpu, cmd, timeout=60):
+    """What a program prints that is pinned to a cpu."""
+    cmd = ["taskset", "-c", str(cpu), *map(str, cmd)]
+    out = subprocess.run(cmd, capture_output=True, text=True, timeout=timeout)
+    if out.returncode != 0:
+        raise RuntimeError(out.stderr[-200:])
+    return out.stdout
+
+
+def numbers(printed):
+    return {k: float(v) for k, v in re.findall(r"(\w+)=(\S+)", printed)}
+
+
+def load(server, program, conns, *args, warmup=0.3):
+    cmd = [f"{BIN}/{program}", f"127.0.0.1:{server.port}", "--conns", conns, "--pid", server.p.pid]
+    cmd += ["--seconds", SECONDS, "--warmup", warmup, *args]
+    return numbers(output(1, cmd, SECONDS + 30))
 
 
 def connections(server):
-    cmd = ["taskset", "-c", "1", f"{BIN}/accept_load", f"127.0.0.1:{server.port}", str(server.p.pid)]
-    out = subprocess.run(cmd, capture_output=True, text=True, timeout=60)
-    if out.returncode != 0:
-        raise RuntimeError(out.stderr[-200:])
-    return {k: float(v) for k, v in re.findall(r"(\w+)=(\S+)", out.stdout)}
+    return numbers(output(1, [f"{BIN}/accept_load", f"127.0.0.1:{server.port}", server.p.pid]))
 
 
 def attempt(row, f):
@@ -164,32 +182,12 @@ def attempt(row, f):
 
 def echo_run(name, conns, size):
     with Server("echo", name) as s:
-        return load(s, conns, size, SECONDS)
+        return load(s, "echo_load", conns, "--size", size)
 
 
 def http_run(name, conns):
     with Server("http", name) as s:
-        url = f"http://127.0.0.1:{s.port}/"
-        wrk = ["taskset", "-c", "1", "wrk", "-t1", f"-c{conns}", "--latency"]
-        subprocess.run([*wrk, "-d1s", url], capture_output=True, check=True)
-        c0 = cpu_seconds(s.p.pid)
-        out = subprocess.run(
-            [*wrk, f"-d{int(SECONDS)}s", url], capture_output=True, text=True, check=True
-        ).stdout
-        cpu = cpu_seconds(s.p.pid) - c0
-        requests = int(re.search(r"(\d+) requests in", out)[1])
-        unit = {"us": 1, "ms": 1e3, "s": 1e6}
-        lat = {
-            p: float(v) * unit[u] for p, v, u in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s)", out)
-        }
-        return {
-            "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]),
-            "p50_us": lat["50"],
-            "p99_us": lat["99"],
-            "requests": requests,
-            "cpu_us_per_req": cpu * 1e6 / requests,
-            "errors": float("Non-2xx" in out or "Socket errors" in out),
-        }
+        return load(s, "http_load", conns)
 
 
 def cmd_echo(rounds):
@@ -264,6 +262,26 @@ def cmd_idle(_):
         attempt({"bench": "idle", "runtime": n}, run)
 
 
+def cmd_idle_http(_):
+    for n in wanted(HTTP):
+
+        def run():
+            with Server("http", n) as s:
+                out = output(1, [f"{BIN}/idle_http", f"127.0.0.1:{s.port}", s.p.pid, 8000])
+            before, after, per = map(int, out.split())
+            return {"before_kib": before, "after_kib": after, "per_conn": per}
+
+        attempt({"bench": "idle_http", "runtime": n}, run)
+
+
+def cmd_tls(rounds):
+    for r in next_rounds("tls", rounds):
+        for case, count in TLS_CASES:
+            for n in rotated(wanted(TLS), r):
+                row = {"bench": "tls", "runtime": n, "case": case, "round": r}
+                attempt(row, lambda: numbers(output(0, [f"{BIN}/tls", n, case, count])))
+
+
 def cmd_memory(_):
     names, _ = micro_names()
     for n in wanted([n for n in names if n not in ONLY_NET]):
@@ -299,7 +317,7 @@ def cmd_syscalls(_):
                 perf = ["perf", "stat", "-x,", "-e", ev, "-o", log, "-p", str(s.p.pid)]
                 st = subprocess.Popen(perf, stderr=subprocess.DEVNULL)
                 time.sleep(0.5)
-                res = load(s, 64, 64, SECONDS, warmup=0)
+                res = load(s, "echo_load", 64, "--size", 64, warmup=0)
                 st.send_signal(signal.SIGINT)
                 st.wait()
             calls = {}
@@ -331,6 +349,27 @@ def med(v):
 def q1(v):
     """Lower quartile: noise here only ever slows a run down."""
     return sorted(v)[len(v) // 4] if v else float("nan")
+
+
+def quartile_table(rows, names, bases, key="cpu_us_per_req", rate=lambda r: r["rps"]):
+    """CPU time, with its ratio to each of several others: that of the lower quartiles, and in brackets
+    the median of the ratios within a round."""
+    by = {n: {r["round"]: r for r in rows if r["runtime"] == n and key in r} for n in names}
+    out = []
+    for n in (n for n in names if any(r["runtime"] == n for r in rows)):
+        v = by[n]
+        if not v:
+            error = next((r["error"] for r in rows if r["runtime"] == n and "error" in r), "-")
+            out.append([n, error, *["-"] * (len(bases) + 2)])
+            continue
+        cpu = lambda name: q1([r[key] for r in by[name].values()])
+        cells = [n, f"{cpu(n):.2f}"]
+        for base in bases:
+            ratio = med([r[key] / by[base][i][key] for i, r in v.items() if i in by[base]])
+            cells.append(f"{cpu(n) / cpu(base):.2f} ({ratio:.2f})")
+        cells += [f"{med([rate(r) for r in v.values()]):,.0f}", str(len(v))]
+        out.append(cells)
+    return out
 
 
 def load_table(rows, names, what="req"):
@@ -419,11 +458,22 @@ def cmd_report(_):
     for conns in (64, 512):
         sel = [r for r in rows if r["bench"] == "http" and r["conns"] == conns]
         if sel:
-            print(f"### HTTP/1.1 hello: wrk -t1 -c{conns}\n")
-            load_table(sel, HTTP)
-    idle = [r for r in rows if r["bench"] == "idle"]
-    if idle:
-        print("### Idle connections: 8000, one byte echoed on each\n")
+            print(f"### HTTP/1.1 hello: {conns} connections\n")
+            bases = ["tokio", "tokio-notimer"]
+            head = ["server", "CPU us/req", *(f"CPU / {b}" for b in bases), "req/s", "rounds"]
+            table(head, quartile_table(sel, HTTP, bases))
+    tls = [r for r in rows if r["bench"] == "tls"]
+    for case, what in (("handshakes", "handshake"), ("bulk", "MiB")):
+        sel = [r for r in tls if r["case"] == case]
+        if sel:
+            print(f"### TLS: {case}, both ends on one thread\n")
+            head = ["runtime", f"CPU us/{what}", "CPU / tokio", f"{what}s/s", "rounds"]
+            table(head, quartile_table(sel, TLS, ["tokio"], "cpu_us", lambda r: 1e6 / r["wall_us"]))
+    for bench, what in (("idle", "one byte echoed"), ("idle_http", "a request of HTTP answered")):
+        idle = [r for r in rows if r["bench"] == bench]
+        if not idle:
+            continue
+        print(f"### Idle connections: 8000, {what} on each\n")
         table(
             ["runtime", "RSS before KiB", "RSS after KiB", "bytes/connection"],
             [
@@ -460,6 +510,9 @@ def cmd_report(_):
 
 
 def main():
+    # The servers that it starts have thousands of connections.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     rounds = int(sys.argv[sys.argv.index("--rounds") + 1]) if "--rounds" in sys.argv else 12
     globals()["cmd_" + sys.argv[1]](rounds)
 

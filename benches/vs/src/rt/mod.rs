@@ -12,7 +12,6 @@ pub mod floor;
 pub mod futures_rt;
 #[cfg(feature = "glommio")]
 pub mod glommio_rt;
-pub mod http;
 pub mod monoio_rt;
 pub mod smol_rt;
 pub mod tokio_rt;
@@ -68,11 +67,6 @@ pub trait Runtime: 'static {
 
     /// Accepts for ever, one task per connection, 4 KiB buffer, `TCP_NODELAY`.
     fn echo(_l: TcpListener) -> impl Future<Output = io::Result<()>> + 'static {
-        async { Err(io::ErrorKind::Unsupported.into()) }
-    }
-
-    /// hyper HTTP/1.1 server answering `Hello, World!`.
-    fn http(_l: TcpListener) -> impl Future<Output = io::Result<()>> + 'static {
         async { Err(io::ErrorKind::Unsupported.into()) }
     }
 }
