@@ -1,12 +1,13 @@
 //! tokio-postgres over `.compat()`, and a real PostgreSQL: the connection is a coroutine, and queries go
-//! through its client.
+//! through its client. Clients may be in a pool of deadpool's.
 
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use deadpool::managed::{self, Metrics, Pool, RecycleResult};
 use futures::future::join_all;
 use futures::{AsyncRead, AsyncWrite};
 use outside::Server;
@@ -176,6 +177,60 @@ async fn a_query_is_cancelled_at_its_time_limit_and_its_connection_lives_on() {
     is_asleep(&observer, backend).await;
     cancel(&client, &config).await;
     assert_eq!(client.query_one("select 'next'", &[]).await.unwrap().get::<_, &str>(0), "next");
+}
+
+/// Makes the clients of a pool, on the loop where that is asked for one. (What `deadpool-postgres` has for that
+/// connects by tokio.)
+#[derive(Debug)]
+struct Clients(Config);
+
+impl managed::Manager for Clients {
+    type Type = Client;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Client, Error> {
+        let stream = tcp(&self.0).await.compat();
+        let (client, connection) = self.0.connect_raw(stream, NoTls).await?;
+        coroutine::start(connection);
+        Ok(client)
+    }
+
+    fn recycle(
+        &self,
+        client: &mut Client,
+        _: &Metrics,
+    ) -> impl Future<Output = RecycleResult<Error>> + Send {
+        let closed = || managed::RecycleError::message("its connection has ended");
+        ready(if client.is_closed() { Err(closed()) } else { Ok(()) })
+    }
+}
+
+#[waterspout::test(timeout = 120)]
+async fn a_pool_replaces_clients_whose_connections_have_ended() {
+    let Some(config) = shared() else { return };
+    let pool = Pool::<Clients>::builder(Clients(config)).max_size(3).build().unwrap();
+    let queries = (0..100).map(async |n| {
+        let client = pool.get().await.unwrap();
+        client.query_one("select $1::int4 * 2", &[&n]).await.unwrap().get::<_, i32>(0)
+    });
+    assert!(join_all(queries).await.into_iter().eq((0..200).step_by(2)));
+    assert_eq!(pool.status().size, 3);
+
+    let [one, other] = [pool.get().await.unwrap(), pool.get().await.unwrap()];
+    let ended = backend(&one).await;
+    other.query_one("select pg_terminate_backend($1)", &[&ended]).await.unwrap();
+    while !one.is_closed() {
+        coroutine::moment().await;
+    }
+    drop((one, other));
+    let clients = [pool.get().await.unwrap(), pool.get().await.unwrap(), pool.get().await.unwrap()];
+    for client in &clients {
+        assert_ne!(backend(client).await, ended);
+    }
+    // Waiting for one is given up, and the pool has as many as before.
+    with_timeout(Duration::from_millis(10), pool.get()).await.unwrap_err();
+    drop(clients);
+    assert_eq!(pool.status().available, 3);
 }
 
 #[waterspout::test(timeout = 120)]
