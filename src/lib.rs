@@ -45,6 +45,7 @@
 //! | servers, clients, names | [`net::TcpServer`], [`net::UnixServer`], [`net::Server`], [`net::TcpClient`], [`net::Resolver`] |
 //! | TLS | [`tls`](mod@crate::tls), [`net::Server::tls`], [`net::TcpClient::connect_tls`] |
 //! | HTTP, with hyper | [`hyper`](mod@crate::hyper) |
+//! | other crates: axum, tonic, databases, QUIC, DNS, HTTP clients | [`ecosystem`] |
 //! | a result that somebody sets later | [`concurrent::promise`] |
 //! | testing | [`#[test]`](macro@test), [`testing`] |
 //! | other threads | [`LoopHandle`], [`IoLoop::run_in_executor`], [`concurrent::channel`] |
@@ -144,6 +145,7 @@ pub mod testing;
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
+pub mod ecosystem;
 pub mod net;
 
 /// The crate `futures`. Types of this crate implement its traits, and its macros and combinators can be
