@@ -44,7 +44,8 @@
 //! | reading up to a delimiter, buffered writes | [`iostream`] |
 //! | servers, clients, names | [`net::TcpServer`], [`net::UnixServer`], [`net::Server`], [`net::TcpClient`], [`net::Resolver`] |
 //! | TLS | [`tls`](mod@crate::tls), [`net::Server::tls`], [`net::TcpClient::connect_tls`] |
-//! | HTTP, with hyper | [`hyper`](mod@crate::hyper) |
+//! | HTTP | [`http`](mod@crate::http), [`http::HttpServer`] |
+//! | HTTP, with a hyper of your own | [`hyper`](mod@crate::hyper) |
 //! | other crates: axum, tonic, databases, QUIC, DNS, HTTP clients | [`ecosystem`] |
 //! | a result that somebody sets later | [`concurrent::promise`] |
 //! | testing | [`#[test]`](macro@test), [`testing`] |
@@ -83,6 +84,8 @@
 //! | target | what | Tornado |
 //! | --- | --- | --- |
 //! | `waterspout::application` | failures of the program's own code that nobody awaited | `tornado.application` |
+//! | `waterspout::access` | a line for each request that an [`http::HttpServer`] has answered | `tornado.access` |
+//! | `waterspout::http` | clients that break the rules of HTTP | `tornado.general` |
 //! | `waterspout::ioloop` | slow callbacks; fds that were closed under their handlers | `tornado.general` |
 //! | `waterspout::iostream` | streams that are closed because a read went over its limit | `tornado.general` |
 //! | `waterspout::net` | servers that cannot accept; handshakes that failed | `tornado.general` |
@@ -98,13 +101,18 @@
 //! | `process` | yes | [`process`]: child processes, and a loop on every core; includes `signal` |
 //! | `signal` | yes | [`signal`]: Unix signals as streams and callbacks |
 //! | `affinity` | no | [`Workers::pinned`](process::Workers::pinned), on Linux; includes `process` |
+//! | `compression` | no | compressed requests and answers, for `server` and `client` |
+//! | `http1` | no | HTTP/1; `server` and `client` include it |
+//! | `http2` | no | HTTP/2, for `server` and `client` |
 //! | `hyper` | no | [`hyper`](mod@crate::hyper): a stream, an executor and a timer for the crate of that name |
 //! | `peer_cred` | no | [`UnixStream::peer_cred`](net::UnixStream::peer_cred) |
 //! | `regex` | no | [`IoStream::read_until_regex`](iostream::IoStream::read_until_regex), patterns in [`ExpectLog`](testing::ExpectLog) |
+//! | `server` | no | [`http::HttpServer`] |
 //! | `tls` | no | [`tls`](mod@crate::tls), with ring for its cryptography |
 //! | `tls-aws-lc` | no | the same with aws-lc-rs |
 //! | `tls-native-roots` | no | [`tls::Roots::native`](crate::tls::Roots::native) |
 //! | `tls-webpki-roots` | no | [`tls::Roots::webpki`](crate::tls::Roots::webpki) |
+//! | `tokio-compat` | no | tokio's own sockets, timers and files in handlers of an [`http::HttpServer`] |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -140,6 +148,10 @@ pub mod tls;
 pub mod process;
 mod service;
 
+#[cfg(feature = "_http")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "client", feature = "server"))))]
+pub mod http;
+
 pub mod testing;
 
 #[doc(hidden)]
@@ -152,6 +164,27 @@ pub mod net;
 /// used with them: `select!`, `join!`, `StreamExt`, `SinkExt`, `AsyncReadExt`. It is version 0.3, so a
 /// program that has `futures` 0.3 in its own `Cargo.toml` has the same crate.
 pub use futures;
+
+/// [`tokio_util::compat`]: streams of this crate as tokio's traits want them, by `.compat()`, and the other way round.
+///
+/// ```
+/// use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+/// use waterspout::{IoLoop, compat::FuturesAsyncReadCompatExt as _, testing::duplex};
+///
+/// # IoLoop::new()?.run_sync(|| async {
+/// let (one, other) = duplex(64);
+/// let (mut one, mut other) = (one.compat(), other.compat());
+/// one.write_all(b"hello").await?;
+/// let mut heard = [0; 5];
+/// other.read_exact(&mut heard).await?;
+/// assert_eq!(&heard, b"hello");
+/// # Ok::<(), std::io::Error>(())
+/// # })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[cfg(feature = "tokio-compat")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio-compat")))]
+pub use tokio_util::compat;
 
 pub use coroutine::Coroutine;
 pub use ground::coroutine_info::CoroutineInfo;

@@ -24,6 +24,7 @@ const FLOORS: &[&[&str]] = &[
     &["iostream", "signal", "hyper"],
     &["tls"],
     &["service", "process"],
+    &["http"],
     &["testing"],
     // What users see, and what the attributes' expansions call.
     &["net", "__private"],

@@ -8,6 +8,9 @@ use std::rc::Rc;
 pub(crate) trait Control {
     fn cancel(self: Rc<Self>);
     fn is_done(&self) -> bool;
+    /// Has it resumed although nothing has woken it.
+    #[cfg(feature = "server")]
+    fn wake(&self);
     fn info(&self) -> CoroutineInfo;
 }
 

@@ -218,6 +218,14 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
         self.inner.cancel();
     }
 
+    /// Has all children resumed soon, so that they look at a flag that was set for them.
+    #[cfg(feature = "server")]
+    pub(crate) fn wake(&self) {
+        for (_, child) in self.inner.children.borrow().iter() {
+            child.iter().for_each(Coroutine::wake);
+        }
+    }
+
     /// Waits until all children have ended.
     ///
     /// Cancel safe: dropping this cancels no child; only dropping the group does. This does not borrow the

@@ -237,6 +237,12 @@ impl<T> Coroutine<T> {
         self.runner.clone().cancel();
     }
 
+    /// Has it resumed soon, so that it looks again at what it waits for.
+    #[cfg(feature = "server")]
+    pub(super) fn wake(&self) {
+        self.runner.wake();
+    }
+
     /// A handle that can only cancel the coroutine, for somebody else than whoever awaits it.
     pub fn cancel_handle(&self) -> CancelHandle {
         CancelHandle::of(self.runner.clone().control())

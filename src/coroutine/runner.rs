@@ -506,6 +506,11 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Control for Runner<F, K> {
         matches!(self.state.get(), State::Done | State::Taken)
     }
 
+    #[cfg(feature = "server")]
+    fn wake(&self) {
+        waker(self.word.get()).wake();
+    }
+
     fn info(&self) -> CoroutineInfo {
         CoroutineInfo {
             name: self.name(),

@@ -131,6 +131,15 @@ impl Sleep {
         }
     }
 
+    /// Whether it has to be polled: its time has come, or it has not been polled yet. Costs less than polling it,
+    /// which also takes the waker anew.
+    #[cfg(feature = "server")]
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        let Timing::Set(key) = self.timer else { return true };
+        with_current(|core| core.id() == self.id && core.poll_timer(key, &mut None)) != Some(true)
+    }
+
     /// Makes a sleep that is over sleep again, until the deadline that `next` gives. `next` is called with
     /// the deadline that has come and with the time now, both in nanoseconds of the loop's clock. The
     /// current loop has to be this sleep's own.

@@ -51,6 +51,10 @@ pub(crate) const APPLICATION: &str = "waterspout::application";
 pub(crate) const IOLOOP: &str = "waterspout::ioloop";
 pub(crate) const IOSTREAM: &str = "waterspout::iostream";
 pub(crate) const NET: &str = "waterspout::net";
+#[cfg(feature = "server")]
+pub(crate) const HTTP: &str = "waterspout::http";
+#[cfg(feature = "server")]
+pub(crate) const ACCESS: &str = "waterspout::access";
 #[cfg(feature = "process")]
 pub(crate) const PROCESS: &str = "waterspout::process";
 
@@ -144,10 +148,15 @@ pub(crate) fn warn(target: &str, text: fmt::Arguments<'_>) {
     tell(Level::Warn, target, text);
 }
 
-/// Logs a line of information. Where nothing can be logged it is left out, and does not go to standard error.
+/// Logs a line of information, or leaves it out, as [`tell_if_logged`] does.
 pub(crate) fn info(target: &str, text: fmt::Arguments<'_>) {
+    tell_if_logged(Level::Info, target, text);
+}
+
+/// Logs a line. Where nothing can be logged it is left out, and does not go to standard error.
+pub(crate) fn tell_if_logged(level: Level, target: &str, text: fmt::Arguments<'_>) {
     if can_log(log::max_level(), log::STATIC_MAX_LEVEL) {
-        tell(Level::Info, target, text);
+        tell(level, target, text);
     }
 }
 

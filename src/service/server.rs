@@ -144,9 +144,9 @@ struct Inner<S, A> {
 
 /// The name of the handler, and where the server was made: the name and the place of the server's coroutines.
 #[derive(Clone, Copy)]
-pub(super) struct Made {
-    pub(super) name: fn() -> &'static str,
-    pub(super) place: &'static Location<'static>,
+pub(crate) struct Made {
+    pub(crate) name: fn() -> &'static str,
+    pub(crate) place: &'static Location<'static>,
 }
 
 impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
@@ -294,7 +294,7 @@ impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
         })
     }
 
-    pub(super) fn of(
+    pub(crate) fn of(
         made: Made,
         handle: impl Fn(S, A, Options) -> Pin<Box<dyn Future<Output = ()>>> + 'static,
     ) -> Server<S, A> {
@@ -364,6 +364,12 @@ impl<S, A> Server<S, A> {
             self.stop();
             self.inner.connections.shutdown(deadline).await
         })
+    }
+
+    /// Has the coroutines of all connections resumed soon, so that they look at a flag that was set for them.
+    #[cfg(feature = "server")]
+    pub(crate) fn wake_connections(&self) {
+        self.inner.connections.wake();
     }
 
     /// How many connections there are.
@@ -520,7 +526,7 @@ async fn accept<L: Listener>(
 impl Made {
     /// Awaits `handling`, and reports an error or a panic of it. `None` means that nothing was handled,
     /// because the handshake failed.
-    pub(super) async fn report<R: Outcome + 'static>(
+    pub(crate) async fn report<R: Outcome + 'static>(
         self,
         peer: &dyn fmt::Debug,
         handling: impl Future<Output = Option<R>>,
@@ -543,7 +549,7 @@ impl Made {
 }
 
 /// Comes to the end of a handshake, or says in the log why it failed.
-pub(super) async fn shake_hands<T>(
+pub(crate) async fn shake_hands<T>(
     peer: &dyn fmt::Debug,
     handshake: impl Future<Output = Result<T, String>>,
 ) -> Option<T> {

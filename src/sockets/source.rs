@@ -720,9 +720,19 @@ impl<S: ReadBytes> Registered<S> {
     /// Reads into a buffer of the loop, which is borrowed only once the read is tried: whoever waits has
     /// none.
     pub(crate) fn poll_read_lent<'a>(&self, asker: impl Into<Asker<'a>>) -> Poll<io::Result<Lent>> {
+        self.poll_read_lent_part(asker, Lent::SIZE)
+    }
+
+    /// [`poll_read_lent`](Registered::poll_read_lent) of at most `most` bytes.
+    pub(crate) fn poll_read_lent_part<'a>(
+        &self,
+        asker: impl Into<Asker<'a>>,
+        most: usize,
+    ) -> Poll<io::Result<Lent>> {
         let mut lent = None;
-        let polled = self.poll_transfer(asker, Direction::Read, Lent::SIZE, |source| {
-            source.read(lent.get_or_insert_with(Lent::borrow).whole())
+        let most = most.min(Lent::SIZE);
+        let polled = self.poll_transfer(asker, Direction::Read, most, |source| {
+            source.read(&mut lent.get_or_insert_with(Lent::borrow).whole()[..most])
         });
         polled.map_ok(|len| lent.unwrap_or_else(Lent::borrow).filled(len))
     }

@@ -192,6 +192,24 @@ fn is_tcp(socket: &impl AsFd) -> bool {
     is_tcp
 }
 
+#[cfg(feature = "server")]
+impl TcpStream {
+    /// [`poll_read_lent`](TcpStream::poll_read_lent) of at most `most` bytes.
+    #[inline]
+    pub(crate) fn poll_read_lent_part(
+        &self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<io::Result<Lent>> {
+        self.registered.poll_read_lent_part(cx, most)
+    }
+
+    /// Ready when the other side has sent its last byte, although there may be bytes before it to be read.
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered.poll_closed(cx, Direction::Read)
+    }
+}
+
 impl TcpStream {
     /// Connects to the first of the addresses that answers, trying one after the other. The stream has
     /// `TCP_NODELAY`, and belongs to the current loop.

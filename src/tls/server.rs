@@ -211,6 +211,17 @@ impl TlsAcceptor {
         self
     }
 
+    /// Offers these protocols by ALPN, if none are offered.
+    #[cfg(feature = "server")]
+    pub(crate) fn or_speaking(mut self, protocols: &[&[u8]]) -> TlsAcceptor {
+        if self.config.alpn_protocols.is_empty() {
+            let mut config = ServerConfig::clone(&self.config);
+            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+            self.config = Arc::new(config);
+        }
+        self
+    }
+
     /// Reads the files of all certificates and keys again: for a `SIGHUP`, or when they have been renewed.
     /// Handshakes from now on show what is read; connections that stand, and clients that come back to their
     /// session, are not disturbed. What was not given as files stays as it is. It reads on this thread.

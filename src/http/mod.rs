@@ -1,0 +1,36 @@
+//! HTTP/1 and HTTP/2: a server and a client on the loop.
+//!
+//! [hyper](https://docs.rs/hyper/1) speaks the protocols. What is here is what it leaves to others: limits, time
+//! limits, connections that are kept and connections that are ended, what is sent and what is received.
+//!
+//! | for | see |
+//! | --- | --- |
+//! | serving | [`HttpServer`], [`Request`], [`Response`], [`IntoResponse`], [`HttpError`] |
+//! | what is sent, and what comes in | [`Body`], [`Incoming`], [`BodyError`] |
+//!
+//! Methods, headers, status codes and URIs are those of the crate [`http`](https://docs.rs/http/1), so that
+//! other crates take them as they are: [`Method`], [`HeaderMap`], [`StatusCode`], [`Uri`].
+
+mod body;
+#[cfg(feature = "compression")]
+mod coding;
+mod error;
+mod incoming;
+#[cfg(feature = "server")]
+mod request;
+#[cfg(feature = "server")]
+mod response;
+#[cfg(feature = "server")]
+mod server;
+
+pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+pub use body::Body;
+pub use bytes::Bytes;
+pub use error::{BodyError, BoxError};
+pub use incoming::Incoming;
+#[cfg(feature = "server")]
+pub use request::{Peer, Request};
+#[cfg(feature = "server")]
+pub use response::{HttpError, IntoResponse, Response};
+#[cfg(feature = "server")]
+pub use server::HttpServer;

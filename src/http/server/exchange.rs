@@ -1,0 +1,345 @@
+//! One request and its answer.
+//!
+//! Whatever a handler does, there is an answer, and somebody hears of it: a handler that panics, or fails with
+//! an error that is not the client's fault, is answered with a page that says nothing but `500`, and is reported
+//! with the path. An answer whose body fails on the way is reported, too, and its connection is ended, which is
+//! all that can be done for the client then.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use ::http::uri::PathAndQuery;
+use ::http::{Method, StatusCode};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::LocalBoxFuture;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use log::Level;
+
+use super::answer::{Answer, Answered};
+use super::settings::Settings;
+use super::shared::Serving;
+use super::wire::Notes;
+use crate::coroutine::{now, start, with_timeout};
+use crate::ground::error::ExcInfo;
+use crate::ground::report::{self, Exception, Panic};
+use crate::http::error::BoxError;
+use crate::http::incoming::Incoming;
+use crate::http::request::{Connected, Peer};
+use crate::http::response::Response;
+use crate::service::Made;
+
+/// A connection, as each of its requests needs to know it.
+pub(super) struct Asked<A> {
+    pub(super) serving: Rc<Serving<A>>,
+    pub(super) settings: Rc<Settings>,
+    pub(super) connected: Rc<Connected>,
+    pub(super) notes: Arc<Notes>,
+}
+
+/// Answers a request.
+///
+/// What can be done at once is done here, and not when the future is first polled: a request is large, and each
+/// future that it is moved into and out of again moves all of it twice.
+pub(super) fn exchange<A: Answer>(
+    asked: &Asked<A>,
+    request: ::http::Request<::hyper::body::Incoming>,
+) -> impl Future<Output = Result<::http::Response<Sent<A::Body>>, Infallible>> + use<A> {
+    let Asked { serving, settings, connected, notes } = asked;
+    let exchange = Exchange::begins(serving, settings, connected, notes.clone(), &request);
+    let request = request.map(|body| Incoming::new(body, settings.body));
+    #[cfg(feature = "compression")]
+    let request = if settings.decompresses { decompressed(request) } else { request };
+    let answering = serving.answer.clone().answer(request, settings, connected.clone());
+    let answering = AssertUnwindSafe(answering).catch_unwind();
+    let answering = if settings.finishes || settings.request != Duration::MAX {
+        Answering::Bounded { answering: Box::pin(bounded(settings.clone(), answering)) }
+    } else {
+        Answering::Plain { answering }
+    };
+    Exchanging { answering, exchange: Some(exchange) }
+}
+
+/// A request whose body is given as it was before it was compressed.
+#[cfg(feature = "compression")]
+fn decompressed(mut request: ::http::Request<Incoming>) -> ::http::Request<Incoming> {
+    let body = std::mem::take(request.body_mut());
+    *request.body_mut() = crate::http::coding::decode(request.headers_mut(), body);
+    request
+}
+
+/// What has come of a handler: a panic, if there is no answer.
+type Outcome<B> = Result<Answered<B>, Panic>;
+
+pin_project_lite::pin_project! {
+    struct Exchanging<F, B> {
+        #[pin]
+        answering: Answering<F, B>,
+        // `None` once it is a part of the answer.
+        exchange: Option<Exchange>,
+    }
+}
+
+pin_project_lite::pin_project! {
+    #[project = AnsweringProjection]
+    enum Answering<F, B> {
+        Plain { #[pin] answering: F },
+        // `None` if it has taken too long.
+        Bounded { answering: LocalBoxFuture<'static, Option<Outcome<B>>> },
+    }
+}
+
+impl<F, B> Future for Exchanging<F, B>
+where
+    F: Future<Output = Outcome<B>>,
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>>,
+{
+    type Output = Result<::http::Response<Sent<B>>, Infallible>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answered = match this.answering.project() {
+            AnsweringProjection::Plain { answering } => Some(ready!(answering.poll(cx))),
+            AnsweringProjection::Bounded { answering } => ready!(answering.as_mut().poll(cx)),
+        };
+        let Some(mut exchange) = this.exchange.take() else { return Poll::Pending };
+        let response = match answered {
+            Some(Ok(Answered { response, failed })) => {
+                if let Some(failed) = failed {
+                    exchange.fails(ExcInfo::error(failed));
+                }
+                exchange.answers(response.status());
+                let sending = |body| Sending::Theirs { body };
+                response.map(|body| Sent { sending: sending(body), rest: Bytes::new(), exchange })
+            }
+            Some(Err(panic)) => {
+                exchange.fails(ExcInfo::from_panic(&*panic));
+                report::discard_panic(panic);
+                page(StatusCode::INTERNAL_SERVER_ERROR, exchange)
+            }
+            None => page(StatusCode::SERVICE_UNAVAILABLE, exchange),
+        };
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// Within a time limit, and if it is to finish in any case, in a coroutine of its own.
+async fn bounded<F: Future + 'static>(settings: Rc<Settings>, answering: F) -> Option<F::Output> {
+    if settings.finishes {
+        // If the connection ends, only this handle is dropped, and the coroutine runs on.
+        within(settings.request, pin!(start(answering))).await
+    } else {
+        within(settings.request, pin!(answering)).await
+    }
+}
+
+/// Gives a handler its time limit, if it has one; `None` after that.
+async fn within<F: Future + Unpin>(limit: Duration, answering: F) -> Option<F::Output> {
+    match limit {
+        Duration::MAX => Some(answering.await),
+        limit => with_timeout(limit, answering).await.ok(),
+    }
+}
+
+/// An answer that says no more than its status.
+#[cold]
+fn page<B>(status: StatusCode, mut exchange: Exchange) -> ::http::Response<Sent<B>> {
+    exchange.answers(status);
+    Response::of_status(status).into_inner().map(|body| {
+        let text = body.as_bytes().cloned().unwrap_or_default();
+        Sent { sending: Sending::Page { text }, rest: Bytes::new(), exchange }
+    })
+}
+
+/// A request that is being answered.
+struct Exchange {
+    notes: Arc<Notes>,
+    /// Whether the answer has given something that was not taken yet.
+    is_untaken: bool,
+    method: Method,
+    path: Option<PathAndQuery>,
+    made: Made,
+    line: Option<Box<Line>>,
+}
+
+/// A line of the access log.
+struct Line {
+    peer: Peer,
+    begun: Instant,
+    status: Option<StatusCode>,
+}
+
+impl Exchange {
+    fn begins<A>(
+        serving: &Serving<A>,
+        settings: &Settings,
+        connected: &Connected,
+        notes: Arc<Notes>,
+        request: &::http::Request<::hyper::body::Incoming>,
+    ) -> Exchange {
+        notes.begins();
+        let logs = settings.logs_access && log::log_enabled!(target: report::ACCESS, Level::Error);
+        let line = || Box::new(Line { peer: connected.peer.clone(), begun: now(), status: None });
+        Exchange {
+            notes,
+            is_untaken: false,
+            method: request.method().clone(),
+            path: request.uri().path_and_query().cloned(),
+            made: serving.made,
+            line: logs.then(line),
+        }
+    }
+
+    #[inline]
+    fn answers(&mut self, status: StatusCode) {
+        if let Some(line) = &mut self.line {
+            line.status = Some(status);
+        }
+    }
+
+    #[inline]
+    fn is_taken(&mut self) {
+        if std::mem::take(&mut self.is_untaken) {
+            self.notes.is_taken();
+        }
+    }
+
+    #[inline]
+    fn gives(&mut self) {
+        self.is_untaken = true;
+        self.notes.gives();
+    }
+
+    #[cold]
+    fn fails(&self, info: ExcInfo) {
+        let info = ExcInfo::error(format!("{info}, at {self}"));
+        let (name, location) = (Some((self.made.name)()), Some(self.made.place));
+        report::report(Exception { what: "a request handler", name, location, info });
+    }
+}
+
+impl fmt::Display for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.as_ref().map_or("*", PathAndQuery::as_str);
+        write!(f, "{} {path}", self.method)
+    }
+}
+
+impl Drop for Exchange {
+    #[inline]
+    fn drop(&mut self) {
+        self.is_taken();
+        self.notes.ends();
+        if let Some(line) = self.line.take() {
+            line.log(self);
+        }
+    }
+}
+
+impl Line {
+    /// As Tornado's `log_request` has it.
+    #[cold]
+    fn log(&self, exchange: &Exchange) {
+        let took = (now() - self.begun).as_secs_f64() * 1000.0;
+        let peer: &dyn fmt::Display = match &self.peer {
+            Peer::Tcp(address) => &address.ip(),
+            peer => peer,
+        };
+        let Some(status) = self.status else {
+            let text = format_args!("--- {exchange} ({peer}) {took:.2}ms: the client hung up");
+            return report::tell_if_logged(Level::Info, report::ACCESS, text);
+        };
+        let level = match status.as_u16() {
+            500.. => Level::Error,
+            400.. => Level::Warn,
+            _ => Level::Info,
+        };
+        let text = format_args!("{} {exchange} ({peer}) {took:.2}ms", status.as_str());
+        report::tell_if_logged(level, report::ACCESS, text);
+    }
+}
+
+/// How much is given to hyper in one part. It copies what it is given, and would copy all of a large body at once.
+const PART: usize = 64 * 1024;
+
+pin_project_lite::pin_project! {
+    /// The body of an answer, as hyper gets it.
+    pub(super) struct Sent<B> {
+        #[pin]
+        sending: Sending<B>,
+        // What is left of a part that was too large to be given as a whole.
+        rest: Bytes,
+        exchange: Exchange,
+    }
+}
+
+pin_project_lite::pin_project! {
+    #[project = SendingProjection]
+    enum Sending<B> {
+        Theirs { #[pin] body: B },
+        Page { text: Bytes },
+    }
+}
+
+impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>>> HttpBody for Sent<B> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    #[inline]
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.project();
+        this.exchange.is_taken();
+        if !this.rest.is_empty() {
+            let part = this.rest.split_to(PART.min(this.rest.len()));
+            this.exchange.gives();
+            return Poll::Ready(Some(Ok(Frame::data(part))));
+        }
+        let frame = match this.sending.project() {
+            SendingProjection::Theirs { body } => ready!(body.poll_frame(cx)),
+            SendingProjection::Page { text } if text.is_empty() => None,
+            SendingProjection::Page { text } => Some(Ok(Frame::data(std::mem::take(text)))),
+        };
+        match frame {
+            None => Poll::Ready(None),
+            Some(Ok(mut frame)) => {
+                this.exchange.gives();
+                if let Some(part) = frame.data_mut().filter(|part| part.len() > PART) {
+                    *this.rest = part.split_off(PART);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                let error = error.into();
+                this.exchange.fails(ExcInfo::error(format!("the body of the answer: {error}")));
+                Poll::Ready(Some(Err(error)))
+            }
+        }
+    }
+
+    #[inline]
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+            && match &self.sending {
+                Sending::Theirs { body } => body.is_end_stream(),
+                Sending::Page { text } => text.is_empty(),
+            }
+    }
+
+    #[inline]
+    fn size_hint(&self) -> SizeHint {
+        match &self.sending {
+            Sending::Theirs { body } => body.size_hint(),
+            Sending::Page { text } => SizeHint::with_exact(text.len() as u64),
+        }
+    }
+}
