@@ -34,8 +34,9 @@
 //! [`Executor::spawn_blocking`](crate::concurrent::Executor::spawn_blocking). Locks, queues, promises and
 //! handles of coroutines stay on their loop; what works with these is on the other side of a channel.
 //!
-//! Each of these crates may leave a stream or a connection to another loop. There it gives an error that says
-//! so, and does not work: make them where they are used.
+//! A stream stays with the loop that it was made on; on another one it gives an error that says so. But the
+//! clients of tokio-postgres, and all that quinn hands out, only send messages to a coroutine that has the
+//! stream. So they may be used on any thread, as long as the loop of that coroutine runs.
 //!
 //! # Beside the loop
 //!
@@ -54,7 +55,7 @@
 //! | crate | how | known by |
 //! | --- | --- | --- |
 //! | `reqwest` 0.13 | `Compat::new(async { client.get(url).send().await }).await` | tested |
-//! | `tower::timeout`, and `tokio::spawn` or `tokio::time` in a handler | `Compat::new(http.serve_connection(io, service)).await` | tested |
+//! | `tower::timeout`, and `tokio::spawn` in a handler | `Compat::new(http.serve_connection(io, service)).await` | tested |
 //! | `tower::buffer`, `tower::limit::RateLimit`, `tower_http::timeout`, `ServeDir`, axum's `Sse::keep_alive` | the same | tried |
 //! | `mongodb` 3, `mysql_async` 0.37 | `Compat::new` around all that connects and asks | read |
 //!

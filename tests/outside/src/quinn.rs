@@ -21,7 +21,10 @@ use waterspout::coroutine::{Sleep, now, sleep_until, spawn};
 use waterspout::net::AsyncFd;
 use waterspout::{IoLoop, LoopHandle};
 
-/// The loop that runs an endpoint. Make the endpoint there, too: its socket belongs to the current loop.
+/// The loop that runs an endpoint.
+///
+/// The socket belongs to the loop that is current when quinn gets it. So make the endpoint on its own loop, and
+/// call `rebind` only there: with the socket of another loop, all its connections end.
 #[derive(Debug)]
 pub struct OnLoop(LoopHandle);
 

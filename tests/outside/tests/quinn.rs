@@ -255,6 +255,17 @@ async fn who_waits_for_room_may_wait_again() {
     }
 }
 
+#[waterspout::test(timeout = 120)]
+async fn connections_go_on_when_their_endpoint_moves_to_another_socket() {
+    let (server, client) = echo_and_client();
+    let connection = connect(&client, server.local_addr().unwrap()).await;
+    is_echoed(&connection, vec![1; 10_000]).await;
+    let before = client.local_addr().unwrap();
+    client.rebind(udp()).unwrap();
+    assert_ne!(client.local_addr().unwrap(), before);
+    is_echoed(&connection, vec![2; 10_000]).await;
+}
+
 #[waterspout::test]
 async fn the_example_prints_what_is_echoed() {
     let mut echo = Command::new(outside::example("quinn_echo"));
