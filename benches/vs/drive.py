@@ -43,7 +43,7 @@ EXTRA = ["tokio-send", "monoio-uring-coop", "compio-poll"]
 PY_ECHO = ["tornado", "asyncio", "uvloop"]
 # Those that only the build with the feature `http-peers` has.
 HTTP_PEERS = ["actix-web", "ntex", "monoio-uring", "monoio-legacy"]
-HTTP = ["waterspout-hyper", "tokio", "tokio-notimer", "smol", *HTTP_PEERS, "nginx", "go", "tornado"]
+HTTP = ["waterspout", "waterspout-hyper", "tokio", "tokio-notimer", "smol", *HTTP_PEERS, "nginx", "go", "tornado"]
 # (connections, bytes, runtimes)
 ECHO_CASES = [
     (1, 64, CORE),

@@ -2,7 +2,8 @@
 # User-mode instructions a request of HTTP/1.1 hello (64 connections with keep-alive) under callgrind: repeatable
 # where time is not. It is the difference between two runs of exactly as many requests as `http_load` is told,
 # 50 and 250 on each connection, so what is done once for the server or for a connection cancels out.
-# In the last column the server's clock is as much slower as its program is (see slow_clock.c; needs cc).
+# callgrind makes a request take 8 times as long, and so the program's clock is slowed down as much (slow_clock.c;
+# needs cc). In the last column it is not: there, whatever a server does by the clock is counted too often.
 # Usage: icount_http.sh "NAMES" [CONNS]   Needs valgrind; the binaries of `cargo build --release`, and those of
 # run.sh for actix-web and ntex. Loopback only; each server is stopped by its own pid.
 set -u
@@ -41,10 +42,10 @@ a_request() { # NAME [PRELOAD]
     if [ -n "$a" ] && [ -n "$b" ]; then echo $(((b - a) / ((many - few) * conns))); else echo -; fi
 }
 
-echo "| server | user instructions a request | with the clock slowed down |"
+echo "| server | user instructions a request | by a clock that is too fast |"
 echo "|---|---:|---:|"
 for name in $1; do
-    slow=-
-    [ -f "$temp/slow_clock.so" ] && slow=$(a_request "$name" "$temp/slow_clock.so")
-    echo "| $name | $(a_request "$name") | $slow |"
+    paced=-
+    [ -f "$temp/slow_clock.so" ] && paced=$(a_request "$name" "$temp/slow_clock.so")
+    echo "| $name | $paced | $(a_request "$name") |"
 done

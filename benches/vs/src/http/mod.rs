@@ -14,6 +14,7 @@ use crate::rt::{Runtime, smol_rt, tokio_rt, waterspout_rt};
 mod actix_rs;
 mod by_hyper;
 pub mod exchange;
+mod http_server;
 #[cfg(feature = "http-peers")]
 mod ntex_rs;
 
@@ -36,6 +37,7 @@ macro_rules! servers {
 }
 
 servers! {
+    "waterspout" => |l| waterspout_rt::Own::block_on(http_server::serve(l)),
     "waterspout-hyper" => |l| waterspout_rt::Own::block_on(by_hyper::waterspout(l)),
     "tokio" => |l| tokio_rt::LocalSet::block_on(by_hyper::tokio(l)),
     "tokio-notimer" => |l| tokio_rt::LocalSet::block_on(by_hyper::tokio_without_timer(l)),
