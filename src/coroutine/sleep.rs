@@ -131,13 +131,12 @@ impl Sleep {
         }
     }
 
-    /// Whether it has to be polled: its time has come, or it has not been polled yet. Costs less than polling it,
-    /// which also takes the waker anew.
+    /// Whether it has to be polled: its time has come, or it has not been polled yet. Costs less than polling it.
     #[cfg(feature = "server")]
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
-        let Timing::Set(key) = self.timer else { return true };
-        with_current(|core| core.id() == self.id && core.poll_timer(key, &mut None)) != Some(true)
+        let waits = |core: &Core| core.id() == self.id && core.last_time() < self.deadline;
+        !matches!(self.timer, Timing::Set(_)) || with_current(waits) != Some(true)
     }
 
     /// Makes a sleep that is over sleep again, until the deadline that `next` gives. `next` is called with

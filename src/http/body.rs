@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use futures::io::AsyncRead;
 use futures::stream::{Stream, StreamExt as _};
 use http_body::{Frame, SizeHint};
@@ -58,9 +58,9 @@ impl Body {
         D: Into<Bytes>,
         E: Into<BoxError>,
     {
-        Body::streamed(Items(Box::pin(
-            stream.map(|item| item.map(Into::into).map_err(|error| BodyError::Other(error.into()))),
-        )))
+        let error = |error: E| BodyError::Other(error.into());
+        let stream = stream.map(move |item| item.map(Into::into).map_err(error));
+        Body::streamed(Items { stream })
     }
 
     /// What can be read, to its end. See [`from_stream`](Body::from_stream).
@@ -81,16 +81,15 @@ impl Body {
     pub fn from_http_body<B>(body: B) -> Body
     where
         B: http_body::Body + 'static,
-        B::Data: Into<Bytes>,
         B::Error: Into<BoxError>,
     {
-        Body::streamed(Foreign(Box::pin(body)))
+        Body::streamed(Foreign::new(body))
     }
 
     pub(super) fn streamed(
         body: impl http_body::Body<Data = Bytes, Error = BodyError> + 'static,
     ) -> Body {
-        Body(Kind::Streamed(Box::pin(body)))
+        Body(Kind::Streamed(Box::pin(Cut::new(body))))
     }
 
     /// The bytes, if all of them are there already.
@@ -156,7 +155,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
             Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(part_of(bytes))))),
             Kind::Streamed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -187,49 +186,126 @@ impl fmt::Debug for Body {
     }
 }
 
-/// A stream of bytes as a body.
-struct Items<S>(Pin<Box<S>>);
+/// How much is given to hyper in one part. It copies what it is given together with the head, and would copy all of
+/// a large body at once.
+const PART: usize = 64 * 1024;
+
+/// Takes the first part of `bytes`.
+#[inline]
+fn part_of(bytes: &mut Bytes) -> Bytes {
+    if bytes.len() > PART { bytes.split_to(PART) } else { std::mem::take(bytes) }
+}
+
+pin_project_lite::pin_project! {
+    /// A body whose parts are no longer than [`PART`].
+    pub(super) struct Cut<B> {
+        #[pin]
+        body: B,
+        // What is left of a part that was longer.
+        rest: Bytes,
+    }
+}
+
+impl<B> Cut<B> {
+    pub(super) fn new(body: B) -> Cut<B> {
+        Cut { body, rest: Bytes::new() }
+    }
+}
+
+impl<B: http_body::Body<Data = Bytes>> http_body::Body for Cut<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        if !this.rest.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(part_of(this.rest)))));
+        }
+        let mut frame = ready!(this.body.poll_frame(cx));
+        if let Some(part) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.data_mut()) {
+            let first = part_of(part);
+            *this.rest = std::mem::replace(part, first);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.body.size_hint();
+        let rest = self.rest.len() as u64;
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint.set_lower(hint.lower().saturating_add(rest));
+        hint
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A stream of bytes as a body.
+    struct Items<S> {
+        #[pin]
+        stream: S,
+    }
+}
 
 impl<S: Stream<Item = Result<Bytes, BodyError>>> http_body::Body for Items<S> {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.0.as_mut().poll_next(cx).map(|item| item.map(|item| item.map(Frame::data)))
+        let item = self.project().stream.poll_next(cx);
+        item.map(|item| item.map(|item| item.map(Frame::data)))
     }
 }
 
-/// Another crate's body, whose parts and errors are turned into those of this one.
-struct Foreign<B>(Pin<Box<B>>);
+pin_project_lite::pin_project! {
+    /// Another crate's body, whose parts and errors are turned into those of this one.
+    pub(super) struct Foreign<B> {
+        #[pin]
+        body: B,
+    }
+}
+
+impl<B> Foreign<B> {
+    pub(super) fn new(body: B) -> Foreign<B> {
+        Foreign { body }
+    }
+}
 
 impl<B> http_body::Body for Foreign<B>
 where
-    B: http_body::Body,
-    B::Data: Into<Bytes>,
-    B::Error: Into<BoxError>,
+    B: http_body::Body<Error: Into<BoxError>>,
 {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(self.0.as_mut().poll_frame(cx));
+        let frame = ready!(self.project().body.poll_frame(cx));
         Poll::Ready(frame.map(|frame| match frame {
-            Ok(frame) => Ok(frame.map_data(Into::into)),
+            // Of `Bytes` this is no copy.
+            Ok(frame) => Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))),
             Err(error) => Err(BodyError::from_foreign(error.into())),
         }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.body.size_hint()
     }
 }

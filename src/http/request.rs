@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::error::BodyError;
 use super::incoming::Incoming;
+use crate::service::Made;
 
 /// A request, and the connection that it came by. Tornado: `HTTPServerRequest`.
 ///
@@ -58,10 +59,10 @@ impl fmt::Display for Peer {
 }
 
 /// What all requests of a connection have in common.
-#[derive(Debug)]
 pub(super) struct Connected {
     pub(super) peer: Peer,
     pub(super) is_tls: bool,
+    pub(super) made: Made,
     /// The addresses of proxies that are believed what they say of the client; `None` if none are.
     pub(super) believed: Option<Rc<[IpAddr]>>,
 }

@@ -335,6 +335,13 @@ impl Core {
         self.clock.read()
     }
 
+    /// When the clock was read last. When a timer has fired, that is at its deadline or later.
+    #[cfg(feature = "server")]
+    #[inline]
+    pub(crate) fn last_time(&self) -> u64 {
+        self.clock.last()
+    }
+
     /// The time now.
     pub(crate) fn time(&self) -> Instant {
         self.clock.instant(self.clock.read())

@@ -1,20 +1,17 @@
 //! What answers requests: a function of the user's, or a tower service.
 
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
-use ::http::StatusCode;
-use bytes::{Buf as _, Bytes};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use bytes::Bytes;
+use http_body::Body as HttpBody;
 
 use super::settings::Settings;
 use crate::ground::foreign;
-use crate::http::body::Body;
+use crate::http::body::{Body, Cut, Foreign};
 use crate::http::error::BoxError;
 use crate::http::incoming::Incoming;
 use crate::http::request::{Connected, Request};
-use crate::http::response::{IntoResponse, Response};
+use crate::http::response::IntoResponse;
 
 /// Gives the answer to a request.
 pub(super) trait Answer: 'static {
@@ -30,7 +27,8 @@ pub(super) trait Answer: 'static {
 }
 
 pub(super) struct Answered<B> {
-    pub(super) response: ::http::Response<B>,
+    /// `None` if it is to be a page that says nothing but `500`.
+    pub(super) response: Option<::http::Response<B>>,
     /// What is to be reported.
     pub(super) failed: Option<String>,
 }
@@ -55,7 +53,7 @@ where
         async move {
             let mut response = (self.0)(request).await.into_response();
             let failed = response.take_failure();
-            Answered { response: response.into_inner(), failed }
+            Answered { response: Some(response.into_inner()), failed }
         }
     }
 }
@@ -70,14 +68,14 @@ where
     S::Error: Into<BoxError>,
     B: HttpBody<Error: Into<BoxError>> + 'static,
 {
-    type Body = Either<B>;
+    type Body = Cut<Foreign<B>>;
 
     fn answer(
         self: Rc<Self>,
         mut request: ::http::Request<Incoming>,
         _settings: &Settings,
         connected: Rc<Connected>,
-    ) -> impl Future<Output = Answered<Either<B>>> + use<S, B> + 'static {
+    ) -> impl Future<Output = Answered<Cut<Foreign<B>>>> + use<S, B> + 'static {
         request.extensions_mut().insert(connected.peer.clone());
         let mut service = self.0.clone();
         async move {
@@ -87,60 +85,14 @@ where
             };
             match answered.await {
                 Ok(response) => {
-                    let response = response.map(|body| Either::Theirs { body });
-                    Answered { response, failed: None }
+                    let response = response.map(|body| Cut::new(Foreign::new(body)));
+                    Answered { response: Some(response), failed: None }
                 }
                 Err(error) => {
-                    let failed = Some(foreign::debug(&error.into()));
-                    let page = Response::of_status(StatusCode::INTERNAL_SERVER_ERROR);
-                    let response = page.into_inner().map(|body| Either::Page { body });
-                    Answered { response, failed }
+                    let failed = foreign::debug(&error.into());
+                    Answered { response: None, failed: Some(failed) }
                 }
             }
-        }
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// The body of a tower service, whose parts are turned into [`Bytes`], or a page.
-    #[project = EitherProjection]
-    pub(super) enum Either<B> {
-        Theirs { #[pin] body: B },
-        Page { body: Body },
-    }
-}
-
-impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for Either<B> {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = match self.project() {
-            EitherProjection::Theirs { body } => ready!(body.poll_frame(cx)).map(|frame| {
-                let frame = frame.map_err(Into::into)?;
-                Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
-            }),
-            EitherProjection::Page { body } => {
-                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into))
-            }
-        };
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Either::Theirs { body } => body.is_end_stream(),
-            Either::Page { body } => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Either::Theirs { body } => body.size_hint(),
-            Either::Page { body } => HttpBody::size_hint(body),
         }
     }
 }

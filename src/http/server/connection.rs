@@ -79,7 +79,7 @@ impl<A: Answer> Connection<A> {
             socket: Some(accepted.socket),
             #[cfg(feature = "_tls")]
             tls: accepted.tls,
-            connected: Rc::new(Connected { peer, is_tls, believed }),
+            connected: Rc::new(Connected { peer, is_tls, made: serving.made, believed }),
             settings,
             serving,
         }
@@ -90,7 +90,7 @@ impl<A: Answer> Connection<A> {
     pub(super) fn handle(mut self) -> impl Future<Output = ()> {
         async move {
             let connected = self.connected.clone();
-            let made = self.serving.made;
+            let made = connected.made;
             #[cfg(feature = "tokio-compat")]
             if self.settings.in_tokio {
                 let serving = async_compat::Compat::new(Box::pin(self.serve()));

@@ -29,11 +29,11 @@ use super::wire::Notes;
 use crate::coroutine::{now, start, with_timeout};
 use crate::ground::error::ExcInfo;
 use crate::ground::report::{self, Exception, Panic};
+use crate::http::body::Body;
 use crate::http::error::BoxError;
 use crate::http::incoming::Incoming;
 use crate::http::request::{Connected, Peer};
 use crate::http::response::Response;
-use crate::service::Made;
 
 /// A connection, as each of its requests needs to know it.
 pub(super) struct Asked<A> {
@@ -52,7 +52,7 @@ pub(super) fn exchange<A: Answer>(
     request: ::http::Request<::hyper::body::Incoming>,
 ) -> impl Future<Output = Result<::http::Response<Sent<A::Body>>, Infallible>> + use<A> {
     let Asked { serving, settings, connected, notes } = asked;
-    let exchange = Exchange::begins(serving, settings, connected, notes.clone(), &request);
+    let exchange = Exchange::begins(settings, connected, notes.clone(), &request);
     let request = request.map(|body| Incoming::new(body, settings.body));
     #[cfg(feature = "compression")]
     let request = if settings.decompresses { decompressed(request) } else { request };
@@ -115,9 +115,14 @@ where
                 if let Some(failed) = failed {
                     exchange.fails(ExcInfo::error(failed));
                 }
-                exchange.answers(response.status());
-                let sending = |body| Sending::Theirs { body };
-                response.map(|body| Sent { sending: sending(body), rest: Bytes::new(), exchange })
+                match response {
+                    Some(response) => {
+                        exchange.answers(response.status());
+                        let sending = |body| Sending::Theirs { body };
+                        response.map(|body| Sent { sending: sending(body), exchange })
+                    }
+                    None => page(StatusCode::INTERNAL_SERVER_ERROR, exchange),
+                }
             }
             Some(Err(panic)) => {
                 exchange.fails(ExcInfo::from_panic(&*panic));
@@ -154,7 +159,7 @@ fn page<B>(status: StatusCode, mut exchange: Exchange) -> ::http::Response<Sent<
     exchange.answers(status);
     Response::of_status(status).into_inner().map(|body| {
         let text = body.as_bytes().cloned().unwrap_or_default();
-        Sent { sending: Sending::Page { text }, rest: Bytes::new(), exchange }
+        Sent { sending: Sending::Page { text }, exchange }
     })
 }
 
@@ -165,34 +170,35 @@ struct Exchange {
     is_untaken: bool,
     method: Method,
     path: Option<PathAndQuery>,
-    made: Made,
+    connected: Rc<Connected>,
     line: Option<Box<Line>>,
 }
 
+/// hyper moves an answer eight times, and what is larger than this is moved by a function call each time.
+const _: () = assert!(size_of::<::http::Response<Sent<Body>>>() <= 256);
+
 /// A line of the access log.
 struct Line {
-    peer: Peer,
     begun: Instant,
     status: Option<StatusCode>,
 }
 
 impl Exchange {
-    fn begins<A>(
-        serving: &Serving<A>,
+    fn begins(
         settings: &Settings,
-        connected: &Connected,
+        connected: &Rc<Connected>,
         notes: Arc<Notes>,
         request: &::http::Request<::hyper::body::Incoming>,
     ) -> Exchange {
         notes.begins();
         let logs = settings.logs_access && log::log_enabled!(target: report::ACCESS, Level::Error);
-        let line = || Box::new(Line { peer: connected.peer.clone(), begun: now(), status: None });
+        let line = || Box::new(Line { begun: now(), status: None });
         Exchange {
             notes,
             is_untaken: false,
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
-            made: serving.made,
+            connected: connected.clone(),
             line: logs.then(line),
         }
     }
@@ -220,7 +226,8 @@ impl Exchange {
     #[cold]
     fn fails(&self, info: ExcInfo) {
         let info = ExcInfo::error(format!("{info}, at {self}"));
-        let (name, location) = (Some((self.made.name)()), Some(self.made.place));
+        let made = self.connected.made;
+        let (name, location) = (Some((made.name)()), Some(made.place));
         report::report(Exception { what: "a request handler", name, location, info });
     }
 }
@@ -248,7 +255,7 @@ impl Line {
     #[cold]
     fn log(&self, exchange: &Exchange) {
         let took = (now() - self.begun).as_secs_f64() * 1000.0;
-        let peer: &dyn fmt::Display = match &self.peer {
+        let peer: &dyn fmt::Display = match &exchange.connected.peer {
             Peer::Tcp(address) => &address.ip(),
             peer => peer,
         };
@@ -266,16 +273,11 @@ impl Line {
     }
 }
 
-/// How much is given to hyper in one part. It copies what it is given, and would copy all of a large body at once.
-const PART: usize = 64 * 1024;
-
 pin_project_lite::pin_project! {
     /// The body of an answer, as hyper gets it.
     pub(super) struct Sent<B> {
         #[pin]
         sending: Sending<B>,
-        // What is left of a part that was too large to be given as a whole.
-        rest: Bytes,
         exchange: Exchange,
     }
 }
@@ -299,11 +301,6 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>>> HttpBody for Sent<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.project();
         this.exchange.is_taken();
-        if !this.rest.is_empty() {
-            let part = this.rest.split_to(PART.min(this.rest.len()));
-            this.exchange.gives();
-            return Poll::Ready(Some(Ok(Frame::data(part))));
-        }
         let frame = match this.sending.project() {
             SendingProjection::Theirs { body } => ready!(body.poll_frame(cx)),
             SendingProjection::Page { text } if text.is_empty() => None,
@@ -311,11 +308,8 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>>> HttpBody for Sent<B> {
         };
         match frame {
             None => Poll::Ready(None),
-            Some(Ok(mut frame)) => {
+            Some(Ok(frame)) => {
                 this.exchange.gives();
-                if let Some(part) = frame.data_mut().filter(|part| part.len() > PART) {
-                    *this.rest = part.split_off(PART);
-                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
@@ -328,11 +322,10 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>>> HttpBody for Sent<B> {
 
     #[inline]
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
-            && match &self.sending {
-                Sending::Theirs { body } => body.is_end_stream(),
-                Sending::Page { text } => text.is_empty(),
-            }
+        match &self.sending {
+            Sending::Theirs { body } => body.is_end_stream(),
+            Sending::Page { text } => text.is_empty(),
+        }
     }
 
     #[inline]
