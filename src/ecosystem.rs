@@ -16,9 +16,9 @@
 //! | crate | how | known by |
 //! | --- | --- | --- |
 //! | `hyper` 1 | `Io::new(stream)` is its stream, `OnLoop` its executor and its timer: [`hyper`](mod@crate::hyper) | tested |
-//! | `axum` 0.8 | `TowerToHyperService::new(router)` is hyper's service; `axum::serve` listens by tokio | tested |
+//! | `axum` 0.8 | [`HttpServer::tower(router)`](crate::http::HttpServer::tower); or with hyper, whose service is `TowerToHyperService::new(router)`; `axum::serve` listens by tokio | tested |
 //! | layers of `tower` and `tower-http` that need no time and no files: `TraceLayer`, `CorsLayer`, `CompressionLayer`, `RequestBodyLimitLayer`, `CatchPanicLayer`, `ConcurrencyLimitLayer` | as they are | tried |
-//! | `tonic` 0.14 without its feature `transport` | server: `TowerToHyperService::new(Routes::new(service))`; client: `Grpc::with_origin(channel, uri)`, where `channel` is [a service of ten lines](#tonic) | tested |
+//! | `tonic` 0.14 without its feature `transport` | server: `HttpServer::tower(Routes::new(service))`, or hyper as for axum; client: `Grpc::with_origin(channel, uri)`, where `channel` is [a service of ten lines](#tonic) | tested |
 //! | `futures-rustls` 0.26 | `acceptor.accept(stream).await`; [`tls`](mod@crate::tls) has it built in | tested |
 //! | `async-tungstenite` 0.35 | `accept_async(stream).await`, `client_async(url, stream).await` | tried |
 //! | `tokio-postgres` 0.7 | [two lines](#tokio-postgres); cancelling by `cancel_query_raw`; `connect` uses tokio's sockets | tested |
@@ -55,8 +55,8 @@
 //! | crate | how | known by |
 //! | --- | --- | --- |
 //! | `reqwest` 0.13 | `Compat::new(async { client.get(url).send().await }).await` | tested |
-//! | `tower::timeout`, and `tokio::spawn` in a handler | `Compat::new(http.serve_connection(io, service)).await` | tested |
-//! | `tower::buffer`, `tower::limit::RateLimit`, `tower_http::timeout`, `ServeDir`, axum's `Sse::keep_alive` | the same | tried |
+//! | `tower::timeout`, and `tokio::spawn` in a handler | [`HttpServer::tower(service).tokio_context(true)`](crate::http::HttpServer::tokio_context); or with hyper `Compat::new(http.serve_connection(io, service)).await` | tested |
+//! | `tower::buffer`, `tower::limit::RateLimit`, `tower_http::timeout`, `ServeDir`, axum's `Sse::keep_alive` | the latter | tried |
 //! | `mongodb` 3, `mysql_async` 0.37 | `Compat::new` around all that connects and asks | read |
 //!
 //! * Make what is tokio's within `Compat`, and await it there. Outside, it panics: "there is no reactor running".

@@ -18,6 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use tower::ServiceBuilder;
 use waterspout::concurrent::Executor;
 use waterspout::coroutine;
+use waterspout::http::HttpServer;
 use waterspout::hyper::{Io, OnLoop};
 use waterspout::iostream::IoStream;
 use waterspout::net::{TcpClient, TcpServer, TcpStream};
@@ -94,14 +95,9 @@ async fn an_axum_app_speaks_json_over_tls_and_its_connections_share_its_state() 
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     let acceptor = Tls::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
-    let acceptor = acceptor.alpn(["http/1.1"]).acceptor().unwrap();
+    let acceptor = acceptor.acceptor().unwrap();
     let router = Router::new().route("/tally", post(add)).with_state(Tally::default());
-    let limit = Duration::from_secs(10);
-    let handshake = async move |stream, _| acceptor.accept(stream).await;
-    let server = TcpServer::wrapping(limit, handshake, async move |stream| {
-        let service = TowerToHyperService::new(router.clone());
-        http1::Builder::new().timer(OnLoop).serve_connection(Io::new(stream), service).await
-    });
+    let server = HttpServer::tower(router).tls(acceptor);
     let port = server.listen_on("127.0.0.1", 0).unwrap();
 
     let mut roots = Roots::empty();
@@ -136,11 +132,15 @@ async fn what_wants_tokios_runtime_has_it_within_compat() {
     let spawns = async || tokio::spawn(async { "spawned" }).await.unwrap();
     let router = Router::new().route("/spawn", get(spawns));
     let layered = ServiceBuilder::new().timeout(Duration::from_secs(5)).service(router);
-    let server = TcpServer::bare(async move |stream, _| {
+    let in_context = HttpServer::tower(layered.clone()).tokio_context(true);
+    let by_hyper = TcpServer::bare(async move |stream, _| {
         let service = TowerToHyperService::new(layered.clone());
         Compat::new(http1::Builder::new().serve_connection(Io::new(stream), service)).await
     });
-    let port = server.listen_on("127.0.0.1", 0).unwrap();
-    assert_eq!(fetch(port, "/spawn").await, "spawned");
-    assert_eq!(server.drain(Duration::from_secs(5)).await, 0);
+    let ports = [in_context.listen_on("127.0.0.1", 0), by_hyper.listen_on("127.0.0.1", 0)];
+    for port in ports {
+        assert_eq!(fetch(port.unwrap(), "/spawn").await, "spawned");
+    }
+    let limit = Duration::from_secs(5);
+    assert_eq!((in_context.drain(limit).await, by_hyper.drain(limit).await), (0, 0));
 }

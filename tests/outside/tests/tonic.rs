@@ -21,6 +21,7 @@ use tonic_prost::ProstCodec;
 use tower::service_fn;
 use waterspout::concurrent::{Receiver, Sender, channel};
 use waterspout::coroutine::{self, multi_outputs, sleep};
+use waterspout::http::HttpServer;
 use waterspout::hyper::{Io, OnLoop};
 use waterspout::net::{TcpServer, TcpStream};
 
@@ -200,6 +201,24 @@ async fn calls_of_one_connection_are_answered_side_by_side_and_one_that_fails_is
             }
         }
     }
+}
+
+/// `HttpServer` hears from the first bytes that this is HTTP/2.
+#[waterspout::test]
+async fn an_http_server_serves_it_in_one_line() {
+    let (dropped, mut was_dropped) = channel(1);
+    let server = HttpServer::tower(Routes::new(Lines { dropped }));
+    let mut client = Client::connect(server.listen_on("127.0.0.1", 0).unwrap()).await;
+    assert_eq!(client.shout("hello").await.unwrap(), line("HELLO"));
+    assert_eq!(client.shout("").await.unwrap_err().code(), Code::InvalidArgument);
+    let words: Vec<_> = client.split("one two").await.try_collect().await.unwrap();
+    assert_eq!(words, ["one", "two"].map(line));
+    let mut words = client.split("one ...").await;
+    assert_eq!(words.message().await.unwrap(), Some(line("one")));
+    drop(words);
+    was_dropped.recv().await.unwrap();
+    drop(client);
+    assert_eq!(server.drain(5 * SECOND).await, 0);
 }
 
 #[waterspout::test]
