@@ -33,4 +33,4 @@ pub use request::{Peer, Request};
 #[cfg(feature = "server")]
 pub use response::{HttpError, IntoResponse, Response};
 #[cfg(feature = "server")]
-pub use server::HttpServer;
+pub use server::{HttpServer, InTime, Timeout, TimeoutLayer};

@@ -37,7 +37,7 @@ pub struct Request {
 }
 
 /// Who is at the other end of a connection, as the socket says.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Peer {
     /// An address.
@@ -58,10 +58,18 @@ impl fmt::Display for Peer {
     }
 }
 
+/// As it is displayed: so it stands in reports and in the log.
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// What all requests of a connection have in common.
 pub(super) struct Connected {
     pub(super) peer: Peer,
-    pub(super) is_tls: bool,
+    /// Of a connection over TLS: the certificates that the client has shown, in DER.
+    pub(super) tls: Option<Box<[Vec<u8>]>>,
     pub(super) made: Made,
     /// The addresses of proxies that are believed what they say of the client; `None` if none are.
     pub(super) believed: Option<Rc<[IpAddr]>>,
@@ -147,7 +155,17 @@ impl Request {
                 _ => None,
             }
         });
-        said.unwrap_or(if connection.is_tls { "https" } else { "http" })
+        said.unwrap_or(if connection.tls.is_some() { "https" } else { "http" })
+    }
+
+    /// The certificates that the client has shown, in DER, its own first; they have been verified. There are some only
+    /// if the server asks for them ([`Tls::require_client_certificates`](crate::tls::Tls::require_client_certificates)). Tornado:
+    /// `get_ssl_certificate`.
+    #[cfg(feature = "_tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn peer_certificates(&self) -> impl Iterator<Item = &[u8]> {
+        let shown = self.connection.iter().filter_map(|connection| connection.tls.as_ref());
+        shown.flat_map(|shown| shown.iter().map(|certificate| &certificate[..]))
     }
 
     /// The host that the client asked for, with its port if it named one. Tornado: `host`.

@@ -5,7 +5,11 @@ mod common;
 mod ending;
 mod limits;
 mod parking;
+#[cfg(feature = "tls")]
+mod secure;
 mod serving;
+#[cfg(feature = "tokio-compat")]
+mod tokio_context;
 
 use std::io;
 use std::rc::Rc;

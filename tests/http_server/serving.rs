@@ -41,8 +41,8 @@ async fn a_unix_socket_is_served_beside_a_port() {
     server.listen_unix(&path, 0o600).unwrap();
     let port = server.listen_on("127.0.0.1", 0).unwrap();
     let client = Client(IoStream::new(UnixStream::connect(&path).await.unwrap()));
-    assert_eq!(client.get("/").await.body, "Some(Unix)");
-    assert!(connect(port).await.get("/").await.body.starts_with("Some(Tcp(127.0.0.1:"));
+    assert_eq!(client.get("/").await.body, "Some(a Unix socket)");
+    assert!(connect(port).await.get("/").await.body.starts_with("Some(127.0.0.1:"));
     std::fs::remove_file(path).unwrap();
 }
 

@@ -74,12 +74,12 @@ pub(super) struct Connection<A> {
 impl<A: Answer> Connection<A> {
     pub(super) fn new(accepted: Accepted, peer: Peer, serving: Rc<Serving<A>>) -> Connection<A> {
         let settings = serving.shared.settings.borrow().clone();
-        let (is_tls, believed) = (accepted.is_tls(), settings.believed.clone());
+        let (tls, believed) = (None, settings.believed.clone());
         Connection {
             socket: Some(accepted.socket),
             #[cfg(feature = "_tls")]
             tls: accepted.tls,
-            connected: Rc::new(Connected { peer, is_tls, made: serving.made, believed }),
+            connected: Rc::new(Connected { peer, tls, made: serving.made, believed }),
             settings,
             serving,
         }
@@ -104,7 +104,12 @@ impl<A: Answer> Connection<A> {
         #[cfg(feature = "_tls")]
         if let Some(acceptor) = self.tls.take() {
             let socket = self.socket.take()?;
-            self.socket = over_tls(socket, acceptor, &self.connected.peer).await;
+            let (socket, shown) = over_tls(socket, acceptor, &self.connected.peer).await?;
+            self.socket = Some(socket);
+            let Connected { peer, made, believed, .. } = &*self.connected;
+            let (peer, believed) = (peer.clone(), believed.clone());
+            let connected = Connected { peer, tls: Some(shown), made: *made, believed };
+            self.connected = Rc::new(connected);
         }
         let mut received = Bytes::new();
         // Until when the next bytes have to come.

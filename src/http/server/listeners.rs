@@ -19,32 +19,28 @@ pub(super) struct Accepted {
     pub(super) tls: Option<TlsAcceptor>,
 }
 
-impl Accepted {
-    pub(super) fn is_tls(&self) -> bool {
-        #[cfg(feature = "_tls")]
-        return self.tls.is_some();
-        #[cfg(not(feature = "_tls"))]
-        false
-    }
-}
+/// What a handshake gives: the stream, and the certificates that the client has shown.
+#[cfg(feature = "_tls")]
+type Shaken = (Socket, Box<[Vec<u8>]>);
 
-/// Comes to the end of a handshake; `None` if that has failed, which the log was told.
+/// Comes to the end of a handshake; `None` if it has failed, which the log was told.
 #[cfg(feature = "_tls")]
 pub(super) fn over_tls(
     socket: Socket,
     acceptor: TlsAcceptor,
     peer: &Peer,
-) -> LocalBoxFuture<'_, Option<Socket>> {
+) -> LocalBoxFuture<'_, Option<Shaken>> {
     fn over<'a>(
         stream: impl Duplex + 'static,
         acceptor: TlsAcceptor,
         peer: &'a Peer,
-    ) -> LocalBoxFuture<'a, Option<Socket>> {
+    ) -> LocalBoxFuture<'a, Option<Shaken>> {
         Box::pin(async move {
             let accepting =
                 async { acceptor.accept(stream).await.map_err(|error| error.to_string()) };
             let stream = crate::service::shake_hands(peer, accepting).await?;
-            Some(Socket::Other(Box::new(stream)))
+            let shown = stream.peer_certificates().map(<[u8]>::to_vec).collect();
+            Some((Socket::Other(Box::new(stream)), shown))
         })
     }
     match socket {

@@ -11,8 +11,11 @@ mod executor;
 mod listeners;
 mod settings;
 mod shared;
+mod timeout;
 mod watch;
 mod wire;
+
+pub use self::timeout::{InTime, Timeout, TimeoutLayer};
 
 use std::fmt;
 use std::io;
