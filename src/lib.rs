@@ -44,7 +44,7 @@
 //! | reading up to a delimiter, buffered writes | [`iostream`] |
 //! | servers, clients, names | [`net::TcpServer`], [`net::UnixServer`], [`net::Server`], [`net::TcpClient`], [`net::Resolver`] |
 //! | TLS | [`tls`](mod@crate::tls), [`net::Server::tls`], [`net::TcpClient::connect_tls`] |
-//! | HTTP | [`http`](mod@crate::http), [`http::HttpServer`] |
+//! | HTTP | [`http`](mod@crate::http), [`http::HttpServer`], [`http::HttpClient`], [`http::fetch`](crate::http::fetch()) |
 //! | HTTP, with a hyper of your own | [`hyper`](mod@crate::hyper) |
 //! | other crates: axum, tonic, databases, QUIC, DNS, HTTP clients | [`ecosystem`] |
 //! | a result that somebody sets later | [`concurrent::promise`] |
@@ -101,6 +101,7 @@
 //! | `process` | yes | [`process`]: child processes, and a loop on every core; includes `signal` |
 //! | `signal` | yes | [`signal`]: Unix signals as streams and callbacks |
 //! | `affinity` | no | [`Workers::pinned`](process::Workers::pinned), on Linux; includes `process` |
+//! | `client` | no | [`http::HttpClient`] |
 //! | `compression` | no | compressed requests and answers, for `server` and `client` |
 //! | `http1` | no | HTTP/1; `server` and `client` include it |
 //! | `http2` | no | HTTP/2, for `server` and `client` |

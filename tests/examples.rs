@@ -305,6 +305,25 @@ fn a_spider_finds_all_pages() {
     prints("webspider", &expected);
 }
 
+#[cfg(feature = "client")]
+#[test]
+fn a_page_is_fetched_and_wrong_arguments_are_explained() {
+    prints("fetch", &["fetched from a server here\n"]);
+    let cases: [(&[&str], i32, &str); 5] = [
+        (&["--help"], 2, "usage: fetch [URL [FILE]]"),
+        (&["http://a/", "b", "c"], 2, "usage: fetch [URL [FILE]]"),
+        (&["ftp://host/"], 2, "usage: fetch [URL [FILE]]"),
+        (&["http://127.0.0.1:1/"], 1, "fetch: cannot fetch that: cannot connect to 127.0.0.1:1: "),
+        (&["no URL"], 2, "usage: fetch [URL [FILE]]"),
+    ];
+    for (arguments, status, line) in cases {
+        let mut command = Command::new(example("fetch"));
+        let ran = run(command.args(arguments).env("NO_PROXY", "*"));
+        assert_eq!((ran.status, &*ran.stdout), (Some(status), ""), "{arguments:?}");
+        assert!(ran.stderr.lines().any(|known| known.starts_with(line)), "{}", ran.stderr);
+    }
+}
+
 #[test]
 fn two_workers_share_a_port() {
     let expected = ["with worker 0\n", "with worker 1\n", "worker 0 ends", "worker 1 ends"];

@@ -25,7 +25,8 @@ pub fn parsed<T: FromStr>(argument: &str, what: &str, usage: &str) -> T {
     argument.parse().unwrap_or_else(|_| wrong(&format!("`{argument}` is no {what}"), usage))
 }
 
-fn wrong(complaint: &str, usage: &str) -> ! {
+/// Says what is wrong with the arguments, prints the usage and exits.
+pub fn wrong(complaint: &str, usage: &str) -> ! {
     eprintln!("{0}: {complaint}\nusage: {0} [{usage}]", program());
     exit(2)
 }

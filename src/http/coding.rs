@@ -20,6 +20,10 @@ use super::error::BodyError;
 use super::incoming::Incoming;
 use crate::sockets::Lent;
 
+/// What `decode` can take off, as `Accept-Encoding` says it.
+#[cfg(feature = "client")]
+pub(super) const ACCEPTED: HeaderValue = HeaderValue::from_static("gzip, deflate, br");
+
 /// How many codings are taken off a body. Nobody needs two; a thousand would take a thousand decoders.
 const MOST: usize = 4;
 

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use ::http::HeaderMap;
 use bytes::{Bytes, BytesMut};
+#[cfg(feature = "client")]
+use futures::channel::oneshot;
 use futures::stream::Stream;
 use http_body::{Body as _, Frame, SizeHint};
 
@@ -40,7 +42,14 @@ struct Source {
     /// How long all of it may still take.
     whole: Option<Sleep>,
     is_over: bool,
+    /// Dropped as soon as nothing of the body is expected any more, which tells the client.
+    #[cfg(feature = "client")]
+    awaited: Option<Awaited>,
 }
+
+/// Somebody waits for the end of a body, whatever end that is: he waits until this is dropped.
+#[cfg(feature = "client")]
+pub(super) type Awaited = oneshot::Sender<std::convert::Infallible>;
 
 enum Kind {
     Whole(Bytes),
@@ -81,9 +90,27 @@ impl Incoming {
 
     fn of(kind: Kind, limits: Limits) -> Incoming {
         let (patience, whole) = (None, None);
-        let source =
-            Source { kind, limits, given: 0, trailers: None, patience, whole, is_over: false };
+        let source = Source {
+            kind,
+            limits,
+            given: 0,
+            trailers: None,
+            patience,
+            whole,
+            is_over: false,
+            #[cfg(feature = "client")]
+            awaited: None,
+        };
         Incoming(Some(Box::new(source)))
+    }
+
+    /// Drops `awaited` when this body has come to its end, has failed, or is dropped.
+    #[cfg(feature = "client")]
+    pub(super) fn awaited_by(mut self, awaited: Awaited) -> Incoming {
+        if let Some(source) = &mut self.0 {
+            source.awaited = Some(awaited);
+        }
+        self
     }
 
     /// What `decode` makes of the bytes of this body, held to the limits that this was held to, which then
@@ -261,6 +288,8 @@ impl http_body::Body for Incoming {
             // hyper ends the connection if something of the body is missing.
             source.kind = Kind::Whole(Bytes::new());
             (source.patience, source.whole) = (None, None);
+            #[cfg(feature = "client")]
+            drop(source.awaited.take());
         }
         Poll::Ready(frame)
     }

@@ -6,12 +6,15 @@
 //! | for | see |
 //! | --- | --- |
 //! | serving | [`HttpServer`], [`Request`], [`Response`], [`IntoResponse`], [`HttpError`] |
+//! | fetching | [`fetch()`], [`HttpClient`], [`Fetch`], [`FetchResponse`], [`FetchError`] |
 //! | what is sent, and what comes in | [`Body`], [`Incoming`], [`BodyError`] |
 //!
 //! Methods, headers, status codes and URIs are those of the crate [`http`](https://docs.rs/http/1), so that
 //! other crates take them as they are: [`Method`], [`HeaderMap`], [`StatusCode`], [`Uri`].
 
 mod body;
+#[cfg(feature = "client")]
+mod client;
 #[cfg(feature = "compression")]
 mod coding;
 mod error;
@@ -26,6 +29,8 @@ mod server;
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 pub use body::Body;
 pub use bytes::Bytes;
+#[cfg(feature = "client")]
+pub use client::{Fetch, FetchError, FetchResponse, HttpClient, IntoFetch, fetch};
 pub use error::{BodyError, BoxError};
 pub use incoming::Incoming;
 #[cfg(feature = "server")]
@@ -34,3 +39,5 @@ pub use request::{Peer, Request};
 pub use response::{HttpError, IntoResponse, Response};
 #[cfg(feature = "server")]
 pub use server::{HttpServer, InTime, Timeout, TimeoutLayer};
+#[cfg(feature = "client")]
+pub use url::Url;

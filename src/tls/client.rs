@@ -78,6 +78,12 @@ impl TlsConnector {
         self
     }
 
+    /// This one if it says by [`alpn`](TlsConnector::alpn) what is spoken; if not, one that speaks `protocols`.
+    #[cfg(feature = "client")]
+    pub(crate) fn or_alpn(self, protocols: impl IntoIterator<Item = &'static str>) -> TlsConnector {
+        if self.config.alpn_protocols.is_empty() { self.alpn(protocols) } else { self }
+    }
+
     /// What to show to a server that asks who the client is: a chain of certificates, the client's own first,
     /// and its key, in files of PEM. Python: `load_cert_chain`.
     ///
