@@ -17,6 +17,8 @@ mod body;
 mod client;
 #[cfg(feature = "compression")]
 mod coding;
+#[cfg(all(feature = "compression", feature = "server"))]
+mod compress;
 mod error;
 mod incoming;
 #[cfg(feature = "server")]

@@ -2,6 +2,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(feature = "compression")]
+mod compressed;
 mod ending;
 mod limits;
 mod parking;

@@ -8,6 +8,8 @@ use http_body::Body as HttpBody;
 use super::settings::Settings;
 use crate::ground::foreign;
 use crate::http::body::{Body, Cut, Foreign};
+#[cfg(feature = "compression")]
+use crate::http::compress::{Coding, compress};
 use crate::http::error::BoxError;
 use crate::http::incoming::Incoming;
 use crate::http::request::{Connected, Request};
@@ -46,14 +48,22 @@ where
     fn answer(
         self: Rc<Self>,
         request: ::http::Request<Incoming>,
-        _settings: &Settings,
+        settings: &Settings,
         connected: Rc<Connected>,
     ) -> impl Future<Output = Answered<Body>> + use<H, R> + 'static {
+        #[cfg(feature = "compression")]
+        let liked = settings.compresses.then(|| Coding::liked(request.headers()));
         let request = Request::new(request, connected);
         async move {
             let mut response = (self.0)(request).await.into_response();
             let failed = response.take_failure();
-            Answered { response: Some(response.into_inner()), failed }
+            let response = response.into_inner();
+            #[cfg(feature = "compression")]
+            let response = match liked {
+                Some(liked) => compress(response, liked),
+                None => response,
+            };
+            Answered { response: Some(response), failed }
         }
     }
 }

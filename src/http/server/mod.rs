@@ -231,6 +231,16 @@ impl HttpServer {
         self.set(|settings| settings.decompresses = decompresses)
     }
 
+    /// Whether answers of a handler that are text are compressed for clients that take that: by `br` or `gzip`, if
+    /// they are longer than a kilobyte and not compressed already. A strong ETag becomes a weak one. For a tower
+    /// service there is `CompressionLayer` of `tower-http`. Tornado: `compress_response`.
+    #[cfg(feature = "compression")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "compression")))]
+    #[must_use]
+    pub fn compress_response(self, compresses: bool) -> HttpServer {
+        self.set(|settings| settings.compresses = compresses)
+    }
+
     /// Believes what a proxy in front says of the client: `X-Real-Ip` or `X-Forwarded-For`, `X-Scheme` or
     /// `X-Forwarded-Proto`. Whoever can reach the server without such a proxy can then claim anything.
     /// Tornado: `xheaders`.

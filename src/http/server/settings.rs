@@ -26,6 +26,8 @@ pub(super) struct Settings {
     pub(super) finishes: bool,
     #[cfg(feature = "compression")]
     pub(super) decompresses: bool,
+    #[cfg(feature = "compression")]
+    pub(super) compresses: bool,
     #[cfg(feature = "tokio-compat")]
     pub(super) in_tokio: bool,
     #[cfg(feature = "_tls")]
@@ -47,6 +49,8 @@ impl Default for Settings {
             finishes: false,
             #[cfg(feature = "compression")]
             decompresses: false,
+            #[cfg(feature = "compression")]
+            compresses: false,
             #[cfg(feature = "tokio-compat")]
             in_tokio: false,
             #[cfg(feature = "_tls")]
