@@ -196,6 +196,7 @@ impl Expected {
 /// | `waterspout::application` | error | `exception in whoever awaits coroutine` |
 /// | `waterspout::application` | error | `exception in handler` |
 /// | `waterspout::application` | error | `exception in a connection handler` |
+/// | `waterspout::application` | error | `exception in a request handler` |
 /// | `waterspout::application` | error | `exception in a listener` |
 /// | `waterspout::application` | error | `exception in a signal's callback` |
 /// | `waterspout::application` | error | `exception in a Future whose exception was never retrieved` |
