@@ -5,6 +5,7 @@
 //! A body that is known to be too large is not read at all: then hyper does not send `100 Continue`, and the
 //! client need not send it.
 
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,8 +13,6 @@ use std::time::Duration;
 
 use ::http::HeaderMap;
 use bytes::{Bytes, BytesMut};
-#[cfg(feature = "client")]
-use futures::channel::oneshot;
 use futures::stream::Stream;
 use http_body::{Body as _, Frame, SizeHint};
 
@@ -42,14 +41,11 @@ struct Source {
     /// How long all of it may still take.
     whole: Option<Sleep>,
     is_over: bool,
-    /// Dropped as soon as nothing of the body is expected any more, which tells the client.
-    #[cfg(feature = "client")]
-    awaited: Option<Awaited>,
+    /// Dropped as soon as nothing of the body is expected any more, which tells the connection.
+    until_over: Option<UntilOver>,
 }
 
-/// Somebody waits for the end of a body, whatever end that is: he waits until this is dropped.
-#[cfg(feature = "client")]
-pub(super) type Awaited = oneshot::Sender<std::convert::Infallible>;
+type UntilOver = Box<dyn Any + Send + Sync>;
 
 enum Kind {
     Whole(Bytes),
@@ -98,17 +94,15 @@ impl Incoming {
             patience,
             whole,
             is_over: false,
-            #[cfg(feature = "client")]
-            awaited: None,
+            until_over: None,
         };
         Incoming(Some(Box::new(source)))
     }
 
-    /// Drops `awaited` when this body has come to its end, has failed, or is dropped.
-    #[cfg(feature = "client")]
-    pub(super) fn awaited_by(mut self, awaited: Awaited) -> Incoming {
+    /// Drops `held` when this body has come to its end, has failed, or is dropped.
+    pub(super) fn holding(mut self, held: impl FnOnce() -> UntilOver) -> Incoming {
         if let Some(source) = &mut self.0 {
-            source.awaited = Some(awaited);
+            source.until_over = Some(held());
         }
         self
     }
@@ -288,8 +282,7 @@ impl http_body::Body for Incoming {
             // hyper ends the connection if something of the body is missing.
             source.kind = Kind::Whole(Bytes::new());
             (source.patience, source.whole) = (None, None);
-            #[cfg(feature = "client")]
-            drop(source.awaited.take());
+            source.until_over = None;
         }
         Poll::Ready(frame)
     }

@@ -102,3 +102,45 @@ fn a_crowd_of_connections_is_parked_sooner_and_each_goes_on() {
         })
         .unwrap();
 }
+
+#[test]
+fn a_connection_whose_body_came_late_is_idle_like_any_other_afterwards() {
+    virtual_loop()
+        .run_sync(|| async {
+            let server =
+                HttpServer::new(async |mut request: Request| request.text().await.unwrap());
+            let client = Inside::of(&server).connect().await;
+            client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\n");
+            sleep(SECOND).await;
+            client.send("abc");
+            assert_eq!(client.answer().await.body, "abc");
+            // Far longer than a head may take.
+            sleep(200 * SECOND).await;
+            assert_eq!(client.post("/", "again").await.body, "again");
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_body_that_is_read_on_after_the_answer_does_not_make_a_second_answer() {
+    virtual_loop()
+        .run_sync(|| async {
+            let server = HttpServer::new(async |request: Request| {
+                let (_, mut body) = request.into_parts();
+                waterspout::coroutine::start(async move {
+                    while let Ok(Some(_)) = body.chunk().await {}
+                });
+                "early"
+            });
+            let client = Inside::of(&server).connect().await;
+            client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 300\r\n\r\n");
+            assert_eq!(client.answer().await.body, "early");
+            for _ in 0..10 {
+                client.send("x");
+                sleep(10 * SECOND).await;
+            }
+            drop(server);
+            assert!(client.is_closed().await, "there was a second answer");
+        })
+        .unwrap();
+}

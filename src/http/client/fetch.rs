@@ -315,9 +315,9 @@ async fn follow(
         stall: settings.stall_timeout,
         whole: until.map_or(Duration::MAX, |until| until.saturating_duration_since(now())),
     };
-    let (awaited, is_over) = oneshot::channel();
+    let (awaited, is_over) = oneshot::channel::<std::convert::Infallible>();
     let (parts, body) = response.into_parts();
-    let body = Incoming::new(body, limits).awaited_by(awaited);
+    let body = Incoming::new(body, limits).holding(|| Box::new(awaited));
     // This also keeps the client until the body has come to its end, since its connections end with it.
     let ending = async move {
         let _ = is_over.await;

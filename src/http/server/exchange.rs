@@ -53,7 +53,9 @@ pub(super) fn exchange<A: Answer>(
 ) -> impl Future<Output = Result<::http::Response<Sent<A::Body>>, Infallible>> + use<A> {
     let Asked { serving, settings, connected, notes } = asked;
     let exchange = Exchange::begins(settings, connected, notes.clone(), &request);
-    let request = request.map(|body| Incoming::new(body, settings.body));
+    let incoming =
+        |body| Incoming::new(body, settings.body).holding(|| Box::new(notes.receiving()));
+    let request = request.map(incoming);
     #[cfg(feature = "compression")]
     let request = if settings.decompresses { decompressed(request) } else { request };
     let answering = serving.answer.clone().answer(request, settings, connected.clone());

@@ -269,7 +269,8 @@ impl HttpServer {
     }
 
     /// Whether a handler runs to its end although its client has hung up. Without this it is dropped where
-    /// it waits, as soon as the server learns of it (of HTTP/1 as long as the body was read, or not waited for).
+    /// it waits, as soon as the server learns of it. It has [`request_timeout`](HttpServer::request_timeout) for its
+    /// answer only.
     #[must_use]
     pub fn finish_requests(self, finishes: bool) -> HttpServer {
         self.set(|settings| settings.finishes = finishes)

@@ -112,6 +112,8 @@ pub(super) struct Notes {
     requests: AtomicU32,
     /// How many requests are being answered.
     in_flight: AtomicU32,
+    /// How many bodies of requests are still to come.
+    receiving: AtomicU32,
     /// How many answers wait until the client takes what they have given last.
     untaken: AtomicU32,
 }
@@ -119,7 +121,12 @@ pub(super) struct Notes {
 impl Notes {
     /// Whether the beginning of a head has come, and not yet all of it.
     pub(super) fn is_in_head(&self) -> bool {
-        self.heard.load(Relaxed) && self.in_flight.load(Relaxed) == 0
+        self.heard.load(Relaxed) && !self.is_busy()
+    }
+
+    /// Whether a request is being answered, or its body is still to come: a handler may read it after its answer.
+    fn is_busy(&self) -> bool {
+        self.in_flight.load(Relaxed) > 0 || self.receiving.load(Relaxed) > 0
     }
 
     /// Whether something is there to be sent that the client does not take.
@@ -129,7 +136,7 @@ impl Notes {
 
     /// Whether no request is being answered, and none has begun.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.load(Relaxed) == 0 && !self.heard.load(Relaxed) && !self.is_blocked()
+        !self.is_busy() && !self.heard.load(Relaxed) && !self.is_blocked()
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -163,10 +170,17 @@ impl Notes {
         add(&self.in_flight, 1);
     }
 
-    /// Its answer was given to hyper, or dropped.
+    /// Its answer was given to hyper, or dropped. What was heard meanwhile was its body.
     #[inline]
     pub(super) fn ends(&self) {
         add(&self.in_flight, u32::MAX);
+        self.heard.store(false, Relaxed);
+    }
+
+    /// Until what this gives is dropped, the body of a request is still to come.
+    pub(super) fn receiving(self: &Arc<Notes>) -> Receiving {
+        add(&self.receiving, 1);
+        Receiving(self.clone())
     }
 
     /// An answer has given a part, and was not asked for more yet.
@@ -179,6 +193,15 @@ impl Notes {
     #[inline]
     pub(super) fn is_taken(&self) {
         add(&self.untaken, u32::MAX);
+    }
+}
+
+pub(super) struct Receiving(Arc<Notes>);
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        add(&self.0.receiving, u32::MAX);
+        self.0.heard.store(false, Relaxed);
     }
 }
 
