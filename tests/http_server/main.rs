@@ -12,6 +12,8 @@ mod secure;
 mod serving;
 #[cfg(feature = "tokio-compat")]
 mod tokio_context;
+#[cfg(feature = "process")]
+mod workers;
 
 use std::io;
 use std::rc::Rc;

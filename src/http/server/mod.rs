@@ -102,6 +102,31 @@ use crate::sockets::{BindOptions, TcpListener, UnixListener, bind_sockets, bind_
 /// One that has been idle for a second is *parked*: it has no buffer and no state but its socket and a
 /// deadline, about a kilobyte in all. (With HTTP/2 and over TLS it keeps what the protocol needs.)
 ///
+/// # On every core
+///
+/// A server belongs to its loop. [`Workers`](crate::process::Workers) run a loop on every core, and each makes a
+/// server of its own; they share the port, and the system divides the connections among them:
+///
+/// ```no_run
+/// # #[cfg(feature = "process")]
+/// # fn main() -> Result<(), waterspout::process::WorkersError> {
+/// use std::time::Duration;
+/// use waterspout::{http::{HttpServer, Request}, net::BindOptions, process::{Worker, Workers}};
+///
+/// Workers::new().run(async |worker: Worker| {
+///     let server = HttpServer::new(async |_: Request| "hello\n");
+///     server.listen_with(8080, &BindOptions { reuse_port: true, ..Default::default() })?;
+///     worker.stop().cancelled().await;
+///     server.drain(Duration::from_secs(10)).await;
+///     Ok::<(), std::io::Error>(())
+/// })
+/// # }
+/// # #[cfg(not(feature = "process"))]
+/// # fn main() {}
+/// ```
+///
+/// # How it ends
+///
 /// Dropping the server closes all connections at once; [`drain`](HttpServer::drain) lets them finish.
 pub struct HttpServer {
     server: Server<Accepted, Peer>,
