@@ -198,7 +198,7 @@ pub use ioloop::{
 #[cfg(feature = "macros")]
 pub use waterspout_macros::{coroutine, coroutines, engine, main, test};
 
-/// The README's program compiles.
-#[cfg(all(doctest, feature = "macros"))]
+/// The README's programs compile.
+#[cfg(all(doctest, feature = "macros", feature = "server", feature = "signal"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
