@@ -68,6 +68,20 @@ async fn bodies_of_all_sizes_go_there_and_back() {
     }
 }
 
+#[cfg(feature = "compression")]
+#[waterspout::test(timeout = 60)]
+async fn what_the_server_compresses_the_client_decompresses() {
+    let page = "a page that is long enough to be compressed. ".repeat(1000);
+    let whole = page.clone();
+    let server = HttpServer::new(async move |_| whole.clone()).compress_response(true);
+    let url = format!("http://127.0.0.1:{}/", server.listen_on("127.0.0.1", 0).unwrap());
+    let client = HttpClient::new();
+    assert_eq!(text(&client, &url).await.unwrap(), page);
+    let mut answer = client.get(&url).header("accept-encoding", "gzip").await.unwrap();
+    assert_eq!(answer.header("content-encoding"), Some("gzip"));
+    assert!(answer.bytes().await.unwrap().len() < page.len() / 10);
+}
+
 #[waterspout::test(timeout = 60)]
 async fn many_at_the_same_time_get_each_his_own() {
     for (server, url, client, version) in all() {
