@@ -44,7 +44,7 @@
 //! | reading up to a delimiter, buffered writes | [`iostream`] |
 //! | servers, clients, names | [`net::TcpServer`], [`net::UnixServer`], [`net::Server`], [`net::TcpClient`], [`net::Resolver`] |
 //! | TLS | [`tls`](mod@crate::tls), [`net::Server::tls`], [`net::TcpClient::connect_tls`] |
-//! | HTTP | [`http`](mod@crate::http), [`http::HttpServer`], [`http::HttpClient`], [`http::fetch`](crate::http::fetch()) |
+//! | HTTP | [`http`](mod@crate::http), [`http::HttpServer`], [`http::StaticFiles`], [`http::sse`], [`http::HttpClient`], [`http::fetch`](crate::http::fetch()) |
 //! | HTTP, with a hyper of your own | [`hyper`](mod@crate::hyper) |
 //! | other crates: axum, tonic, databases, QUIC, DNS, HTTP clients | [`ecosystem`] |
 //! | a result that somebody sets later | [`concurrent::promise`] |
@@ -108,7 +108,7 @@
 //! | `hyper` | no | [`hyper`](mod@crate::hyper): a stream, an executor and a timer for the crate of that name |
 //! | `peer_cred` | no | [`UnixStream::peer_cred`](net::UnixStream::peer_cred) |
 //! | `regex` | no | [`IoStream::read_until_regex`](iostream::IoStream::read_until_regex), patterns in [`ExpectLog`](testing::ExpectLog) |
-//! | `server` | no | [`http::HttpServer`] |
+//! | `server` | no | [`http::HttpServer`], [`http::StaticFiles`], [`http::sse`] |
 //! | `tls` | no | [`tls`](mod@crate::tls), with ring for its cryptography |
 //! | `tls-aws-lc` | no | the same with aws-lc-rs |
 //! | `tls-native-roots` | no | [`tls::Roots::native`](crate::tls::Roots::native) |

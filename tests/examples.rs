@@ -168,9 +168,9 @@ fn percentiles_are_right_to_three_percent() {
 }
 
 // ---------------------------------------------------------------------------------------------
-// echo_server
+// Servers
 
-/// A running echo server; dropping it kills it.
+/// A running server; dropping it kills it.
 struct Server {
     child: Child,
     address: SocketAddr,
@@ -179,12 +179,14 @@ struct Server {
 
 impl Server {
     fn start(command: &mut Command) -> Server {
-        let command = command.arg("127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::piped());
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("it prints text");
-        let address = line.trim().strip_prefix("listening on ").map(str::parse);
+        let address = line.trim().strip_prefix("listening on ");
+        let address = address.map(|text| text.trim_start_matches("http://").trim_end_matches('/'));
+        let address = address.map(str::parse);
         let address =
             address.unwrap_or_else(|| panic!("no address: {line:?}")).expect("a socket's");
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
@@ -223,7 +225,7 @@ fn echoes(mut stream: &TcpStream, text: &[u8]) {
 
 #[test]
 fn the_echo_server_echoes_to_several_until_they_hang_up() {
-    let server = Server::start(&mut Command::new(example("echo_server")));
+    let server = Server::start(Command::new(example("echo_server")).arg("127.0.0.1:0"));
     let (one, mut other) = (server.connect(), server.connect());
     echoes(&other, b"after");
     echoes(&one, b"before");
@@ -235,7 +237,7 @@ fn the_echo_server_echoes_to_several_until_they_hang_up() {
 
 #[test]
 fn a_broken_connection_is_reported_and_does_not_end_the_echo_server() {
-    let mut server = Server::start(&mut Command::new(example("echo_server")));
+    let mut server = Server::start(Command::new(example("echo_server")).arg("127.0.0.1:0"));
     let (broken, whole) = (server.connect(), server.connect());
     echoes(&broken, b"1");
     // Closing resets the connection.
@@ -250,7 +252,7 @@ fn a_broken_connection_is_reported_and_does_not_end_the_echo_server() {
 
 #[test]
 fn with_too_many_open_files_the_echo_server_waits_for_some_to_be_closed() {
-    let mut server = Server::start(&mut limited("echo_server", "-n 16"));
+    let mut server = Server::start(limited("echo_server", "-n 16").arg("127.0.0.1:0"));
     let mut clients: Vec<_> = (0..16).map(|_| server.connect()).collect();
     let complaint = server.complaint();
     assert!(complaint.starts_with("cannot accept: Too many open files"), "{complaint}");
@@ -258,6 +260,27 @@ fn with_too_many_open_files_the_echo_server_waits_for_some_to_be_closed() {
     echoes(&clients[0], b"accepted before");
     drop(clients);
     echoes(&last, b"accepted now");
+}
+
+#[cfg(feature = "server")]
+#[test]
+fn a_folder_is_served_until_sigterm_and_nothing_outside_of_it() {
+    let mut server = Server::start(Command::new(example("static_files")).args(["src", "0"]));
+    let asks = |path: &str| {
+        let mut stream = server.connect();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("the server reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("the server answers");
+        answer
+    };
+    let expected =
+        std::fs::read_to_string("src/lib.rs").expect("tests run in the package's folder");
+    assert!(asks("/lib.rs").ends_with(&expected));
+    assert!(asks("/../Cargo.toml").starts_with("HTTP/1.1 403 "));
+    let pid = server.child.id().to_string();
+    assert!(Command::new("kill").arg(&pid).status().expect("it is there").success());
+    assert_eq!(server.child.wait().expect("it ends").code(), Some(0));
 }
 
 // ---------------------------------------------------------------------------------------------

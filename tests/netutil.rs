@@ -13,13 +13,11 @@ use std::net::{self, IpAddr, SocketAddr, SocketAddrV6};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::os::unix::net as unix;
-use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use common::{LOOPBACK, kind, link_local, open};
+use common::{LOOPBACK, TempDir, kind, link_local, open};
 use waterspout::IoLoop;
 use waterspout::concurrent::Executor;
 use waterspout::coroutine::{self, moment, sleep, with_timeout};
@@ -179,30 +177,6 @@ async fn datagrams_are_sent_with_the_scope_of_their_address() {
 
 // ---------------------------------------------------------------------------------------------
 // bind_unix_socket
-
-/// A directory that goes with its owner.
-struct TempDir(PathBuf);
-
-impl TempDir {
-    fn new() -> TempDir {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("waterspout-netutil-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        TempDir(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 #[test]
 fn a_unix_socket_has_the_permissions_that_were_asked_for() {

@@ -42,9 +42,13 @@ impl IoLoop {
         W: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
+        self.executor().run_on(self, work)
+    }
+
+    /// The executor of [`run_in_executor`](IoLoop::run_in_executor).
+    pub(crate) fn executor(&self) -> Executor {
         let executor = self.core().executor.borrow().clone();
-        let executor = executor.unwrap_or_else(|| Executor::shared().clone());
-        executor.run_on(self, work)
+        executor.unwrap_or_else(|| Executor::shared().clone())
     }
 
     /// Replaces the executor of [`run_in_executor`](IoLoop::run_in_executor) for this loop. Tornado:
@@ -134,6 +138,18 @@ pub struct Blocking<T> {
 }
 
 impl<T: Send + 'static> Blocking<T> {
+    /// As [`Executor::spawn_blocking`], with another place, and with an error if the executor refuses the work.
+    #[cfg(feature = "server")]
+    pub(crate) fn try_begin(
+        executor: &Executor,
+        location: &'static Location<'static>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<Blocking<T>> {
+        let held = with_current(Core::hold_time);
+        let mut blocking = Blocking::begin(executor, work, location, held);
+        blocking.refused.take().map_or(Ok(blocking), Err)
+    }
+
     fn begin(
         executor: &Executor,
         work: impl FnOnce() -> T + Send + 'static,

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::stream::{Stream, TryStreamExt as _};
 use http_body::Body as _;
 
+use super::accept_encoding::accepted;
 use super::body::Body;
 use super::error::BodyError;
 
@@ -32,27 +33,9 @@ pub(super) enum Coding {
 impl Coding {
     /// What a client likes best, of what there is; `br` before `gzip` if it likes both alike.
     pub(super) fn liked(asked: &HeaderMap) -> Option<Coding> {
-        let (mut gzip, mut brotli, mut any) = (None, None, None);
-        for list in asked.get_all(header::ACCEPT_ENCODING) {
-            for liked in list.to_str().unwrap_or_default().split(',') {
-                let mut parts = liked.split(';').map(str::trim);
-                let name = parts.next().unwrap_or_default();
-                let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
-                let weight: f32 = weight.unwrap_or(1.0);
-                match name.to_ascii_lowercase().as_str() {
-                    "gzip" | "x-gzip" => gzip = Some(weight),
-                    "br" => brotli = Some(weight),
-                    "*" => any = Some(weight),
-                    _ => {}
-                }
-            }
-        }
-        let weight = |named: Option<f32>| named.or(any).filter(|weight| *weight > 0.0);
-        match (weight(gzip), weight(brotli)) {
-            (Some(gzip), Some(brotli)) if gzip > brotli => Some(Coding::Gzip),
-            (_, Some(_)) => Some(Coding::Brotli),
-            (Some(_), None) => Some(Coding::Gzip),
-            (None, None) => None,
+        match *accepted(asked, &["br", "gzip"]).first()? {
+            "br" => Some(Coding::Brotli),
+            _ => Some(Coding::Gzip),
         }
     }
 }

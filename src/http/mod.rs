@@ -8,10 +8,14 @@
 //! | serving | [`HttpServer`], [`Request`], [`Response`], [`IntoResponse`], [`HttpError`] |
 //! | fetching | [`fetch()`], [`HttpClient`], [`Fetch`], [`FetchResponse`], [`FetchError`] |
 //! | what is sent, and what comes in | [`Body`], [`Incoming`], [`BodyError`] |
+//! | files | [`StaticFiles`] |
+//! | news for a browser, as it comes in | [`sse`] |
 //!
 //! Methods, headers, status codes and URIs are those of the crate [`http`](https://docs.rs/http/1), so that
 //! other crates take them as they are: [`Method`], [`HeaderMap`], [`StatusCode`], [`Uri`].
 
+#[cfg(feature = "server")]
+mod accept_encoding;
 mod body;
 #[cfg(feature = "client")]
 mod client;
@@ -19,6 +23,8 @@ mod client;
 mod coding;
 #[cfg(all(feature = "compression", feature = "server"))]
 mod compress;
+#[cfg(feature = "server")]
+mod conditional;
 mod error;
 mod incoming;
 #[cfg(feature = "server")]
@@ -27,6 +33,11 @@ mod request;
 mod response;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "server")]
+#[cfg_attr(docsrs, doc(cfg(feature = "server")))]
+pub mod sse;
+#[cfg(feature = "server")]
+mod static_files;
 
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 pub use body::Body;
@@ -41,5 +52,7 @@ pub use request::{Peer, Request};
 pub use response::{HttpError, IntoResponse, Response};
 #[cfg(feature = "server")]
 pub use server::{HttpServer, InTime, Timeout, TimeoutLayer};
+#[cfg(feature = "server")]
+pub use static_files::StaticFiles;
 #[cfg(feature = "client")]
 pub use url::Url;

@@ -10,6 +10,7 @@ use crate::ground::foreign;
 use crate::http::body::{Body, Cut, Foreign};
 #[cfg(feature = "compression")]
 use crate::http::compress::{Coding, compress};
+use crate::http::conditional;
 use crate::http::error::BoxError;
 use crate::http::incoming::Incoming;
 use crate::http::request::{Connected, Request};
@@ -53,14 +54,25 @@ where
     ) -> impl Future<Output = Answered<Body>> + use<H, R> + 'static {
         #[cfg(feature = "compression")]
         let liked = settings.compresses.then(|| Coding::liked(request.headers()));
+        // In a box, for a future that is large costs those, too, who do not use this.
+        let conditions = || Box::new((request.method().clone(), request.headers().clone()));
+        let conditions = settings.etag.then(conditions);
         let request = Request::new(request, connected);
         async move {
             let mut response = (self.0)(request).await.into_response();
             let failed = response.take_failure();
-            let response = response.into_inner();
+            let mut response = response.into_inner();
+            if let Some(conditions) = &conditions {
+                conditional::tag(&conditions.0, &mut response);
+            }
             #[cfg(feature = "compression")]
             let response = match liked {
                 Some(liked) => compress(response, liked),
+                None => response,
+            };
+            // Last, for an answer that is compressed has another ETag.
+            let response = match conditions {
+                Some(conditions) => conditional::unless_had(&conditions.0, &conditions.1, response),
                 None => response,
             };
             Answered { response: Some(response), failed }

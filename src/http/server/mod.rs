@@ -293,6 +293,17 @@ impl HttpServer {
         self.set(|settings| settings.logs_access = logs)
     }
 
+    /// Whether a body that a handler gives as a whole, in answer to `GET` or `HEAD`, gets an ETag, and is not
+    /// sent to a client that has it already (`304 Not Modified`): off unless told, for each body has to be
+    /// hashed. Tornado: `compute_etag`.
+    ///
+    /// An answer that has an `ETag` or a `Last-Modified` of its own is held to the conditions of the request as
+    /// well. Answers of a tower service are left as they are.
+    #[must_use]
+    pub fn etag(self, gives: bool) -> HttpServer {
+        self.set(|settings| settings.etag = gives)
+    }
+
     /// Whether a handler runs to its end although its client has hung up. Without this it is dropped where
     /// it waits, as soon as the server learns of it. It has [`request_timeout`](HttpServer::request_timeout) for its
     /// answer only.

@@ -24,6 +24,7 @@ pub(super) struct Settings {
     pub(super) believed: Option<Rc<[IpAddr]>>,
     pub(super) logs_access: bool,
     pub(super) finishes: bool,
+    pub(super) etag: bool,
     #[cfg(feature = "compression")]
     pub(super) decompresses: bool,
     #[cfg(feature = "compression")]
@@ -47,6 +48,7 @@ impl Default for Settings {
             believed: None,
             logs_access: true,
             finishes: false,
+            etag: false,
             #[cfg(feature = "compression")]
             decompresses: false,
             #[cfg(feature = "compression")]
