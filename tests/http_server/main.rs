@@ -51,11 +51,15 @@ impl Inside {
         inside
     }
 
-    /// A client whose connection holds `capacity` bytes each way.
-    pub(crate) async fn connect_holding(&self, capacity: usize) -> Client<Memory> {
+    /// A connection that holds `capacity` bytes each way.
+    pub(crate) async fn connect_bare(&self, capacity: usize) -> Memory {
         let (client, connection) = duplex(capacity);
         self.0.put(connection).await.unwrap();
-        Client(IoStream::new(client))
+        client
+    }
+
+    pub(crate) async fn connect_holding(&self, capacity: usize) -> Client<Memory> {
+        Client(IoStream::new(self.connect_bare(capacity).await))
     }
 
     pub(crate) async fn connect(&self) -> Client<Memory> {

@@ -103,3 +103,25 @@ async fn a_secure_connection_that_ends_without_saying_so_is_no_exception() {
     drop(stream);
     assert_eq!(server.drain(10 * SECOND).await, 0);
 }
+
+#[test]
+fn the_end_of_an_answer_is_not_kept_back_while_its_client_pauses() {
+    crate::common::virtual_loop()
+        .run_sync(|| async {
+            let ours = signed("localhost");
+            let tls = Tls::from_pem(ours.certificate.as_bytes(), ours.key.as_bytes()).unwrap();
+            let server =
+                HttpServer::new(async |_: Request| "x".repeat(30_000)).tls(tls.acceptor().unwrap());
+            let inside = super::Inside::of(&server);
+            let connector = TlsConnector::new(trusting(&ours)).unwrap();
+            // So little fits on the way that most of the answer waits within TLS, all of it encrypted already.
+            let stream = inside.connect_bare(4000).await;
+            let client =
+                Client(IoStream::new(connector.connect("localhost", stream).await.unwrap()));
+            client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+            coroutine::sleep(5 * SECOND).await;
+            assert_eq!(client.answer().await.body.len(), 30_000);
+            assert_eq!(client.get("/").await.body.len(), 30_000);
+        })
+        .unwrap();
+}

@@ -279,7 +279,10 @@ impl rt::Write for Wire {
         if self.listens && self.notes.in_flight.load(Relaxed) > 0 {
             self.listen(cx);
         }
-        self.socket.poll_flush(cx)
+        let polled = self.socket.poll_flush(cx);
+        // TLS takes what is written into a buffer of its own.
+        self.notes.blocked.store(polled.is_pending(), Relaxed);
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
