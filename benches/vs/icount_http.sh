@@ -3,7 +3,7 @@
 # where time is not. It is the difference between two runs of exactly as many requests as `http_load` is told,
 # 50 and 250 on each connection, so what is done once for the server or for a connection cancels out.
 # callgrind makes a request take 8 times as long, and so the program's clock is slowed down as much (slow_clock.c;
-# needs cc). In the last column it is not: there, whatever a server does by the clock is counted too often.
+# needs cc). In the last column it is not: there, what a server does by the clock is counted too often.
 # Usage: icount_http.sh "NAMES" [CONNS]   Needs valgrind; the binaries of `cargo build --release`, and those of
 # run.sh for actix-web and ntex. Loopback only; each server is stopped by its own pid.
 set -u
