@@ -5,12 +5,14 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use futures::stream;
+use log::Level;
 use waterspout::coroutine::{self, sleep};
 use waterspout::http::{
     Body, Bytes, HttpError, HttpServer, Incoming, Method, Peer, Request, Response, StatusCode,
 };
 use waterspout::iostream::IoStream;
 use waterspout::net::UnixStream;
+use waterspout::testing::ExpectLog;
 use waterspout::{Exception, IoLoop};
 
 use super::{Client, Inside, SECOND, connect};
@@ -292,4 +294,24 @@ fn what_a_service_fails_with_is_answered_with_500_and_reported() {
         })
         .unwrap();
     assert!(reported.borrow()[0].contains("the database is gone"), "{reported:?}");
+}
+
+#[waterspout::test]
+async fn each_request_is_a_line_of_the_access_log_at_the_level_of_its_status() {
+    let server = HttpServer::new(async |request: Request| match request.path() {
+        "/gone" => StatusCode::GONE,
+        "/down" => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::OK,
+    });
+    let client = connect(server.listen_on("127.0.0.1", 0).unwrap()).await;
+    for (path, line, level) in [
+        ("/a?b=c", "200 GET /a?b=c (127.0.0.1) ", Level::Info),
+        ("/gone", "410 GET /gone (127.0.0.1) ", Level::Warn),
+        ("/down", "503 GET /down (127.0.0.1) ", Level::Error),
+    ] {
+        let expected = ExpectLog::new("waterspout::access", line).level(level);
+        client.get(path).await;
+        coroutine::moment().await;
+        assert_eq!(expected.count(), 1, "{path}");
+    }
 }
