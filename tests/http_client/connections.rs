@@ -280,6 +280,48 @@ async fn close_ends_all_at_once() {
     common::until(|| ended.get() == 1).await;
 }
 
+#[test]
+fn in_whatever_order_things_run_each_fetch_gets_its_own_answer() {
+    waterspout::testing::explore(100, async || {
+        // Each connection ends after three answers, without saying so; every fifth answer has too much.
+        let count = Rc::new(Cell::new(0));
+        let site = Site::scripted(async move |stream| {
+            for _ in 0..3 {
+                let Some(asked) = asked(&stream).await else { return };
+                count.set(count.get() + 1);
+                let much = if count.get() % 5 == 0 { ok("evil") } else { String::new() };
+                if stream.write(ok(asked.target()) + &much).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let client = HttpClient::new().max_clients(3);
+        let fetches = (0..12).map(|number| {
+            let (client, path) = (client.clone(), format!("/{number}"));
+            let url = site.url(&path);
+            coroutine::spawn(async move {
+                if number % 4 == 3 {
+                    let mut given_up = client.get(&url);
+                    for _ in 0..number {
+                        if poll!(&mut given_up).is_ready() {
+                            break;
+                        }
+                        turns(1).await;
+                    }
+                }
+                for _ in 0..3 {
+                    assert_eq!(text(&client, &url).await.unwrap(), path);
+                }
+            })
+        });
+        for fetch in fetches.collect::<Vec<_>>() {
+            fetch.await;
+        }
+        drop(client);
+        common::until(|| site.server.connections() == 0).await;
+    });
+}
+
 /// A server on threads of its own, and how many connections it has got.
 fn threaded() -> (String, Arc<AtomicUsize>) {
     let listener = std::net::TcpListener::bind(common::LOOPBACK).unwrap();
