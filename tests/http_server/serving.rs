@@ -277,6 +277,43 @@ async fn http_2_by_its_preface_runs_requests_side_by_side() {
     assert_eq!(server.connections(), 1);
 }
 
+#[cfg(feature = "http2")]
+#[waterspout::test]
+async fn of_http_2_no_body_is_sent_where_there_must_be_none() {
+    use http_body_util::{BodyExt as _, Empty};
+    let server = HttpServer::new(async |request: Request| match request.path() {
+        "/whole" => Response::text("text"),
+        "/streamed" => Response::new(Body::from_reader(&b"text"[..])),
+        "/panics" => panic!("no answer"),
+        "/none" => Response::text("text").with_status(StatusCode::NO_CONTENT),
+        _ => Response::text("text").with_status(StatusCode::NOT_MODIFIED),
+    });
+    let port = server.listen_on("127.0.0.1", 0).unwrap();
+    let stream = waterspout::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let io = waterspout::hyper::Io::new(stream);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(waterspout::hyper::OnLoop, io).await.unwrap();
+    coroutine::start(connection);
+    let _expected = ExpectLog::new("waterspout::application", "exception in a request handler");
+    let cases = [
+        (Method::HEAD, "/whole", 200, Some("4")),
+        (Method::HEAD, "/streamed", 200, None),
+        (Method::HEAD, "/panics", 500, Some("93")),
+        (Method::GET, "/none", 204, None),
+        (Method::GET, "/unchanged", 304, None),
+    ];
+    for (method, path, status, length) in cases {
+        let request = http::Request::builder().method(method).uri(format!("http://test{path}"));
+        let answer =
+            sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+        let said = answer.headers().get("content-length").map(|length| length.to_str().unwrap());
+        assert_eq!(said, length, "{path}");
+        // An error if anything came.
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "", "{path}");
+    }
+}
+
 #[test]
 fn what_a_service_fails_with_is_answered_with_500_and_reported() {
     let reported = Rc::new(RefCell::new(Vec::new()));

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use ::http::header::CONTENT_LENGTH;
 use ::http::uri::PathAndQuery;
-use ::http::{Method, StatusCode};
+use ::http::{Method, StatusCode, Version};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
@@ -28,6 +29,7 @@ use super::shared::Serving;
 use super::wire::Notes;
 use crate::coroutine::{now, start, with_timeout};
 use crate::ground::error::ExcInfo;
+use crate::ground::foreign;
 use crate::ground::report::{self, Exception, Panic};
 use crate::http::body::Body;
 use crate::http::error::BoxError;
@@ -120,6 +122,9 @@ where
                 match response {
                     Some(response) => {
                         exchange.answers(response.status());
+                        if exchange.has_no_body(response.status()) {
+                            return Poll::Ready(Ok(without_body(response, exchange)));
+                        }
                         let sending = |body| Sending::Theirs { body };
                         response.map(|body| Sent { sending: sending(body), exchange })
                     }
@@ -159,10 +164,30 @@ async fn within<F: Future + Unpin>(limit: Duration, answering: F) -> Option<F::O
 #[cold]
 fn page<B>(status: StatusCode, mut exchange: Exchange) -> ::http::Response<Sent<B>> {
     exchange.answers(status);
-    Response::of_status(status).into_inner().map(|body| {
+    let response = Response::of_status(status).into_inner();
+    if exchange.has_no_body(status) {
+        return without_body(response, exchange);
+    }
+    response.map(|body| {
         let text = body.as_bytes().cloned().unwrap_or_default();
         Sent { sending: Sending::Page { text }, exchange }
     })
+}
+
+/// An answer of which only the head is sent. It says how long the body would be, if that is known.
+#[cold]
+fn without_body<B: HttpBody, C>(
+    response: ::http::Response<B>,
+    exchange: Exchange,
+) -> ::http::Response<Sent<C>> {
+    let (mut head, body) = response.into_parts();
+    let length = body.size_hint().exact().filter(|_| exchange.method == Method::HEAD);
+    if let Some(length) = length {
+        head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    foreign::discard(body);
+    let sending = Sending::Page { text: Bytes::new() };
+    ::http::Response::from_parts(head, Sent { sending, exchange })
 }
 
 /// A request that is being answered.
@@ -170,6 +195,7 @@ struct Exchange {
     notes: Arc<Notes>,
     /// Whether the answer has given something that was not taken yet.
     is_untaken: bool,
+    is_http2: bool,
     method: Method,
     path: Option<PathAndQuery>,
     connected: Rc<Connected>,
@@ -198,6 +224,7 @@ impl Exchange {
         Exchange {
             notes,
             is_untaken: false,
+            is_http2: request.version() == Version::HTTP_2,
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
             connected: connected.clone(),
@@ -210,6 +237,15 @@ impl Exchange {
         if let Some(line) = &mut self.line {
             line.status = Some(status);
         }
+    }
+
+    /// Whether the body of an answer is not to be sent. Of HTTP/1, hyper sees to that.
+    #[inline]
+    fn has_no_body(&self, status: StatusCode) -> bool {
+        self.is_http2
+            && (self.method == Method::HEAD
+                || status == StatusCode::NO_CONTENT
+                || status == StatusCode::NOT_MODIFIED)
     }
 
     #[inline]
