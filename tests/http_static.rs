@@ -18,7 +18,7 @@ use http_body_util::BodyExt as _;
 use httpdate::fmt_http_date;
 use waterspout::IoLoop;
 use waterspout::concurrent::Executor;
-use waterspout::coroutine::sleep;
+use waterspout::coroutine::{now, sleep};
 use waterspout::http::{
     Bytes, HeaderMap, HttpServer, Incoming, Request, Response, StaticFiles, StatusCode,
 };
@@ -1060,9 +1060,9 @@ async fn an_etag_is_the_same_whether_the_answer_or_304_comes_and_says_if_it_was_
 }
 
 #[test]
-fn a_file_that_becomes_shorter_ends_the_connection_and_is_reported() {
+fn a_file_that_becomes_shorter_ends_the_connection_at_once_and_is_reported() {
     let site = Site::new();
-    let failed = exceptions(IoLoop::builder(), || async {
+    let failed = exceptions(IoLoop::builder().virtual_time(), || async {
         // More than what fits into the buffers between the two.
         let length = 64 << 20;
         let file = File::create(site.0.path("root/large")).unwrap();
@@ -1071,11 +1071,14 @@ fn a_file_that_becomes_shorter_ends_the_connection_and_is_reported() {
         let head = ask(&client, "GET /large", "").await;
         assert!(head.contains(&format!("\r\ncontent-length: {length}\r\n")), "{head}");
         file.set_len(1 << 20).unwrap();
+        let begun = now();
         let mut read = 0;
         while let Ok(piece) = client.read_some(1 << 20).await {
             read += piece.len() as u64;
         }
         assert!(read < length);
+        // At once, and not when the server no longer waits for what the client may still send.
+        assert!(now() - begun < Duration::from_secs(1));
     });
     assert_eq!(failed.len(), 1, "{failed:?}");
     assert!(failed[0].contains("shorter") && failed[0].contains("/large"), "{failed:?}");

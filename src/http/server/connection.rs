@@ -302,13 +302,18 @@ fn misbehaves(error: &::hyper::Error) -> bool {
 /// After the last answer: reads what the client still sends, and throws it away. If the socket were closed with
 /// bytes unread, the system would tell the client that the connection was reset, and the client might not
 /// get to see the answer that says why (that its body is too large, say).
+///
+/// The client is told first that nothing more will come. hyper has not done that if a body has failed on the
+/// way, and who waits for the rest of it would wait for as long as this takes.
 async fn linger(mut socket: Socket, notes: &Notes) {
     if notes.has_ended() {
         return;
     }
     let mut too_long = sleep(LINGER);
     let mut left = LINGER_BYTES;
+    let mut is_closed = false;
     poll_fn(|cx| {
+        is_closed = is_closed || Pin::new(&mut socket).poll_close(cx).is_ready();
         while let Poll::Ready(read) = socket.poll_read(cx, left) {
             match read {
                 Ok(bytes) if !bytes.is_empty() && bytes.len() < left => left -= bytes.len(),
