@@ -255,6 +255,16 @@ impl Kind {
         }
     }
 
+    /// Whether it is known that nothing more will come.
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Kind::Whole(bytes) => bytes.is_empty(),
+            Kind::Wire(body) => body.is_end_stream(),
+            #[cfg(feature = "compression")]
+            Kind::Decoded(_) => false,
+        }
+    }
+
     fn size_hint(&self) -> SizeHint {
         match self {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
@@ -277,7 +287,12 @@ impl http_body::Body for Incoming {
             return Poll::Ready(None);
         };
         let frame = ready!(source.poll(cx));
-        if !matches!(frame, Some(Ok(_))) {
+        // hyper does not always say so when a body has come whole: not if its request was answered before.
+        let is_last = match &frame {
+            Some(Ok(frame)) => frame.is_trailers() || source.kind.is_end_stream(),
+            Some(Err(_)) | None => true,
+        };
+        if is_last {
             source.is_over = true;
             // hyper ends the connection if something of the body is missing.
             source.kind = Kind::Whole(Bytes::new());
@@ -288,12 +303,7 @@ impl http_body::Body for Incoming {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|source| match &source.kind {
-            Kind::Whole(bytes) => bytes.is_empty(),
-            Kind::Wire(body) => body.is_end_stream(),
-            #[cfg(feature = "compression")]
-            Kind::Decoded(_) => source.is_over,
-        })
+        self.0.as_ref().is_none_or(|source| source.kind.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {

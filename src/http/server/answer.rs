@@ -99,8 +99,9 @@ where
         connected: Rc<Connected>,
     ) -> impl Future<Output = Answered<Cut<Foreign<B>>>> + use<S, B> + 'static {
         request.extensions_mut().insert(connected.peer.clone());
-        let mut service = self.0.clone();
         async move {
+            // Here, where a panic is answered and reported.
+            let mut service = self.0.clone();
             let answered = async {
                 std::future::poll_fn(|cx| service.poll_ready(cx)).await?;
                 service.call(request).await

@@ -44,6 +44,7 @@ const LINGER_BYTES: usize = 1024 * 1024;
 /// With this HTTP/2 begins.
 #[cfg(feature = "http2")]
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const TOO_SLOW_HEAD: &str = "the head of a request took too long";
 const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -114,11 +115,20 @@ impl<A: Answer> Connection<A> {
         let mut received = Bytes::new();
         // Until when the next bytes have to come.
         let mut due = after(now(), self.settings.idle);
+        // Whether it has not been told yet which protocol this is. A connection does not change it later: what a
+        // proxy in front takes for a request of HTTP/1 must not be another protocol here.
+        let mut is_fresh = true;
         loop {
             // What was left of an HTTP/1 connection that had been idle is the beginning of a request.
-            while received.is_empty() || is_open(&received) {
+            while received.is_empty() || (is_fresh && is_open(&received)) {
                 let bytes = some_bytes(self.socket.as_mut()?, due, &self.serving.shared);
-                let bytes = poll_fn(bytes).await?;
+                let Some(bytes) = poll_fn(bytes).await else {
+                    if !received.is_empty() && due.is_some_and(|due| now() >= due) {
+                        self.serving.shared.complain(&self.connected.peer, &TOO_SLOW_HEAD);
+                        refuse_slow(self.socket.as_mut()?).await;
+                    }
+                    return None;
+                };
                 if received.is_empty() {
                     received = bytes;
                     due = after(now(), self.settings.head);
@@ -134,10 +144,11 @@ impl<A: Answer> Connection<A> {
             };
             let (socket, first) = (self.socket.take()?, std::mem::take(&mut received));
             #[cfg(feature = "http2")]
-            if first.starts_with(PREFACE) {
+            if is_fresh && first.starts_with(PREFACE) {
                 Box::pin(http2(socket, first, asked)).await;
                 return Some(());
             }
+            is_fresh = false;
             let parked = Box::pin(http1(socket, first, asked)).await?;
             due = after(parked.since, self.settings.idle);
             received = parked.received;
@@ -220,29 +231,34 @@ async fn http1<A: Answer>(socket: Socket, received: Bytes, asked: Asked<A>) -> O
             linger(socket, &notes).await;
             return None;
         }
-        Ok(Finding::Idle) => {
+        Ok(finding @ (Finding::Idle | Finding::SlowHead)) => {
             let parts = connection.into_parts()?;
-            let (socket, rest) = parts.io.into_parts();
+            let (mut socket, rest) = parts.io.into_parts();
             // Copied, for it keeps the whole buffer that it is in; and mostly it is empty.
             let received = Bytes::from([parts.read_buf, rest].concat());
-            return Some(Parked { socket, received, since: watch.idle_since() });
-        }
-        Ok(Finding::SlowHead) => {
-            complain(&"the head of a request took too long");
-            let (mut socket, _) = connection.into_parts()?.io.into_parts();
-            // One try: who sends so slowly need not be waited for.
-            poll_fn(|cx| {
-                if socket.poll_write(cx, TOO_SLOW).is_ready() {
-                    let _ = socket.poll_close(cx);
-                }
-                Poll::Ready(())
-            })
-            .await;
+            // If there is nothing, what has come was the rest of a body that hyper has thrown away.
+            if finding == Finding::Idle || received.is_empty() {
+                return Some(Parked { socket, received, since: watch.idle_since() });
+            }
+            complain(&TOO_SLOW_HEAD);
+            refuse_slow(&mut socket).await;
         }
         Ok(Finding::Stalled) => complain(&"the client does not read its answer"),
         Ok(Finding::TooIdle | Finding::HungUp) => {}
     }
     None
+}
+
+/// Tells a client that it sends the head of its request too slowly, and closes the connection.
+async fn refuse_slow(socket: &mut Socket) {
+    // One try: who sends so slowly need not be waited for.
+    poll_fn(|cx| {
+        if socket.poll_write(cx, TOO_SLOW).is_ready() {
+            let _ = socket.poll_close(cx);
+        }
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// Serves HTTP/2 until the connection ends.

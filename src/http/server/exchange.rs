@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use ::http::header::CONTENT_LENGTH;
 use ::http::uri::PathAndQuery;
-use ::http::{Method, StatusCode, Version};
+use ::http::{HeaderValue, Method, StatusCode, Version, header};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
@@ -24,6 +24,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use log::Level;
 
 use super::answer::{Answer, Answered};
+use super::refused;
 use super::settings::Settings;
 use super::shared::Serving;
 use super::wire::Notes;
@@ -55,6 +56,10 @@ pub(super) fn exchange<A: Answer>(
 ) -> impl Future<Output = Result<::http::Response<Sent<A::Body>>, Infallible>> + use<A> {
     let Asked { serving, settings, connected, notes } = asked;
     let exchange = Exchange::begins(settings, connected, notes.clone(), &request);
+    if let Err(why) = refused::check(&request) {
+        serving.shared.complain(&connected.peer, &why);
+        return Exchanging { answering: Answering::Refused, exchange: Some(exchange) };
+    }
     let incoming =
         |body| Incoming::new(body, settings.body).holding(|| Box::new(notes.receiving()));
     let request = request.map(incoming);
@@ -94,6 +99,8 @@ pin_project_lite::pin_project! {
     #[project = AnsweringProjection]
     enum Answering<F, B> {
         Plain { #[pin] answering: F },
+        // The client has broken the rules.
+        Refused,
         // `None` if it has taken too long.
         Bounded { answering: LocalBoxFuture<'static, Option<Outcome<B>>> },
     }
@@ -112,6 +119,13 @@ where
         let answered = match this.answering.project() {
             AnsweringProjection::Plain { answering } => Some(ready!(answering.poll(cx))),
             AnsweringProjection::Bounded { answering } => ready!(answering.as_mut().poll(cx)),
+            AnsweringProjection::Refused => {
+                let Some(exchange) = this.exchange.take() else { return Poll::Pending };
+                let mut response = page(StatusCode::BAD_REQUEST, exchange);
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+                return Poll::Ready(Ok(response));
+            }
         };
         let Some(mut exchange) = this.exchange.take() else { return Poll::Pending };
         let response = match answered {

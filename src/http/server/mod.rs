@@ -9,6 +9,7 @@ mod exchange;
 #[cfg(feature = "http2")]
 mod executor;
 mod listeners;
+mod refused;
 mod settings;
 mod shared;
 mod timeout;

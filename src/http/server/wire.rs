@@ -179,7 +179,7 @@ impl Notes {
 
     /// Until what this gives is dropped, the body of a request is still to come.
     pub(super) fn receiving(self: &Arc<Notes>) -> Receiving {
-        add(&self.receiving, 1);
+        self.receiving.fetch_add(1, Relaxed);
         Receiving(self.clone())
     }
 
@@ -200,7 +200,8 @@ pub(super) struct Receiving(Arc<Notes>);
 
 impl Drop for Receiving {
     fn drop(&mut self) {
-        add(&self.0.receiving, u32::MAX);
+        // Handlers may drop their body on another thread.
+        self.0.receiving.fetch_sub(1, Relaxed);
         self.0.heard.store(false, Relaxed);
     }
 }
