@@ -6,12 +6,13 @@
 
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, Error, IsCa, Issuer, KeyPair};
 use waterspout::coroutine;
 use waterspout::futures::{StreamExt as _, join, stream};
-use waterspout::http::{Body, HttpError, HttpServer, Request, Response, StatusCode};
+use waterspout::http::{Body, HttpError, HttpServer, Request, Response, StaticFiles, StatusCode};
 use waterspout::signal::{self, Signal};
 use waterspout::tls::{Roots, Tls};
 
@@ -21,7 +22,7 @@ fn number(request: &Request, name: &str, usual: u64) -> Result<u64, HttpError> {
     text.parse().map_err(|_| HttpError::new(StatusCode::BAD_REQUEST))
 }
 
-async fn answer(mut request: Request) -> Result<Response, HttpError> {
+async fn answer(mut request: Request, files: &StaticFiles) -> Result<Response, HttpError> {
     match request.path() {
         "/" => Ok(Response::text("Hello, world!")),
         // What comes in goes out, while it comes in.
@@ -59,6 +60,7 @@ async fn answer(mut request: Request) -> Result<Response, HttpError> {
             coroutine::sleep(wait).await;
             Ok(Response::text("at last\n"))
         }
+        path if path.starts_with("/files/") => Ok(files.serve(&request).await),
         "/redirect" => Ok(Response::redirect("/info")),
         "/info" => Ok(Response::json(format!(
             concat!(
@@ -112,7 +114,9 @@ async fn main() -> io::Result<()> {
     write_certificates(folder).expect("certificates can be made and the folder written to");
     let mut terminate = signal::stream(Signal::TERMINATE)?;
 
-    let plain = HttpServer::new(answer);
+    let files = Rc::new(StaticFiles::new(folder).strip_prefix("/files"));
+    let answer = async move |request| answer(request, &files).await;
+    let plain = HttpServer::new(answer.clone());
     let tls = Tls::from_pem_files(folder.join("server.pem"), folder.join("server.key"))?;
     let tls = tls.request_client_certificates(Roots::from_pem_file(folder.join("ca.pem"))?);
     let secure = HttpServer::new(answer).tls(tls.acceptor()?);
