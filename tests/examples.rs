@@ -262,25 +262,141 @@ fn with_too_many_open_files_the_echo_server_waits_for_some_to_be_closed() {
     echoes(&last, b"accepted now");
 }
 
+// ---------------------------------------------------------------------------------------------
+// Servers of HTTP
+
+/// Sends a request, and gives the connection on which the answer comes.
+#[cfg(feature = "server")]
+fn sends(server: &Server, method: &str, path: &str, body: &str) -> TcpStream {
+    let mut stream = server.connect();
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
+    let request = format!("{head}Content-Length: {length}\r\n\r\n{body}");
+    stream.write_all(request.as_bytes()).expect("the server reads");
+    stream
+}
+
+/// All of an answer.
+#[cfg(feature = "server")]
+fn answer(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("the server answers");
+    answer
+}
+
+#[cfg(feature = "server")]
+fn ends_at_sigterm(mut server: Server) {
+    let pid = server.child.id().to_string();
+    assert!(Command::new("kill").arg(&pid).status().expect("it is there").success());
+    assert_eq!(server.child.wait().expect("it ends").code(), Some(0));
+}
+
 #[cfg(feature = "server")]
 #[test]
 fn a_folder_is_served_until_sigterm_and_nothing_outside_of_it() {
-    let mut server = Server::start(Command::new(example("static_files")).args(["src", "0"]));
-    let asks = |path: &str| {
-        let mut stream = server.connect();
-        let head = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes()).expect("the server reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("the server answers");
-        answer
-    };
+    let server = Server::start(Command::new(example("static_files")).args(["src", "0"]));
+    let asks = |path: &str| answer(sends(&server, "GET", path, ""));
     let expected =
         std::fs::read_to_string("src/lib.rs").expect("tests run in the package's folder");
     assert!(asks("/lib.rs").ends_with(&expected));
     assert!(asks("/../Cargo.toml").starts_with("HTTP/1.1 403 "));
-    let pid = server.child.id().to_string();
-    assert!(Command::new("kill").arg(&pid).status().expect("it is there").success());
-    assert_eq!(server.child.wait().expect("it ends").code(), Some(0));
+    ends_at_sigterm(server);
+}
+
+#[cfg(feature = "server")]
+#[test]
+fn a_long_poll_waits_for_a_message_and_leaves_with_its_client() {
+    let server = Server::start(Command::new(example("long_poll")).arg("0"));
+    let waiting = |number: usize| {
+        // Another connection, so nobody knows which one comes first.
+        for _ in 0..10_000 {
+            let told = answer(sends(&server, "GET", "/waiting", ""));
+            if told.ends_with(&format!("\r\n\r\n{number}\n")) {
+                return;
+            }
+        }
+        panic!("there are never {number} who wait");
+    };
+    let (hangs_up, waits) =
+        (sends(&server, "GET", "/messages", ""), sends(&server, "GET", "/messages?after=0", ""));
+    waiting(2);
+    drop(hangs_up);
+    waiting(1);
+    assert!(answer(sends(&server, "POST", "/messages", "hello")).ends_with("\r\n\r\n1\n"));
+    assert!(answer(waits).ends_with("\r\n\r\n1 hello\n"));
+    assert!(answer(sends(&server, "POST", "/messages", "again")).ends_with("\r\n\r\n2\n"));
+    let newer = answer(sends(&server, "GET", "/messages?after=1", ""));
+    assert!(newer.ends_with("\r\n\r\n2 again\n"), "{newer}");
+    let none = answer(sends(&server, "GET", "/messages?after=2&seconds=0", ""));
+    assert!(none.starts_with("HTTP/1.1 204 "), "{none}");
+    let refused = answer(sends(&server, "POST", "/messages", &"a".repeat(1001)));
+    assert!(refused.starts_with("HTTP/1.1 413 "), "{refused}");
+    let waits = sends(&server, "GET", "/messages?after=2", "");
+    waiting(1);
+    ends_at_sigterm(server);
+    assert!(answer(waits).starts_with("HTTP/1.1 204 "));
+}
+
+/// Answers a request whose body ends with a dot, and gives its head in small letters and the length of its body.
+#[cfg(all(feature = "server", feature = "client"))]
+fn answers_as_upstream(listener: &std::net::TcpListener) -> (String, usize) {
+    let split = |request: &str| {
+        let (head, body) = request.split_once("\r\n\r\n")?;
+        // The proxy also looks whether somebody is there, by a HEAD without a body.
+        let is_whole = body.ends_with('.') || head.starts_with("HEAD");
+        is_whole.then(|| (head.to_lowercase(), body.len()))
+    };
+    loop {
+        let (mut stream, _) = listener.accept().expect("the proxy connects");
+        let mut request = String::new();
+        let mut part = [0; 4096];
+        let (head, length) = loop {
+            if let Some(whole) = split(&request) {
+                break whole;
+            }
+            let n = stream.read(&mut part).expect("the proxy sends");
+            assert!(n > 0, "{request}");
+            request.push_str(std::str::from_utf8(&part[..n]).expect("it is text"));
+        };
+        let answer = "HTTP/1.1 201 Created\r\nConnection: x-inner\r\nX-Inner: 1\r\nX-Outer: 2\r\n\
+                      Content-Length: 4\r\n\r\n";
+        stream.write_all(answer.as_bytes()).expect("the proxy reads");
+        if length > 0 {
+            stream.write_all(b"made").expect("the proxy reads");
+            return (head, length);
+        }
+    }
+}
+
+#[cfg(all(feature = "server", feature = "client"))]
+#[test]
+fn a_reverse_proxy_passes_on_what_is_not_for_itself() {
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = upstream.local_addr().expect("it listens").to_string();
+    let server = Server::start(Command::new(example("reverse_proxy")).args(["0", &address]));
+    let mut stream = server.connect();
+    let upload = "a".repeat(99_999) + ".";
+    let head = "POST /make?it=1 HTTP/1.1\r\nHost: test\r\nConnection: close, X-Secret\r\n\
+                X-Secret: 1\r\nTE: trailers\r\nX-Mine: 2\r\nX-Forwarded-For: 192.0.2.1\r\n\
+                Content-Length: 100000\r\n\r\n";
+    stream.write_all((head.to_owned() + &upload).as_bytes()).expect("the proxy reads");
+    let (asked, length) = answers_as_upstream(&upstream);
+    assert_eq!(length, upload.len());
+    assert!(asked.starts_with("post /make?it=1 http/1.1\r\n"), "{asked}");
+    for has in ["\r\nx-mine: 2", "x-forwarded-proto: http", &format!("host: {address}")] {
+        assert!(asked.contains(has), "no {has} in {asked}");
+    }
+    let forwarded: Vec<&str> =
+        asked.lines().filter_map(|line| line.strip_prefix("x-forwarded-for: ")).collect();
+    assert_eq!(forwarded.join(", "), "192.0.2.1, 127.0.0.1");
+    assert!(!asked.contains("x-secret") && !asked.contains("\r\nte:"), "{asked}");
+    let made = answer(stream).to_lowercase();
+    assert!(made.starts_with("http/1.1 201 ") && made.ends_with("\r\n\r\nmade"), "{made}");
+    assert!(made.contains("x-outer: 2") && !made.contains("x-inner"), "{made}");
+    drop(upstream);
+    let nobody = answer(sends(&server, "GET", "/", ""));
+    assert!(nobody.starts_with("HTTP/1.1 502 "), "{nobody}");
+    ends_at_sigterm(server);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -322,6 +438,29 @@ fn a_proxy_passes_on_in_both_directions() {
     prints("tcp_proxy", &["HELLO THROUGH THE PROXY\n", "24 bytes there, 24 bytes back"]);
 }
 
+#[cfg(all(feature = "server", feature = "client"))]
+#[test]
+fn a_reverse_proxy_takes_a_server_out_and_back_in() {
+    let ran = run(&mut Command::new(example("reverse_proxy")));
+    assert_eq!(ran.status, Some(0), "{}{}", ran.stdout, ran.stderr);
+    let said: Vec<&str> = ran.stdout.lines().filter(|line| line.contains(" answers ")).collect();
+    let (before, after) =
+        (["one answers /a", "two answers /b"], ["two answers /c", "two answers /d"]);
+    assert_eq!(said[..4], [before, after].concat());
+    let mut again: Vec<&str> =
+        said[4..].iter().filter_map(|line| line.split(" answers").next()).collect();
+    again.sort_unstable();
+    assert_eq!(again, ["one again", "two"]);
+    for change in ["is down", "is back"] {
+        assert_eq!(
+            ran.stderr.lines().filter(|line| line.ends_with(change)).count(),
+            1,
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
 #[test]
 fn a_spider_finds_all_pages() {
     let expected = ["/1           57  HTTP/1.0 200 OK", "/10 ", "/11          47  HTTP/1.0 404"];
@@ -358,7 +497,7 @@ fn two_workers_share_a_port() {
 
 #[test]
 fn every_example_that_takes_arguments_explains_wrong_ones() {
-    let cases: [(&str, &[&str], &str); 10] = [
+    let cases: &[(&str, &[&str], &str)] = &[
         ("echo_server", &["a", "b"], "usage: echo_server [HOST:PORT]"),
         ("echo_server", &["--help"], "usage: echo_server [HOST:PORT]"),
         ("line_chat", &["99999"], "line_chat: `99999` is no port"),
@@ -369,12 +508,20 @@ fn every_example_that_takes_arguments_explains_wrong_ones() {
         ("workers", &["-1"], "usage: workers [PORT]"),
         ("workers", &["many"], "workers: `many` is no port"),
         ("workers", &["1", "2"], "usage: workers [PORT]"),
+        #[cfg(feature = "server")]
+        ("http_hello", &["1", "2"], "usage: http_hello [PORT]"),
+        #[cfg(feature = "server")]
+        ("long_poll", &["many"], "long_poll: `many` is no port"),
+        #[cfg(all(feature = "server", feature = "client"))]
+        ("reverse_proxy", &["8080"], "usage: reverse_proxy [PORT UPSTREAM...]"),
+        #[cfg(all(feature = "server", feature = "client"))]
+        ("reverse_proxy", &["8080", "a"], "reverse_proxy: `a` is no address with a port"),
     ];
     for (name, arguments, line) in cases {
-        let ran = run(Command::new(example(name)).args(arguments));
+        let ran = run(Command::new(example(name)).args(*arguments));
         assert_eq!((ran.status, &*ran.stdout), (Some(2), ""), "{name} {arguments:?}");
         assert!(
-            ran.stderr.lines().any(|known| known == line),
+            ran.stderr.lines().any(|known| known == *line),
             "{name} {arguments:?}: {}",
             ran.stderr
         );
@@ -386,13 +533,17 @@ fn a_port_that_is_taken_is_told_in_a_sentence() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let port = address.port().to_string();
-    let cases: [(&str, &[&str]); 3] = [
+    let cases: &[(&str, &[&str])] = &[
         ("echo_server", &[&address.to_string()]),
         ("line_chat", &[&port]),
         ("tcp_proxy", &[&address.to_string(), "localhost:1"]),
+        #[cfg(feature = "server")]
+        ("long_poll", &[&port]),
+        #[cfg(all(feature = "server", feature = "client"))]
+        ("reverse_proxy", &[&port, "127.0.0.1:1"]),
     ];
     for (name, arguments) in cases {
-        let ran = run(Command::new(example(name)).args(arguments));
+        let ran = run(Command::new(example(name)).args(*arguments));
         assert_eq!(ran.status, Some(1), "{name}");
         assert!(ran.stderr.starts_with(&format!("{name}: cannot listen on ")), "{}", ran.stderr);
         assert!(ran.stderr.contains("in use") && ran.stderr.lines().count() == 1, "{}", ran.stderr);
