@@ -11,7 +11,5 @@ mod tls;
 pub use listener::Listener;
 #[cfg(feature = "server")]
 pub(crate) use server::Made;
-#[cfg(all(feature = "server", feature = "_tls"))]
-pub(crate) use server::shake_hands;
 pub use server::{Server, TcpServer, UnixServer};
 pub use tcp_client::TcpClient;

@@ -1,14 +1,16 @@
 //! `HttpServer` under attack: what clients send that they should not, what they do not send, and what foreign code
 //! in handlers, bodies and services does. In virtual time, over connections in memory.
 
+mod bodies;
+mod cases;
 #[path = "../common/mod.rs"]
 mod common;
-
-mod bodies;
 mod foreign;
 mod heads;
 #[path = "../common/http.rs"]
 mod http;
+mod http2;
+mod secure;
 mod slow;
 
 use std::cell::RefCell;
@@ -16,7 +18,7 @@ use std::rc::Rc;
 
 use waterspout::{Exception, IoLoop};
 
-pub(crate) use self::http::{Inside, SECOND};
+pub(crate) use self::http::{Client, Inside, SECOND};
 
 /// Runs `attack` on a loop of its own and gives what the loop was told of.
 pub(crate) fn reported<F: Future>(attack: impl FnOnce() -> F) -> Vec<String> {

@@ -64,7 +64,7 @@ async fn http_1_and_2_are_chosen_by_alpn_and_plain_http_ends_with_a_line_in_the_
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "HTTP/2.0 https 0");
 
     let _expected =
-        waterspout::testing::ExpectLog::new("waterspout::net", "no handshake with 127.0.0.1:");
+        waterspout::testing::ExpectLog::new("waterspout::http", "a connection from 127.0.0.1:");
     let plain = connect(port).await;
     plain.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     // A TLS alert, and the end.

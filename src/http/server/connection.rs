@@ -28,13 +28,17 @@ use super::answer::Answer;
 use super::exchange::{Asked, exchange};
 use super::listeners::Accepted;
 #[cfg(feature = "_tls")]
-use super::listeners::over_tls;
+use super::listeners::{Shaken, over_tls};
 use super::settings::Settings;
 use super::shared::{Serving, Shared};
 use super::watch::{Finding, Watch, after};
+#[cfg(feature = "http2")]
+use super::wire::STREAMS;
 use super::wire::{Notes, Socket, Wire};
 use crate::coroutine::{now, sleep, sleep_until};
 use crate::http::request::{Connected, Peer};
+#[cfg(feature = "_tls")]
+use crate::tls::TlsAcceptor;
 
 /// How much is read of a connection before hyper is there.
 const FIRST: usize = 8 * 1024;
@@ -66,7 +70,7 @@ pub(super) struct Connection<A> {
     /// `None` while hyper has it.
     socket: Option<Socket>,
     #[cfg(feature = "_tls")]
-    tls: Option<crate::tls::TlsAcceptor>,
+    tls: Option<TlsAcceptor>,
     connected: Rc<Connected>,
     settings: Rc<Settings>,
     serving: Rc<Serving<A>>,
@@ -105,7 +109,7 @@ impl<A: Answer> Connection<A> {
         #[cfg(feature = "_tls")]
         if let Some(acceptor) = self.tls.take() {
             let socket = self.socket.take()?;
-            let (socket, shown) = over_tls(socket, acceptor, &self.connected.peer).await?;
+            let (socket, shown) = self.shake_hands(socket, acceptor).await?;
             self.socket = Some(socket);
             let Connected { peer, made, believed, .. } = &*self.connected;
             let (peer, believed) = (peer.clone(), believed.clone());
@@ -154,6 +158,26 @@ impl<A: Answer> Connection<A> {
             received = parked.received;
             self.socket = Some(parked.socket);
         }
+    }
+}
+
+#[cfg(feature = "_tls")]
+impl<A> Connection<A> {
+    /// Comes to the end of a handshake; `None` if it has failed, or was not to be waited for any longer.
+    async fn shake_hands(&self, socket: Socket, acceptor: TlsAcceptor) -> Option<Shaken> {
+        let shared = &self.serving.shared;
+        let mut shaking = over_tls(socket, acceptor);
+        let shaken = poll_fn(|cx| match shaking.as_mut().poll(cx) {
+            Poll::Ready(shaken) => Poll::Ready(Some(shaken)),
+            Poll::Pending if shared.is_draining.get() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        let failed = match shaken.await? {
+            Ok(shaken) => return Some(shaken),
+            Err(failed) => failed,
+        };
+        shared.complain(&self.connected.peer, &format_args!("no handshake: {failed}"));
+        None
     }
 }
 
@@ -269,6 +293,7 @@ async fn http2<A: Answer>(socket: Socket, received: Bytes, asked: Asked<A>) {
     let (connected, notes) = (connected.clone(), notes.clone());
     let mut builder = http2::Builder::new(settings.executor());
     builder
+        .max_concurrent_streams(STREAMS)
         .max_header_list_size(u32::try_from(settings.head_size).unwrap_or(u32::MAX))
         .enable_connect_protocol();
     let wire = Wire::new(socket, received, false, notes.clone());

@@ -27,7 +27,7 @@ use super::answer::{Answer, Answered};
 use super::refused;
 use super::settings::Settings;
 use super::shared::Serving;
-use super::wire::Notes;
+use super::wire::{Notes, STREAMS};
 use crate::coroutine::{now, start, with_timeout};
 use crate::ground::error::ExcInfo;
 use crate::ground::foreign;
@@ -58,7 +58,12 @@ pub(super) fn exchange<A: Answer>(
     let exchange = Exchange::begins(settings, connected, notes.clone(), &request);
     if let Err(why) = refused::check(&request) {
         serving.shared.complain(&connected.peer, &why);
-        return Exchanging { answering: Answering::Refused, exchange: Some(exchange) };
+        let answering = Answering::Refused { status: StatusCode::BAD_REQUEST };
+        return Exchanging { answering, exchange: Some(exchange) };
+    }
+    if settings.finishes && notes.unfinished() >= STREAMS {
+        let answering = Answering::Refused { status: StatusCode::SERVICE_UNAVAILABLE };
+        return Exchanging { answering, exchange: Some(exchange) };
     }
     let incoming =
         |body| Incoming::new(body, settings.body).holding(|| Box::new(notes.receiving()));
@@ -68,7 +73,8 @@ pub(super) fn exchange<A: Answer>(
     let answering = serving.answer.clone().answer(request, settings, connected.clone());
     let answering = AssertUnwindSafe(answering).catch_unwind();
     let answering = if settings.finishes || settings.request != Duration::MAX {
-        Answering::Bounded { answering: Box::pin(bounded(settings.clone(), answering)) }
+        let answering = bounded(settings.clone(), notes.clone(), answering);
+        Answering::Bounded { answering: Box::pin(answering) }
     } else {
         Answering::Plain { answering }
     };
@@ -99,8 +105,8 @@ pin_project_lite::pin_project! {
     #[project = AnsweringProjection]
     enum Answering<F, B> {
         Plain { #[pin] answering: F },
-        // The client has broken the rules.
-        Refused,
+        // The client has broken the rules, or has too many handlers run.
+        Refused { status: StatusCode },
         // `None` if it has taken too long.
         Bounded { answering: LocalBoxFuture<'static, Option<Outcome<B>>> },
     }
@@ -119,9 +125,9 @@ where
         let answered = match this.answering.project() {
             AnsweringProjection::Plain { answering } => Some(ready!(answering.poll(cx))),
             AnsweringProjection::Bounded { answering } => ready!(answering.as_mut().poll(cx)),
-            AnsweringProjection::Refused => {
+            AnsweringProjection::Refused { status } => {
                 let Some(exchange) = this.exchange.take() else { return Poll::Pending };
-                let mut response = page(StatusCode::BAD_REQUEST, exchange);
+                let mut response = page(*status, exchange);
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
                 return Poll::Ready(Ok(response));
@@ -135,6 +141,13 @@ where
                 }
                 match response {
                     Some(response) => {
+                        if response.headers().keys().any(|name| name == CONTENT_LENGTH) {
+                            if let Err(wrong) = exchange.check_length(&response) {
+                                exchange.fails(ExcInfo::error(wrong));
+                                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                                return Poll::Ready(Ok(page(status, exchange)));
+                            }
+                        }
                         exchange.answers(response.status());
                         if exchange.has_no_body(response.status()) {
                             return Poll::Ready(Ok(without_body(response, exchange)));
@@ -157,10 +170,18 @@ where
 }
 
 /// Within a time limit, and if it is to finish in any case, in a coroutine of its own.
-async fn bounded<F: Future + 'static>(settings: Rc<Settings>, answering: F) -> Option<F::Output> {
+async fn bounded<F: Future + 'static>(
+    settings: Rc<Settings>,
+    notes: Arc<Notes>,
+    answering: F,
+) -> Option<F::Output> {
     if settings.finishes {
+        let finishing = async move {
+            let _unfinished = notes.finishes();
+            answering.await
+        };
         // If the connection ends, only this handle is dropped, and the coroutine runs on.
-        within(settings.request, pin!(start(answering))).await
+        within(settings.request, pin!(start(finishing))).await
     } else {
         within(settings.request, pin!(answering)).await
     }
@@ -260,6 +281,24 @@ impl Exchange {
             && (self.method == Method::HEAD
                 || status == StatusCode::NO_CONTENT
                 || status == StatusCode::NOT_MODIFIED)
+    }
+
+    /// Whether the length that a handler has given is that of its body. The client would take what is beyond it for
+    /// the next answer, and hyper believes it.
+    #[cold]
+    fn check_length<B: HttpBody>(&self, response: &::http::Response<B>) -> Result<(), String> {
+        if self.method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED {
+            return Ok(());
+        }
+        let given = response.headers()[CONTENT_LENGTH].to_str().unwrap_or("no text");
+        let is_number = given.bytes().all(|byte| byte.is_ascii_digit());
+        let length = given.parse::<u64>().ok().filter(|_| is_number);
+        match response.body().size_hint().exact() {
+            None if length.is_some() => Ok(()),
+            None => Err(format!("the Content-Length {given:?} is no length")),
+            Some(exact) if length == Some(exact) => Ok(()),
+            Some(exact) => Err(format!("the Content-Length {given:?} of a body of {exact} bytes")),
+        }
     }
 
     #[inline]

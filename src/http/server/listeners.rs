@@ -21,31 +21,27 @@ pub(super) struct Accepted {
 
 /// What a handshake gives: the stream, and the certificates that the client has shown.
 #[cfg(feature = "_tls")]
-type Shaken = (Socket, Box<[Vec<u8>]>);
+pub(super) type Shaken = (Socket, Box<[Vec<u8>]>);
 
-/// Comes to the end of a handshake; `None` if it has failed, which the log was told.
+/// Comes to the end of a handshake.
 #[cfg(feature = "_tls")]
 pub(super) fn over_tls(
     socket: Socket,
     acceptor: TlsAcceptor,
-    peer: &Peer,
-) -> LocalBoxFuture<'_, Option<Shaken>> {
-    fn over<'a>(
+) -> LocalBoxFuture<'static, io::Result<Shaken>> {
+    fn over(
         stream: impl Duplex + 'static,
         acceptor: TlsAcceptor,
-        peer: &'a Peer,
-    ) -> LocalBoxFuture<'a, Option<Shaken>> {
+    ) -> LocalBoxFuture<'static, io::Result<Shaken>> {
         Box::pin(async move {
-            let accepting =
-                async { acceptor.accept(stream).await.map_err(|error| error.to_string()) };
-            let stream = crate::service::shake_hands(peer, accepting).await?;
+            let stream = acceptor.accept(stream).await?;
             let shown = stream.peer_certificates().map(<[u8]>::to_vec).collect();
-            Some((Socket::Other(Box::new(stream)), shown))
+            Ok((Socket::Other(Box::new(stream)), shown))
         })
     }
     match socket {
-        Socket::Tcp(stream) => over(stream, acceptor, peer),
-        Socket::Other(stream) => over(stream, acceptor, peer),
+        Socket::Tcp(stream) => over(stream, acceptor),
+        Socket::Other(stream) => over(stream, acceptor),
     }
 }
 

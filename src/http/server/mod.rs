@@ -308,6 +308,9 @@ impl HttpServer {
     /// Whether a handler runs to its end although its client has hung up. Without this it is dropped where
     /// it waits, as soon as the server learns of it. It has [`request_timeout`](HttpServer::request_timeout) for its
     /// answer only.
+    ///
+    /// Of one HTTP/2 connection no more than 200 handlers run, and what it asks for beyond that is answered with `503`.
+    /// But a client that connects again and again can have any number of them run: let each end by itself.
     #[must_use]
     pub fn finish_requests(self, finishes: bool) -> HttpServer {
         self.set(|settings| settings.finishes = finishes)

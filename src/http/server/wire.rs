@@ -21,6 +21,10 @@ use futures::io::{AsyncRead, AsyncWrite};
 
 use crate::sockets::{Lent, TcpStream};
 
+/// How many requests of one HTTP/2 connection are answered at a time. A client that takes a request back may at once
+/// send another one, so as many handlers may run that finish in any case.
+pub(super) const STREAMS: u32 = 200;
+
 /// The stream of a connection.
 pub(super) enum Socket {
     Tcp(TcpStream),
@@ -114,6 +118,8 @@ pub(super) struct Notes {
     in_flight: AtomicU32,
     /// How many bodies of requests are still to come.
     receiving: AtomicU32,
+    /// How many handlers run that are to finish in any case.
+    unfinished: AtomicU32,
     /// How many answers wait until the client takes what they have given last.
     untaken: AtomicU32,
 }
@@ -183,6 +189,16 @@ impl Notes {
         Receiving(self.clone())
     }
 
+    pub(super) fn unfinished(&self) -> u32 {
+        self.unfinished.load(Relaxed)
+    }
+
+    /// Until what this gives is dropped, a handler runs that is to finish in any case.
+    pub(super) fn finishes(self: &Arc<Notes>) -> Unfinished {
+        add(&self.unfinished, 1);
+        Unfinished(self.clone())
+    }
+
     /// An answer has given a part, and was not asked for more yet.
     #[inline]
     pub(super) fn gives(&self) {
@@ -203,6 +219,14 @@ impl Drop for Receiving {
         // Handlers may drop their body on another thread.
         self.0.receiving.fetch_sub(1, Relaxed);
         self.0.heard.store(false, Relaxed);
+    }
+}
+
+pub(super) struct Unfinished(Arc<Notes>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        add(&self.0.unfinished, u32::MAX);
     }
 }
 
