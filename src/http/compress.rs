@@ -42,30 +42,27 @@ impl Coding {
 
 /// Compresses the body of an answer, if that is worth it and the client takes it (`liked`). Whether it does or
 /// not, caches are told that the answer depends on that.
-pub(super) fn compress(
-    response: ::http::Response<Body>,
-    liked: Option<Coding>,
-) -> ::http::Response<Body> {
-    if !is_worth_it(&response) {
-        return response;
+pub(super) fn compress(response: &mut ::http::Response<Body>, liked: Option<Coding>) {
+    if !is_worth_it(response) {
+        return;
     }
-    let (mut head, body) = response.into_parts();
-    head.headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
-    let Some(coding) = liked else { return ::http::Response::from_parts(head, body) };
+    let headers = response.headers_mut();
+    headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
+    let Some(coding) = liked else { return };
     let name = match coding {
         Coding::Gzip => "gzip",
         Coding::Brotli => "br",
     };
-    head.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
-    head.headers.remove(header::CONTENT_LENGTH);
-    head.headers.remove(header::ACCEPT_RANGES);
-    weaken(&mut head.headers);
-    let plain = Parts(body).map_err(std::io::Error::from).into_async_read();
-    let body = match coding {
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::ACCEPT_RANGES);
+    weaken(headers);
+    let plain = Parts(std::mem::take(response.body_mut()));
+    let plain = plain.map_err(std::io::Error::from).into_async_read();
+    *response.body_mut() = match coding {
         Coding::Gzip => Body::from_reader(GzipEncoder::with_quality(plain, GZIP)),
         Coding::Brotli => Body::from_reader(BrotliEncoder::with_quality(plain, BROTLI)),
     };
-    ::http::Response::from_parts(head, body)
 }
 
 /// An ETag stands for the same bytes, and these are others now; a weak one stands for what they mean.

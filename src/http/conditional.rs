@@ -74,28 +74,24 @@ pub(super) fn tag(method: &Method, response: &mut Response<Body>) {
     }
 }
 
-/// The answer to a request of this method with these headers: `304 Not Modified` if the client has already what
-/// would be sent. Tornado: `check_etag_header`.
-pub(super) fn unless_had(
-    method: &Method,
-    asked: &HeaderMap,
-    mut response: Response<Body>,
-) -> Response<Body> {
+/// Makes of the answer to a request of this method with these headers `304 Not Modified`, if the client has already
+/// what would be sent. Tornado: `check_etag_header`.
+pub(super) fn unless_had(method: &Method, asked: &HeaderMap, response: &mut Response<Body>) {
     let validators = [header::ETAG, header::LAST_MODIFIED];
     let has_any = validators.iter().any(|name| response.headers().contains_key(name));
-    if !has_any || !is_found(method, &response) {
-        return response;
+    if !has_any || !is_found(method, response) {
+        return;
     }
     match verdict(asked, response.headers()) {
-        Verdict::Send => response,
+        Verdict::Send => {}
         Verdict::NotModified => {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             *response.body_mut() = Body::empty();
             remove_description(response.headers_mut());
-            response
         }
         Verdict::Failed => {
-            response::Response::of_status(StatusCode::PRECONDITION_FAILED).into_inner()
+            let page = response::Response::of_status(StatusCode::PRECONDITION_FAILED);
+            *response = page.into_inner();
         }
     }
 }
@@ -300,7 +296,8 @@ mod tests {
     fn answered(method: Method, asked: &[(&'static str, &str)], response: Response) -> Response {
         let mut response = response.into_inner();
         tag(&method, &mut response);
-        unless_had(&method, &headers(asked), response).into()
+        unless_had(&method, &headers(asked), &mut response);
+        response.into()
     }
 
     #[test]

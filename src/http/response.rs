@@ -125,8 +125,9 @@ impl Response {
         self.inner.into_parts()
     }
 
-    pub(super) fn take_failure(&mut self) -> Option<String> {
-        self.failed.take()
+    /// What this is around, and what has gone wrong.
+    pub(super) fn into_both(self) -> (::http::Response<Body>, Option<String>) {
+        (self.inner, self.failed)
     }
 }
 
