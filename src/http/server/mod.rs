@@ -85,15 +85,16 @@ use crate::sockets::{BindOptions, TcpListener, UnixListener, bind_sockets, bind_
 /// | [`stall_timeout`](HttpServer::stall_timeout) | 1 minute | as for a body, or closed |
 ///
 /// Time limits of connections are looked at once a second, so they may be late by that much. A request that
-/// breaks the protocol is answered with `400` and its connection closed. The log hears of it in a line at the
-/// level `info`, but of a flood of them only now and then.
+/// breaks the protocol is answered with `400` and its connection closed: one that does not say for which host it is,
+/// too, or says it twice, or has a transfer coding other than `chunked`. The log hears of it in a line at the
+/// level `info`, but of a flood of them only now and then; the same of handshakes of TLS that fail.
 ///
 /// # What goes wrong
 ///
 /// A handler that panics is answered with `500`, and reported with the path
-/// ([`Builder::on_exception`](crate::Builder::on_exception)); so is one that fails by
-/// [`HttpError`](super::HttpError), or whose body fails on the way. Other connections do not notice, and of HTTP/1
-/// the same one goes on.
+/// ([`Builder::on_exception`](crate::Builder::on_exception)); so is one that gives a
+/// `Content-Length` which is not that of its body, that fails by [`HttpError`](super::HttpError), or whose body
+/// fails on the way. Other connections do not notice, and of HTTP/1 the same one goes on.
 ///
 /// A client that hangs up drops its handler where it waits, as if it were cancelled: see
 /// [`finish_requests`](HttpServer::finish_requests).
@@ -209,6 +210,8 @@ impl HttpServer {
     }
 
     /// How long the head of a request may take, from its first byte to its last.
+    ///
+    /// Of HTTP/2 it cannot be seen when a head begins. There a connection whose only head does not end is an idle one.
     #[must_use]
     pub fn header_timeout(self, limit: Duration) -> HttpServer {
         self.set(|settings| settings.head = limit)
