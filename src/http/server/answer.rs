@@ -35,6 +35,8 @@ pub(super) struct Answered<B> {
     pub(super) response: Option<::http::Response<B>>,
     /// What is to be reported.
     pub(super) failed: Option<String>,
+    /// Whether the body is known to be there as a whole.
+    pub(super) is_whole: bool,
 }
 
 /// A function of the user's.
@@ -60,7 +62,8 @@ where
             if let Some(finishing) = finishing {
                 finishing.finish(&mut response);
             }
-            Answered { response: Some(response), failed }
+            let is_whole = response.body().as_bytes().is_some();
+            Answered { response: Some(response), failed, is_whole }
         }
     }
 }
@@ -141,11 +144,11 @@ where
             match answered.await {
                 Ok(response) => {
                     let response = response.map(|body| Cut::new(Foreign::new(body)));
-                    Answered { response: Some(response), failed: None }
+                    Answered { response: Some(response), failed: None, is_whole: false }
                 }
                 Err(error) => {
                     let failed = foreign::debug(&error.into());
-                    Answered { response: None, failed: Some(failed) }
+                    Answered { response: None, failed: Some(failed), is_whole: true }
                 }
             }
         }

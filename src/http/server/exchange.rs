@@ -135,31 +135,30 @@ where
         };
         let Some(mut exchange) = this.exchange.take() else { return Poll::Pending };
         let response = match answered {
-            Some(Ok(Answered { response, failed })) => {
+            Some(Ok(Answered { response, failed, is_whole })) => {
                 if let Some(failed) = failed {
-                    exchange.fails(ExcInfo::error(failed));
+                    exchange.asked.fails(ExcInfo::error(failed));
                 }
                 match response {
                     Some(response) => {
                         if response.headers().keys().any(|name| name == CONTENT_LENGTH) {
                             if let Err(wrong) = exchange.check_length(&response) {
-                                exchange.fails(ExcInfo::error(wrong));
+                                exchange.asked.fails(ExcInfo::error(wrong));
                                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                                 return Poll::Ready(Ok(page(status, exchange)));
                             }
                         }
-                        exchange.answers(response.status());
+                        exchange.asked.is_answered(response.status());
                         if exchange.has_no_body(response.status()) {
                             return Poll::Ready(Ok(without_body(response, exchange)));
                         }
-                        let sending = |body| Sending::Theirs { body };
-                        response.map(|body| Sent { sending: sending(body), exchange })
+                        response.map(|body| exchange.sends(Sending::Theirs { body }, is_whole))
                     }
                     None => page(StatusCode::INTERNAL_SERVER_ERROR, exchange),
                 }
             }
             Some(Err(panic)) => {
-                exchange.fails(ExcInfo::from_panic(&*panic));
+                exchange.asked.fails(ExcInfo::from_panic(&*panic));
                 report::discard_panic(panic);
                 page(StatusCode::INTERNAL_SERVER_ERROR, exchange)
             }
@@ -198,14 +197,14 @@ async fn within<F: Future + Unpin>(limit: Duration, answering: F) -> Option<F::O
 /// An answer that says no more than its status.
 #[cold]
 fn page<B>(status: StatusCode, mut exchange: Exchange) -> ::http::Response<Sent<B>> {
-    exchange.answers(status);
+    exchange.asked.is_answered(status);
     let response = Response::of_status(status).into_inner();
     if exchange.has_no_body(status) {
         return without_body(response, exchange);
     }
     response.map(|body| {
         let text = body.as_bytes().cloned().unwrap_or_default();
-        Sent { sending: Sending::Page { text }, exchange }
+        exchange.sends(Sending::Page { text }, true)
     })
 }
 
@@ -216,29 +215,36 @@ fn without_body<B: HttpBody, C>(
     exchange: Exchange,
 ) -> ::http::Response<Sent<C>> {
     let (mut head, body) = response.into_parts();
-    let length = body.size_hint().exact().filter(|_| exchange.method == Method::HEAD);
+    let length = body.size_hint().exact().filter(|_| exchange.asked.method == Method::HEAD);
     if let Some(length) = length {
         head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
     }
     foreign::discard(body);
     let sending = Sending::Page { text: Bytes::new() };
-    ::http::Response::from_parts(head, Sent { sending, exchange })
+    ::http::Response::from_parts(head, exchange.sends(sending, true))
 }
 
 /// A request that is being answered.
 struct Exchange {
+    under_way: UnderWay,
+    asked: Request,
+    is_http2: bool,
+}
+
+/// Counts a request, and what of its answer was not taken, until it is dropped.
+struct UnderWay {
     notes: Arc<Notes>,
     /// Whether the answer has given something that was not taken yet.
     is_untaken: bool,
-    is_http2: bool,
+}
+
+/// What was asked for, for reports and for the access log, of which it writes its line when it is dropped.
+struct Request {
     method: Method,
     path: Option<PathAndQuery>,
     connected: Rc<Connected>,
-    line: Option<Box<Line>>,
+    line: Option<Line>,
 }
-
-/// hyper moves an answer eight times, and what is larger than this is moved by a function call each time.
-const _: () = assert!(size_of::<::http::Response<Sent<Body>>>() <= 256);
 
 /// A line of the access log.
 struct Line {
@@ -255,30 +261,30 @@ impl Exchange {
     ) -> Exchange {
         notes.begins();
         let logs = settings.logs_access && log::log_enabled!(target: report::ACCESS, Level::Error);
-        let line = || Box::new(Line { begun: now(), status: None });
-        Exchange {
-            notes,
-            is_untaken: false,
-            is_http2: request.version() == Version::HTTP_2,
+        let asked = Request {
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
             connected: connected.clone(),
-            line: logs.then(line),
-        }
+            line: logs.then(|| Line { begun: now(), status: None }),
+        };
+        let under_way = UnderWay { notes, is_untaken: false };
+        Exchange { under_way, asked, is_http2: request.version() == Version::HTTP_2 }
     }
 
+    /// The body of its answer. If that is there as a whole it cannot fail, and if there is no access log either,
+    /// nobody will want to know any more what was asked for.
     #[inline]
-    fn answers(&mut self, status: StatusCode) {
-        if let Some(line) = &mut self.line {
-            line.status = Some(status);
-        }
+    fn sends<B>(self, sending: Sending<B>, is_whole: bool) -> Sent<B> {
+        let is_wanted = !is_whole || self.asked.line.is_some();
+        let asked = is_wanted.then(|| Box::new(self.asked));
+        Sent { sending, under_way: self.under_way, asked }
     }
 
     /// Whether the body of an answer is not to be sent. Of HTTP/1, hyper sees to that.
     #[inline]
     fn has_no_body(&self, status: StatusCode) -> bool {
         self.is_http2
-            && (self.method == Method::HEAD
+            && (self.asked.method == Method::HEAD
                 || status == StatusCode::NO_CONTENT
                 || status == StatusCode::NOT_MODIFIED)
     }
@@ -287,7 +293,7 @@ impl Exchange {
     /// the next answer, and hyper believes it.
     #[cold]
     fn check_length<B: HttpBody>(&self, response: &::http::Response<B>) -> Result<(), String> {
-        if self.method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED {
+        if self.asked.method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED {
             return Ok(());
         }
         let given = response.headers()[CONTENT_LENGTH].to_str().unwrap_or("no text");
@@ -300,7 +306,9 @@ impl Exchange {
             Some(exact) => Err(format!("the Content-Length {given:?} of a body of {exact} bytes")),
         }
     }
+}
 
+impl UnderWay {
     #[inline]
     fn is_taken(&mut self) {
         if std::mem::take(&mut self.is_untaken) {
@@ -313,6 +321,23 @@ impl Exchange {
         self.is_untaken = true;
         self.notes.gives();
     }
+}
+
+impl Drop for UnderWay {
+    #[inline]
+    fn drop(&mut self) {
+        self.is_taken();
+        self.notes.ends();
+    }
+}
+
+impl Request {
+    #[inline]
+    fn is_answered(&mut self, status: StatusCode) {
+        if let Some(line) = &mut self.line {
+            line.status = Some(status);
+        }
+    }
 
     #[cold]
     fn fails(&self, info: ExcInfo) {
@@ -323,18 +348,16 @@ impl Exchange {
     }
 }
 
-impl fmt::Display for Exchange {
+impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.as_ref().map_or("*", PathAndQuery::as_str);
         write!(f, "{} {path}", self.method)
     }
 }
 
-impl Drop for Exchange {
+impl Drop for Request {
     #[inline]
     fn drop(&mut self) {
-        self.is_taken();
-        self.notes.ends();
         if let Some(line) = self.line.take() {
             line.log(self);
         }
@@ -344,14 +367,14 @@ impl Drop for Exchange {
 impl Line {
     /// As Tornado's `log_request` has it.
     #[cold]
-    fn log(&self, exchange: &Exchange) {
+    fn log(&self, asked: &Request) {
         let took = (now() - self.begun).as_secs_f64() * 1000.0;
-        let peer: &dyn fmt::Display = match &exchange.connected.peer {
+        let peer: &dyn fmt::Display = match &asked.connected.peer {
             Peer::Tcp(address) => &address.ip(),
             peer => peer,
         };
         let Some(status) = self.status else {
-            let text = format_args!("--- {exchange} ({peer}) {took:.2}ms: the client hung up");
+            let text = format_args!("--- {asked} ({peer}) {took:.2}ms: the client hung up");
             return report::tell_if_logged(Level::Info, report::ACCESS, text);
         };
         let level = match status.as_u16() {
@@ -359,7 +382,7 @@ impl Line {
             400.. => Level::Warn,
             _ => Level::Info,
         };
-        let text = format_args!("{} {exchange} ({peer}) {took:.2}ms", status.as_str());
+        let text = format_args!("{} {asked} ({peer}) {took:.2}ms", status.as_str());
         report::tell_if_logged(level, report::ACCESS, text);
     }
 }
@@ -369,9 +392,13 @@ pin_project_lite::pin_project! {
     pub(super) struct Sent<B> {
         #[pin]
         sending: Sending<B>,
-        exchange: Exchange,
+        under_way: UnderWay,
+        asked: Option<Box<Request>>,
     }
 }
+
+/// hyper moves an answer eight times, and what is larger than this is moved by a function call each time.
+const _: () = assert!(size_of::<::http::Response<Sent<Body>>>() <= 256);
 
 pin_project_lite::pin_project! {
     #[project = SendingProjection]
@@ -391,7 +418,7 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>>> HttpBody for Sent<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.project();
-        this.exchange.is_taken();
+        this.under_way.is_taken();
         let frame = match this.sending.project() {
             SendingProjection::Theirs { body } => ready!(body.poll_frame(cx)),
             SendingProjection::Page { text } if text.is_empty() => None,
@@ -400,12 +427,14 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>>> HttpBody for Sent<B> {
         match frame {
             None => Poll::Ready(None),
             Some(Ok(frame)) => {
-                this.exchange.gives();
+                this.under_way.gives();
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
                 let error = error.into();
-                this.exchange.fails(ExcInfo::error(format!("the body of the answer: {error}")));
+                if let Some(asked) = this.asked {
+                    asked.fails(ExcInfo::error(format!("the body of the answer: {error}")));
+                }
                 Poll::Ready(Some(Err(error)))
             }
         }

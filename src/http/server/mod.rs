@@ -96,6 +96,10 @@ use crate::sockets::{BindOptions, TcpListener, UnixListener, bind_sockets, bind_
 /// `Content-Length` which is not that of its body, that fails by [`HttpError`](super::HttpError), or whose body
 /// fails on the way. Other connections do not notice, and of HTTP/1 the same one goes on.
 ///
+/// The client of a body that it wants to be asked for (`Expect: 100-continue`) is told to send it when the handler first
+/// reads it. So a handler that answers before it has read anything, with that body as its answer say, waits for
+/// ever.
+///
 /// A client that hangs up drops its handler where it waits, as if it were cancelled: see
 /// [`finish_requests`](HttpServer::finish_requests).
 ///
