@@ -21,7 +21,7 @@ use super::refused::Refused;
 /// What was found.
 pub(super) enum Found {
     /// A regular file, open for reading.
-    File(File, Metadata),
+    File(File, Box<Metadata>),
     Folder,
 }
 
@@ -68,7 +68,7 @@ pub(super) fn open(root: &Path, names: &[OsString], follow_links: bool) -> Resul
                 let metadata = file.metadata().map_err(Refused::Failed)?;
                 let is_file = metadata.is_file();
                 return if is_file {
-                    Ok(Found::File(file, metadata))
+                    Ok(Found::File(file, Box::new(metadata)))
                 } else {
                     Err(Refused::Forbidden)
                 };

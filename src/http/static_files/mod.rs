@@ -305,12 +305,12 @@ impl Asked {
     fn find(mut self) -> Result<Answer, Refused> {
         match self.open(&self.names)? {
             Found::File(..) if self.wants_folder => Err(Refused::NotFound),
-            Found::File(file, metadata) => self.choose(file, metadata),
+            Found::File(file, metadata) => self.choose(file, *metadata),
             Found::Folder => {
                 let index = self.settings.index.clone().ok_or(Refused::Forbidden)?;
                 self.names.push(index);
                 match (self.open(&self.names)?, &self.last) {
-                    (Found::File(file, metadata), None) => self.choose(file, metadata),
+                    (Found::File(file, metadata), None) => self.choose(file, *metadata),
                     (Found::File(..), Some(last)) => Ok(self.redirect(last)),
                     (Found::Folder, _) => Err(Refused::NotFound),
                 }
@@ -343,7 +343,7 @@ impl Asked {
                 names.last_mut().expect("a file has a name").push(extension);
                 // Whatever is wrong with it, there is the file itself.
                 if let Ok(Found::File(file, metadata)) = self.open(&names) {
-                    return self.send(file, metadata, Some(coding));
+                    return self.send(file, *metadata, Some(coding));
                 }
             }
         }
