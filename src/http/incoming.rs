@@ -18,7 +18,6 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use super::error::BodyError;
 use crate::coroutine::{Sleep, sleep};
-use crate::ioloop::Deadline;
 
 /// The body of a request that a server got, or of an answer that a client got.
 ///
@@ -229,7 +228,7 @@ impl Source {
         let limits =
             [(&mut self.patience, self.limits.stall), (&mut self.whole, self.limits.whole)];
         for (waiting, limit) in limits {
-            if Deadline::After(limit) == Deadline::After(Duration::MAX) {
+            if limit == Duration::MAX {
                 continue;
             }
             if Pin::new(waiting.get_or_insert_with(|| sleep(limit))).poll(cx).is_ready() {

@@ -225,7 +225,7 @@ async fn http1<A: Answer>(socket: Socket, received: Bytes, asked: Asked<A>) -> O
     let answer = move |request| exchange(&asked, request);
     let mut connection = builder.serve_connection(wire, service_fn(answer)).with_upgrades();
 
-    let mut watch = Watch::new(&settings, &shared.crowd);
+    let mut watch = Watch::new(settings, &shared.crowd);
     let mut is_told = false;
     let end = poll_fn(|cx| {
         loop {
@@ -300,7 +300,7 @@ async fn http2<A: Answer>(socket: Socket, received: Bytes, asked: Asked<A>) {
     let answer = move |request| exchange(&asked, request);
     let mut connection = builder.serve_connection(wire, service_fn(answer));
 
-    let mut watch = Watch::new(&settings, &shared.crowd);
+    let mut watch = Watch::new(settings, &shared.crowd);
     let mut is_told = false;
     let end = poll_fn(|cx| {
         loop {

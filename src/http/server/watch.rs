@@ -67,20 +67,12 @@ pub(super) struct Watch {
     /// How many writes there had been, and since when there was none although one was to be.
     written: u32,
     stalled_since: Option<Instant>,
-    limits: Limits,
-}
-
-#[derive(Clone, Copy)]
-struct Limits {
-    idle: Duration,
-    head: Duration,
-    stall: Duration,
+    settings: Rc<Settings>,
 }
 
 impl Watch {
-    pub(super) fn new(settings: &Settings, crowd: &Crowd) -> Watch {
+    pub(super) fn new(settings: Rc<Settings>, crowd: &Crowd) -> Watch {
         let pause = if crowd.is_dense() { SOON } else { TICK };
-        let limits = Limits { idle: settings.idle, head: settings.head, stall: settings.stall };
         Watch {
             tick: sleep(pause),
             pause,
@@ -91,7 +83,7 @@ impl Watch {
             idle_since: now(),
             written: 0,
             stalled_since: None,
-            limits,
+            settings,
         }
     }
 
@@ -117,7 +109,7 @@ impl Watch {
 
     #[cold]
     fn head_changes(&mut self, has_begun: bool) {
-        self.head_due = has_begun.then(|| after(now(), self.limits.head)).flatten();
+        self.head_due = has_begun.then(|| after(now(), self.settings.head)).flatten();
         let Some(due) = self.head_due else { return };
         if self.tick.deadline().is_none_or(|tick| due < tick) {
             self.tick = sleep_until(due);
@@ -139,7 +131,7 @@ impl Watch {
             self.written = notes.written();
             self.stalled_since = notes.is_blocked().then_some(now);
         }
-        if let Some(due) = self.stalled_since.and_then(|since| after(since, self.limits.stall)) {
+        if let Some(due) = self.stalled_since.and_then(|since| after(since, self.settings.stall)) {
             if now >= due {
                 return Some(Finding::Stalled);
             }
@@ -149,7 +141,7 @@ impl Watch {
         self.requests = notes.requests();
         if !was_idle {
             self.idle_since = now;
-        } else if after(self.idle_since, self.limits.idle).is_some_and(|due| now >= due) {
+        } else if after(self.idle_since, self.settings.idle).is_some_and(|due| now >= due) {
             return Some(Finding::TooIdle);
         }
         self.tick = sleep_until(next);
