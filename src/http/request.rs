@@ -32,7 +32,8 @@ use crate::service::Made;
 /// # Ok::<(), http::Error>(())
 /// ```
 pub struct Request {
-    inner: ::http::Request<Incoming>,
+    /// In a box, for it is large, and futures that it is moved into are moved themselves.
+    inner: Box<::http::Request<Incoming>>,
     connection: Option<Rc<Connected>>,
 }
 
@@ -77,7 +78,7 @@ pub(super) struct Connected {
 
 impl Request {
     pub(super) fn new(inner: ::http::Request<Incoming>, connection: Rc<Connected>) -> Request {
-        Request { inner, connection: Some(connection) }
+        Request { inner: Box::new(inner), connection: Some(connection) }
     }
 
     /// The path, as it was sent: percent-encoded, without the query.
@@ -193,7 +194,7 @@ impl Request {
 
     /// What this is around.
     pub fn into_inner(self) -> ::http::Request<Incoming> {
-        self.inner
+        *self.inner
     }
 
     /// The head and the body, each by itself.
@@ -219,7 +220,7 @@ impl DerefMut for Request {
 /// A request that came by no connection: for testing a handler.
 impl From<::http::Request<Incoming>> for Request {
     fn from(inner: ::http::Request<Incoming>) -> Request {
-        Request { inner, connection: None }
+        Request { inner: Box::new(inner), connection: None }
     }
 }
 

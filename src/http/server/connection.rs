@@ -210,10 +210,17 @@ fn is_open(received: &[u8]) -> bool {
 }
 
 /// Serves HTTP/1 until the connection ends, or is idle: then it gives what is left.
-async fn http1<A: Answer>(socket: Socket, received: Bytes, asked: Asked<A>) -> Option<Parked> {
+///
+/// What hyper has for the connection is made before the future, not in it: a future keeps what it was given beside
+/// what it makes of that.
+fn http1<A: Answer>(
+    socket: Socket,
+    received: Bytes,
+    asked: Asked<A>,
+) -> impl Future<Output = Option<Parked>> {
     let Asked { serving, settings, connected, notes } = &asked;
-    let (shared, settings) = (serving.shared.clone(), settings.clone());
-    let (connected, notes) = (connected.clone(), notes.clone());
+    let (shared, connected, notes) = (serving.shared.clone(), connected.clone(), notes.clone());
+    let mut watch = Watch::new(settings.clone(), &shared.crowd);
     let mut builder = http1::Builder::new();
     builder
         .header_read_timeout(None)
@@ -225,52 +232,53 @@ async fn http1<A: Answer>(socket: Socket, received: Bytes, asked: Asked<A>) -> O
     let answer = move |request| exchange(&asked, request);
     let mut connection = builder.serve_connection(wire, service_fn(answer)).with_upgrades();
 
-    let mut watch = Watch::new(settings, &shared.crowd);
     let mut is_told = false;
-    let end = poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) {
-                return Poll::Ready(Err(end));
+    async move {
+        let end = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) {
+                    return Poll::Ready(Err(end));
+                }
+                if notes.has_hung_up() {
+                    return Poll::Ready(Ok(Finding::HungUp));
+                }
+                if shared.is_draining.get() && !is_told {
+                    is_told = true;
+                    Pin::new(&mut connection).graceful_shutdown();
+                    continue;
+                }
+                return watch.poll(cx, &notes).map(Ok);
             }
-            if notes.has_hung_up() {
-                return Poll::Ready(Ok(Finding::HungUp));
+        })
+        .await;
+        let complain = |why: &dyn std::fmt::Display| shared.complain(&connected.peer, why);
+        match end {
+            Err(result) => {
+                if let Some(error) = result.err().filter(misbehaves) {
+                    complain(&error);
+                }
+                // If there are no parts, it was upgraded.
+                let (socket, _) = connection.into_parts()?.io.into_parts();
+                linger(socket, &notes).await;
+                return None;
             }
-            if shared.is_draining.get() && !is_told {
-                is_told = true;
-                Pin::new(&mut connection).graceful_shutdown();
-                continue;
+            Ok(finding @ (Finding::Idle | Finding::SlowHead)) => {
+                let parts = connection.into_parts()?;
+                let (mut socket, rest) = parts.io.into_parts();
+                // Copied, for it keeps the whole buffer that it is in; and mostly it is empty.
+                let received = Bytes::from([parts.read_buf, rest].concat());
+                // If there is nothing, what has come was the rest of a body that hyper has thrown away.
+                if finding == Finding::Idle || received.is_empty() {
+                    return Some(Parked { socket, received, since: watch.idle_since() });
+                }
+                complain(&TOO_SLOW_HEAD);
+                refuse_slow(&mut socket).await;
             }
-            return watch.poll(cx, &notes).map(Ok);
+            Ok(Finding::Stalled) => complain(&"the client does not read its answer"),
+            Ok(Finding::TooIdle | Finding::HungUp) => {}
         }
-    })
-    .await;
-    let complain = |why: &dyn std::fmt::Display| shared.complain(&connected.peer, why);
-    match end {
-        Err(result) => {
-            if let Some(error) = result.err().filter(misbehaves) {
-                complain(&error);
-            }
-            // If there are no parts, it was upgraded.
-            let (socket, _) = connection.into_parts()?.io.into_parts();
-            linger(socket, &notes).await;
-            return None;
-        }
-        Ok(finding @ (Finding::Idle | Finding::SlowHead)) => {
-            let parts = connection.into_parts()?;
-            let (mut socket, rest) = parts.io.into_parts();
-            // Copied, for it keeps the whole buffer that it is in; and mostly it is empty.
-            let received = Bytes::from([parts.read_buf, rest].concat());
-            // If there is nothing, what has come was the rest of a body that hyper has thrown away.
-            if finding == Finding::Idle || received.is_empty() {
-                return Some(Parked { socket, received, since: watch.idle_since() });
-            }
-            complain(&TOO_SLOW_HEAD);
-            refuse_slow(&mut socket).await;
-        }
-        Ok(Finding::Stalled) => complain(&"the client does not read its answer"),
-        Ok(Finding::TooIdle | Finding::HungUp) => {}
+        None
     }
-    None
 }
 
 /// Tells a client that it sends the head of its request too slowly, and closes the connection.
