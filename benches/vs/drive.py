@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs the benchmarks round-robin and prints Markdown tables.
 
-  drive.py micro|echo|accept|http|idle|idle_http|tls|memory|syscalls [--rounds N]   append raw results
-  drive.py report                                                                   print the tables
+  drive.py micro|echo|accept|http|idle|idle_http|tls|under_load|memory|syscalls [--rounds N]   append raw results
+  drive.py report                                                                              print the tables
 
 Raw results are JSON lines in $PEERS_RESULTS. Binaries come from $PEERS_BIN (and
 $PEERS_HTTP_BIN for the http_server built with the feature `http-peers`); Python from
@@ -55,6 +55,10 @@ ECHO_CASES = [
 ECHO_CASES = [c for c in ECHO_CASES if not ONLY_ECHO or f"{c[0]}x{c[1]}" in ONLY_ECHO]
 TLS = ["waterspout", "tokio"]
 TLS_CASES = [("handshakes", 500), ("bulk", 200)]
+# Programs of their own, each called with a runtime and a case: (cases, runtimes). What one prints is `name=number` pairs,
+# of which less is better.
+UNDER_LOAD = {
+}
 BASE = os.environ.get("PEERS_BASE", "epoll-raw")  # what ratios are to
 ONLY_NET = ["waterspout-lent"]  # the same as another in the micro cases
 
@@ -282,6 +286,17 @@ def cmd_tls(rounds):
                 attempt(row, lambda: numbers(output(0, [f"{BIN}/tls", n, case, count])))
 
 
+def cmd_under_load(rounds):
+    for r in next_rounds("under_load", rounds):
+        for program, (cases, names) in UNDER_LOAD.items():
+            for case in cases:
+                if ONLY_MICRO and case not in ONLY_MICRO:
+                    continue
+                for n in rotated(wanted(names), r):
+                    row = {"bench": "under_load", "program": program, "runtime": n, "case": case, "round": r}
+                    attempt(row, lambda: numbers(output("0,1", [f"{BIN}/{program}", n, case])))
+
+
 def cmd_memory(_):
     names, _ = micro_names()
     for n in wanted([n for n in names if n not in ONLY_NET]):
@@ -469,6 +484,11 @@ def cmd_report(_):
             print(f"### TLS: {case}, both ends on one thread\n")
             head = ["runtime", f"CPU us/{what}", "CPU / tokio", f"{what}s/s", "rounds"]
             table(head, quartile_table(sel, TLS, ["tokio"], "cpu_us", lambda r: 1e6 / r["wall_us"]))
+    for program, (cases, names) in UNDER_LOAD.items():
+        sel = [r for r in rows if r["bench"] == "under_load" and r["program"] == program]
+        if sel:
+            print(f"### {program}\n")
+            table(["case", "what", *names], under_load_table(sel, cases, names))
     for bench, what in (("idle", "one byte echoed"), ("idle_http", "a request of HTTP answered")):
         idle = [r for r in rows if r["bench"] == bench]
         if not idle:
@@ -507,6 +527,27 @@ def cmd_report(_):
     if st:
         print(f"Steal time during the runs: mean {100 * sum(st) / len(st):.2f} %, "
               f"worst run {100 * max(st):.1f} %.")
+
+
+def under_load_table(rows, cases, names):
+    """Of each number that the cases print the median, and in brackets the median of the ratios of waterspout's to a
+    peer's within rounds."""
+    body = []
+    for case in cases:
+        of = {(r["runtime"], r["round"]): r for r in rows if r["case"] == case and "error" not in r}
+        known = {"bench", "program", "runtime", "case", "round", "steal"}
+        for what in dict.fromkeys(k for r in of.values() for k in r if k not in known):
+            cells = []
+            for n in names:
+                got = {r: row[what] for (name, r), row in of.items() if name == n and what in row}
+                own = {r: of["waterspout", r][what] for r in got if what in of.get(("waterspout", r), {})}
+                ratios = [own[r] / got[r] for r in own if got[r]]
+                cell = f"{statistics.median(got.values()):,.4g}" if got else "-"
+                if n != "waterspout" and ratios:
+                    cell += f" ({statistics.median(ratios):.2f})"
+                cells.append(cell)
+            body.append([case, what, *cells])
+    return body
 
 
 def main():
