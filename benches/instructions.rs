@@ -34,6 +34,7 @@ const CASES: &[&str] = &[
     "ping_pong",
     "timer_set_cancel",
     "timer_fire",
+    "with_timeout",
     "readiness",
     "read_until",
     "lock_hand_off",
@@ -88,6 +89,7 @@ fn run(case: &str, n: u64) {
         "ping_pong" => ping_pong(n).await,
         "timer_set_cancel" => timer_set_cancel(n).await,
         "timer_fire" => timer_fire(n).await,
+        "with_timeout" => with_timeout(n).await,
         "readiness" => readiness(n).await,
         "read_until" => read_until(n).await,
         "lock_hand_off" => lock_hand_off(n).await,
@@ -208,6 +210,14 @@ async fn timer_fire(n: u64) {
         .collect();
     for sleeper in sleepers {
         sleeper.await;
+    }
+}
+
+/// A time limit on what is ready.
+async fn with_timeout(n: u64) {
+    for i in 0..n {
+        let limited = coroutine::with_timeout(Duration::from_secs(60), std::future::ready(i));
+        assert_eq!(limited.await, Ok(i));
     }
 }
 

@@ -5,6 +5,7 @@ mod common;
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use common::{Diary, seconds};
@@ -448,6 +449,39 @@ async fn a_time_limit_takes_its_timer_back() {
     drop(with_timeout(seconds(60), moment()));
     assert!(with_timeout(seconds(60), std::future::pending::<()>()).now_or_never().is_none());
     assert_eq!(io_loop.counters().pending_timers, before);
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_time_limit_on_what_is_ready_sets_no_timer() {
+    let io_loop = IoLoop::current();
+    let before = io_loop.counters().pending_timers;
+    let pending = async || io_loop.counters().pending_timers;
+    assert_eq!(with_timeout(seconds(60), pending()).await, Ok(before));
+    // One that is not ready has it from then on.
+    let waits = async || {
+        moment().await;
+        io_loop.counters().pending_timers
+    };
+    assert_eq!(with_timeout(seconds(60), waits()).await, Ok(before + 1));
+}
+
+/// Ready when it is asked for the `n`th time.
+fn ready_when_asked(n: u32) -> impl Future<Output = &'static str> {
+    let mut asked = 0;
+    std::future::poll_fn(move |_| {
+        asked += 1;
+        if asked == n { Poll::Ready("ready") } else { Poll::Pending }
+    })
+}
+
+#[waterspout::test(virtual_time)]
+async fn a_time_limit_that_is_over_still_asks_what_it_limits() {
+    let past = IoLoop::current().time();
+    sleep(seconds(1)).await;
+    // Once at once, and for the last time when the timer has fired.
+    assert_eq!(with_timeout(past, ready_when_asked(1)).await, Ok("ready"));
+    assert_eq!(with_timeout(past, ready_when_asked(2)).await, Ok("ready"));
+    assert!(with_timeout(past, ready_when_asked(3)).await.is_err());
 }
 
 #[waterspout::test(virtual_time)]

@@ -1,7 +1,7 @@
 //! What waits says where: in the list of coroutines, and so in the message of a test that hangs, each
 //! is listed with the line in which its user waits.
 
-use std::future::pending;
+use std::future::{pending, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -301,6 +301,15 @@ fn what_is_awaited_within_says_where_and_not_what_is_around_it() {
         for (n, coroutine) in around.iter().enumerate() {
             assert_eq!(line_of(coroutine, &format!("case {n}")), WITHIN);
         }
+    });
+}
+
+#[test]
+fn a_time_limit_on_what_is_ready_leaves_the_place_to_what_waits() {
+    run(async || {
+        let limited = with_timeout(HOUR, ready(()));
+        let event = Event::new();
+        waits!("Event::wait", async { futures::join!(event.wait(), limited) });
     });
 }
 

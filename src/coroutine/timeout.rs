@@ -8,6 +8,7 @@ use pin_project_lite::pin_project;
 
 use super::sleep::Sleep;
 use crate::ground::error::TimedOut;
+use crate::ground::resumption::{self, Told};
 use crate::ioloop::Deadline;
 
 pin_project! {
@@ -16,16 +17,16 @@ pin_project! {
     #[derive(Debug)]
     pub struct Timeout<F> {
         #[pin]
-        future: F,
+        future: Told<F>,
         sleep: Sleep,
-        is_done: bool,
     }
 }
 
 /// Awaits `future`, but no longer than until `deadline`: an [`Instant`](std::time::Instant), or a
 /// [`Duration`](std::time::Duration) from this call. Tornado: `gen.with_timeout`.
 ///
-/// If `future` is ready and the deadline has passed, `future` wins. When the time is up, `future` is
+/// If `future` is ready and the deadline has passed, `future` wins: it is asked before the time is. The timer
+/// is set only if `future` is not ready when it is first asked. When the time is up, `future` is
 /// dropped. That ends an `async` block or a read; but the [`Coroutine`](crate::Coroutine)s that `future`
 /// awaits are only detached, and go on, as Tornado's do. To cancel a coroutine that is too slow, with all
 /// that it awaits, give its [`CancelOnDrop`](super::CancelOnDrop), as in the second example.
@@ -88,8 +89,8 @@ pub fn with_timeout<F: IntoFuture>(
     deadline: impl Into<Deadline>,
     future: F,
 ) -> Timeout<F::IntoFuture> {
-    let (future, sleep) = (future.into_future(), Sleep::until(deadline.into()));
-    Timeout { future, sleep, is_done: false }
+    let sleep = Sleep::until(deadline.into());
+    Timeout { future: resumption::or_here(future.into_future()), sleep }
 }
 
 impl<F: Future> Future for Timeout<F> {
@@ -97,22 +98,25 @@ impl<F: Future> Future for Timeout<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        // The timer is polled first: whichever is polled last says where the coroutine waits, and that should
-        // be the future.
-        let time_is_up = Pin::new(this.sleep).poll(cx).is_ready();
-        let polled = match this.future.poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending if time_is_up => Poll::Ready(Err(TimedOut)),
-            Poll::Pending => Poll::Pending,
-        };
-        *this.is_done = polled.is_ready();
-        polled
+        // The future is asked first: if it is ready, as most that have a time limit are, no timer is set.
+        if let Poll::Ready(output) = this.future.poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        let place = resumption::place();
+        if Pin::new(this.sleep).poll(cx).is_ready() {
+            return Poll::Ready(Err(TimedOut));
+        }
+        // The timer has noted that the coroutine waits for it. But the coroutine waits for the future.
+        if let Some(place) = place {
+            resumption::waits_at(place);
+        }
+        Poll::Pending
     }
 }
 
 impl<F: Future> FusedFuture for Timeout<F> {
     fn is_terminated(&self) -> bool {
-        self.is_done
+        self.future.is_terminated() || self.sleep.is_over()
     }
 }
 
@@ -136,6 +140,6 @@ impl<F> Timeout<F> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn into_inner(self) -> F {
-        self.future
+        self.future.into_inner()
     }
 }

@@ -214,6 +214,7 @@ pub(crate) fn or_at<F>(place: &'static Location<'static>, future: F) -> Told<F> 
 impl<F: Future> Future for Told<F> {
     type Output = F::Output;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let before = NOW.with(|now| now.waits_at.replace(None));
@@ -227,6 +228,12 @@ impl<F: Future> Future for Told<F> {
             }
         });
         polled
+    }
+}
+
+impl<F> Told<F> {
+    pub(crate) fn into_inner(self) -> F {
+        self.future
     }
 }
 

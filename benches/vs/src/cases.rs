@@ -4,7 +4,7 @@
 //! runtimes schedule differently).
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, pending, poll_fn, ready};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -28,6 +28,7 @@ pub const NAMES: &[&str] = &[
     "waker_clone_drop",
     "remote_wake",
     "timer_create_cancel",
+    "with_timeout",
     "timer_fire",
     "timer_wheel",
     "sleep_accuracy",
@@ -72,6 +73,9 @@ impl Visitor for Case<'_> {
             return None;
         }
         if !R::REMOTE_WAKE && self.0 == "remote_wake" {
+            return None;
+        }
+        if !R::TIME_LIMIT && self.0 == "with_timeout" {
             return None;
         }
         if !R::CALL && self.0 == "call_join" {
@@ -187,6 +191,15 @@ async fn run<R: Runtime>(case: String) -> Stats {
         }
         "remote_wake" => remote_wake().await,
         "timer_create_cancel" => timer_create_cancel::<R>(100_000).await,
+        "with_timeout" => {
+            measure(1000, async |n| {
+                for i in 0..n {
+                    let limited = R::with_timeout(Duration::from_secs(60), ready(i));
+                    std::hint::black_box(limited.await);
+                }
+            })
+            .await
+        }
         "timer_fire" => cpu_per_timer(timer_fire::<R>).await,
         "timer_wheel" => cpu_per_timer(timer_wheel::<R>).await,
         "sleep_accuracy" => {

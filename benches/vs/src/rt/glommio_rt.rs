@@ -44,6 +44,7 @@ macro_rules! glommio_impl {
         pub struct $ty;
 
         impl Runtime for $ty {
+            const TIME_LIMIT: bool = true;
             const CALL: bool = $call;
 
             type Lock = glommio::sync::Semaphore;
@@ -76,6 +77,10 @@ macro_rules! glommio_impl {
 
             async fn sleep(d: Duration) {
                 glommio::timer::sleep(d).await;
+            }
+
+            async fn with_timeout<F: Future + 'static>(d: Duration, f: F) -> Option<F::Output> {
+                glommio::timer::timeout(d, async { Ok(f.await) }).await.ok()
             }
 
             async fn echo(l: TcpListener) -> io::Result<()> {

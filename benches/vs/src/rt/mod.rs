@@ -24,6 +24,8 @@ pub trait Runtime: 'static {
     const TIMERS: bool = true;
     /// Whether a waker works on another thread.
     const REMOTE_WAKE: bool = true;
+    /// Whether `with_timeout` works.
+    const TIME_LIMIT: bool = false;
     /// Whether `call` works: starting a task runs it at once, inside the call.
     const CALL: bool = false;
 
@@ -63,6 +65,14 @@ pub trait Runtime: 'static {
     /// A one-shot timer.
     fn sleep(_d: Duration) -> impl Future<Output = ()> + 'static {
         async { unreachable!("`TIMERS` says that there is none") }
+    }
+
+    /// `f`, but no longer than `d`: `None` when the time is up.
+    fn with_timeout<F: Future + 'static>(
+        _d: Duration,
+        _f: F,
+    ) -> impl Future<Output = Option<F::Output>> {
+        async { unreachable!("`TIME_LIMIT` says that there is none") }
     }
 
     /// Accepts for ever, one task per connection, 4 KiB buffer, `TCP_NODELAY`.

@@ -52,6 +52,7 @@ macro_rules! waterspout_impl {
         pub struct $ty;
 
         impl Runtime for $ty {
+            const TIME_LIMIT: bool = true;
             const CALL: bool = true;
 
             type Lock = waterspout::locks::Lock;
@@ -84,6 +85,10 @@ macro_rules! waterspout_impl {
 
             fn sleep(d: Duration) -> impl Future<Output = ()> + 'static {
                 coroutine::sleep(d)
+            }
+
+            async fn with_timeout<F: Future + 'static>(d: Duration, f: F) -> Option<F::Output> {
+                coroutine::with_timeout(d, f).await.ok()
             }
 
             async fn echo(l: TcpListener) -> io::Result<()> {
