@@ -1465,6 +1465,92 @@ fn timers_keep_to_the_real_clock() {
     }
 }
 
+/// A loop that does not wake up for its timers within an hour.
+fn sluggish_loop() -> IoLoop {
+    IoLoop::builder().timer_slack(Duration::MAX).build().unwrap()
+}
+
+#[test]
+fn timers_that_share_a_wake_up_fire_by_deadline_and_equal_ones_in_the_order_in_which_they_were_set()
+{
+    let (io_loop, diary) = (sluggish_loop(), Diary::new());
+    let begun = io_loop.time();
+    let last = begun + Duration::from_millis(4);
+    for (millis, word) in [(3, "c"), (1, "a"), (2, "removed"), (1, "b"), (3, "d")] {
+        let (inner, diary) = (io_loop.clone(), diary.clone());
+        let due = begun + Duration::from_millis(millis);
+        let timer = io_loop.call_at(due, move || {
+            assert!(inner.time() >= due, "early");
+            diary.write(word);
+        });
+        if word == "removed" {
+            assert!(io_loop.remove_timeout(timer));
+        }
+    }
+    let inner = io_loop.clone();
+    io_loop.call_at(last, move || inner.stop());
+    let handle = io_loop.handle();
+    let waking = thread::spawn(move || {
+        while Instant::now() < last {
+            thread::yield_now();
+        }
+        handle.add_callback(|| ()).unwrap();
+    });
+    io_loop.start().unwrap();
+    assert_eq!(diary.read(), ["a", "b", "c", "d"]);
+    waking.join().unwrap();
+}
+
+#[test]
+fn slack_delays_no_timer_while_the_loop_is_awake() {
+    sluggish_loop()
+        .run_sync(|| async {
+            let millisecond = Duration::from_millis(1);
+            let sleeping = coroutine::spawn(sleep(millisecond));
+            while !sleeping.done() {
+                moment().await;
+            }
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_slack_delays_time_limits_and_beats_keep_their_phase() {
+    let millisecond = Duration::from_millis(1);
+    let io_loop = IoLoop::builder().timer_slack(millisecond).build().unwrap();
+    let begun = io_loop.time();
+    let timed_out = io_loop.run_sync_timeout(millisecond, pending::<()>);
+    assert!(matches!(timed_out, Err(RunError::TimedOut { .. })));
+    assert!(io_loop.time() >= begun + millisecond);
+    io_loop
+        .run_sync(|| async {
+            assert!(coroutine::with_timeout(millisecond, pending::<()>()).await.is_err());
+            let mut beat = coroutine::interval(millisecond);
+            let first = beat.tick().await;
+            for n in 1..5 {
+                let due = beat.tick().await;
+                assert_eq!(due, first + n * millisecond);
+                assert!(coroutine::now() >= due);
+            }
+        })
+        .unwrap();
+}
+
+#[test]
+fn in_virtual_time_slack_delays_nothing() {
+    let builder = IoLoop::builder().virtual_time().timer_slack(1000 * SECOND);
+    let io_loop = builder.build().unwrap();
+    let begun = io_loop.time();
+    io_loop
+        .run_sync(|| async {
+            for n in 1..5 {
+                sleep(SECOND).await;
+                assert_eq!(coroutine::now(), begun + n * SECOND);
+            }
+        })
+        .unwrap();
+}
+
 // ---------------------------------------------------------------------------------------------
 // PeriodicCallback
 // ---------------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ TLS_CASES = [("handshakes", 500), ("bulk", 200)]
 # Programs of their own, each called with a runtime and a case: (cases, runtimes). What one prints is `name=number` pairs,
 # of which less is better.
 UNDER_LOAD = {
+    "dense_timers": (["dense"], ["waterspout", "waterspout-slack", "tokio", "smol"]),
 }
 BASE = os.environ.get("PEERS_BASE", "epoll-raw")  # what ratios are to
 ONLY_NET = ["waterspout-lent"]  # the same as another in the micro cases

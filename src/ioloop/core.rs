@@ -15,7 +15,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::callback::Callback;
-use super::clock::Clock;
+use super::clock::{Clock, nanos};
 use super::deadline::Deadline;
 use super::descriptors::Descriptors;
 use super::due::Due;
@@ -27,6 +27,7 @@ use super::readiness::{Direction, Readiness};
 use super::ready::Scheduler;
 use super::registration::Registration;
 use super::selector::{Outside, Selector};
+use super::slack::Slack;
 use super::watch::Watch;
 use crate::concurrent::Executor;
 use crate::ground::coroutine_info::CoroutineInfo;
@@ -74,6 +75,7 @@ pub(super) struct Options {
     pub(super) slow_callback: Option<Duration>,
     pub(super) shuffle: Option<u64>,
     pub(super) trace: Option<usize>,
+    pub(super) timer_slack: Option<Duration>,
 }
 
 /// The state of a loop.
@@ -95,6 +97,8 @@ pub(crate) struct Core {
     pub(super) selector: Selector,
     /// When it is time for phase 4.
     pub(super) pace: Pace,
+    /// When to wake up for the timers.
+    pub(super) slack: Slack,
     pub(super) watch: Watch,
     counting: Counting,
     pub(super) on_exception: report::ExceptionHandler,
@@ -122,6 +126,7 @@ impl Core {
             main_resumed: Cell::new(false),
             selector,
             pace: Pace::new(!is_virtual),
+            slack: Slack::new(options.timer_slack.map(nanos)),
             watch: Watch::new(options.slow_callback, options.trace, options.shuffle),
             on_exception: counted(options.on_exception, counting.exceptions.clone()),
             counting,

@@ -2,8 +2,8 @@
 //!
 //! epoll and poll(2) take their time-out in whole milliseconds, and mio rounds up. So a loop first sleeps as
 //! many whole milliseconds as there are. When less than one is left, it waits with ppoll(2), which counts
-//! nanoseconds, for epoll's own file descriptor: that is readable when epoll has events to report. Only
-//! such a short sleep takes a second system call.
+//! nanoseconds, for epoll's own file descriptor: that is readable when epoll has events to report. Only if it
+//! is, epoll is asked for them, which is a second system call.
 //!
 //! kqueue counts nanoseconds itself. With mio's poll(2) there is no file descriptor to wait for, so there
 //! deadlines are kept to the next millisecond.
@@ -18,29 +18,36 @@ pub(super) fn poll(
     events: &mut mio::Events,
     timeout: Option<Duration>,
 ) -> io::Result<()> {
-    let timeout = timeout.map(|timeout| shorten(selector, timeout));
-    selector.poll(events, timeout)
+    let Some(timeout) = timeout else { return selector.poll(events, None) };
+    let Some(left) = shorten(selector, timeout) else {
+        events.clear();
+        return Ok(());
+    };
+    selector.poll(events, Some(left))
 }
 
-/// If `timeout` is less than a millisecond, sleeps for it here. Returns how long mio is to sleep.
+/// If `timeout` is less than a millisecond, sleeps for it here. Returns how long mio is to sleep; `None` if
+/// the time is over and the selector has nothing to report.
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(mio_unsupported_force_poll_poll)))]
-fn shorten(selector: &mio::Poll, timeout: Duration) -> Duration {
+fn shorten(selector: &mio::Poll, timeout: Duration) -> Option<Duration> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::io::Errno;
 
     const MILLISECOND: Duration = Duration::from_millis(1);
 
     if timeout >= MILLISECOND {
-        return timeout - Duration::from_nanos(u64::from(timeout.subsec_nanos()) % 1_000_000);
+        let fraction = Duration::from_nanos(u64::from(timeout.subsec_nanos()) % 1_000_000);
+        return Some(timeout - fraction);
     }
     if timeout.is_zero() {
-        return timeout;
+        return Some(timeout);
     }
     let left = Timespec { tv_sec: 0, tv_nsec: timeout.subsec_nanos().into() };
     match poll(&mut [PollFd::new(selector.registry(), PollFlags::IN)], Some(&left)) {
-        Ok(_) | Err(Errno::INTR) => Duration::ZERO,
+        Ok(0) => None,
+        Ok(_) | Err(Errno::INTR) => Some(Duration::ZERO),
         // The system lacks memory, or forbids the process to call this: then mio sleeps for a millisecond.
-        Err(_) => timeout,
+        Err(_) => Some(timeout),
     }
 }
 
@@ -48,8 +55,8 @@ fn shorten(selector: &mio::Poll, timeout: Duration) -> Duration {
     any(target_os = "linux", target_os = "android"),
     not(mio_unsupported_force_poll_poll)
 )))]
-fn shorten(_: &mio::Poll, timeout: Duration) -> Duration {
-    timeout
+fn shorten(_: &mio::Poll, timeout: Duration) -> Option<Duration> {
+    Some(timeout)
 }
 
 #[cfg(test)]
@@ -81,6 +88,7 @@ mod tests {
         let selector = mio::Poll::new().unwrap();
         for (micros, most) in [(0, 0), (1_000, 1_000), (5_900, 5_900), (3_000_400, 3_000_400)] {
             let sleeps = shorten(&selector, Duration::from_micros(micros));
+            let sleeps = sleeps.expect("nothing was slept yet");
             assert!(sleeps <= Duration::from_micros(most), "{sleeps:?}");
             assert_eq!(sleeps.is_zero(), micros == 0);
         }
@@ -94,5 +102,8 @@ mod tests {
         waker.wake().unwrap();
         poll(&mut selector, &mut events, Some(Duration::from_micros(999))).unwrap();
         assert_eq!(events.iter().map(|event| event.token()).collect::<Vec<_>>(), [mio::Token(7)]);
+        // When a later sleep ends without an event, there is none left of the one before.
+        poll(&mut selector, &mut events, Some(Duration::from_micros(1))).unwrap();
+        assert!(events.is_empty());
     }
 }

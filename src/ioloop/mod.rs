@@ -31,6 +31,7 @@ mod ready;
 mod registration;
 mod run;
 mod selector;
+mod slack;
 mod turn;
 mod watch;
 

@@ -26,10 +26,6 @@ const UNREAD: u64 = 8;
 /// A slot that is woken need not wait for entries that take longer than so many nanoseconds together, going
 /// by how long an entry took lately.
 const LONG: u64 = 1_000_000;
-/// Timers that are due within so many nanoseconds after others have fired wait until that time is over, and
-/// then fire together, since a wake-up of the thread costs more than a timer. (Linux delays the timers of a
-/// thread by as much, for the same reason.)
-const SHARED_WAKE_UP: u64 = 50_000;
 
 pub(super) struct Pace {
     has_real_clock: bool,
@@ -46,8 +42,6 @@ pub(super) struct Pace {
     untimed: Cell<u64>,
     /// Whether a coroutine gives way, and so wants the loop to look up.
     gives_way: Cell<bool>,
-    /// When timers fired last.
-    fired_at: Cell<u64>,
 }
 
 impl Pace {
@@ -62,7 +56,6 @@ impl Pace {
             looked_at: Cell::new(None),
             untimed: Cell::new(0),
             gives_way: Cell::new(false),
-            fired_at: Cell::new(0),
         }
     }
 
@@ -156,20 +149,6 @@ impl Pace {
     pub(super) fn give_way(&self) {
         self.gives_way.set(true);
         self.pause_after(self.entries(), 0);
-    }
-
-    /// Notes that timers fire.
-    pub(super) fn fires(&self, now: u64) {
-        self.fired_at.set(now);
-    }
-
-    /// When to wake up for a deadline: then, or a little later if timers have just fired.
-    pub(super) fn wake_up_at(&self, deadline: u64, now: u64) -> u64 {
-        let have_just_fired = now.saturating_sub(self.fired_at.get()) < SHARED_WAKE_UP;
-        match deadline > now && have_just_fired {
-            true => deadline.max(now + SHARED_WAKE_UP),
-            false => deadline,
-        }
     }
 }
 
@@ -301,15 +280,5 @@ mod tests {
         assert!(pace.room() == 0 && pace.is_time(0));
         pace.looked_up(true, Some(0));
         assert!(pace.room() == 64 && !pace.is_time(0));
-    }
-
-    #[test]
-    fn timers_that_follow_closely_on_others_share_a_wake_up() {
-        let pace = Pace::new(true);
-        pace.fires(1_000_000);
-        assert_eq!(pace.wake_up_at(1_010_000, 1_005_000), 1_055_000);
-        assert_eq!(pace.wake_up_at(1_200_000, 1_005_000), 1_200_000);
-        assert_eq!(pace.wake_up_at(1_004_000, 1_005_000), 1_004_000, "it is late already");
-        assert_eq!(pace.wake_up_at(1_060_000, 1_050_000), 1_060_000, "one that comes alone");
     }
 }

@@ -253,9 +253,9 @@ impl IoLoop {
     /// the queue is long, the slots that they wake go ahead. Tells whether anything is left of the turn.
     fn fire_due(&self, queue_is_long: bool) -> bool {
         let core = &*self.core;
-        core.pace.fires(core.clock.last());
         let due = core.due.collected();
         let fire = core.pace.run(due);
+        core.slack.fires(fire, core.clock.last());
         self.let_go_ahead(due - fire);
         for _ in 0..fire {
             self.fire_next();
@@ -443,7 +443,7 @@ impl IoLoop {
             return Some(self.virtual_sleep(deadline));
         }
         let now = core.clock.read();
-        let deadline = core.pace.wake_up_at(deadline, now);
+        let deadline = core.slack.wake_up_at(deadline, now);
         let left = Duration::from_nanos(deadline.saturating_sub(now));
         Some(left.min(LONGEST_SLEEP))
     }
@@ -511,7 +511,7 @@ mod tests {
         let wake_up = shared.clone();
         io_loop.call_later(Duration::from_millis(1), move || {
             let now = inner.core.clock.last();
-            wake_up.set(Some(inner.core.pace.wake_up_at(now + 1, now) - now));
+            wake_up.set(Some(inner.core.slack.wake_up_at(now + 1, now) - now));
             inner.stop();
         });
         io_loop.start().unwrap();
