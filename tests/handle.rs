@@ -83,6 +83,59 @@ fn a_stop_waits_for_what_was_posted_before_it_also_in_the_midst_of_a_turn() {
 }
 
 #[test]
+fn what_is_ready_on_the_loop_does_not_wait_for_all_that_others_have_posted() {
+    let io_loop = virtual_loop();
+    let (handle, ran) = (io_loop.handle(), Arc::new(AtomicUsize::new(0)));
+    io_loop
+        .run_sync(async || {
+            let counted = ran.clone();
+            let posting = thread::spawn(move || {
+                for _ in 0..5000 {
+                    let counted = counted.clone();
+                    let count = move || {
+                        counted.fetch_add(1, SeqCst);
+                    };
+                    handle.add_callback(count).unwrap();
+                }
+            });
+            posting.join().unwrap();
+            let mut seen = 0;
+            while seen < 5000 {
+                suspend().await;
+                let now = ran.load(SeqCst);
+                assert!(now - seen <= 512, "{seen}, {now}");
+                seen = now;
+            }
+        })
+        .unwrap();
+}
+
+#[test]
+fn however_much_is_posted_a_stop_comes_after_it_and_a_closed_loop_drops_the_rest() {
+    let io_loop = IoLoop::new().unwrap();
+    let (handle, ran) = (io_loop.handle(), Arc::new(AtomicUsize::new(0)));
+    let alive = Arc::new(());
+    let post = |times| {
+        for _ in 0..times {
+            let (ran, alive) = (ran.clone(), alive.clone());
+            let count = move || {
+                ran.fetch_add(1, SeqCst);
+                drop(alive);
+            };
+            handle.add_callback(count).unwrap();
+        }
+    };
+    post(3000);
+    handle.stop().unwrap();
+    post(3000);
+    io_loop.start().unwrap();
+    let ran_before = ran.load(SeqCst);
+    assert!((3000..3256).contains(&ran_before), "{ran_before}");
+    io_loop.close();
+    assert_eq!((ran.load(SeqCst), Arc::strong_count(&alive)), (ran_before, 1));
+}
+
+#[test]
 fn on_the_loops_own_thread_they_are_not_run_inline_either() {
     let io_loop = IoLoop::new().unwrap();
     let (handle, called) = (io_loop.handle(), Arc::new(AtomicBool::new(false)));

@@ -59,6 +59,10 @@ TLS_CASES = [("handshakes", 500), ("bulk", 200)]
 # of which less is better.
 UNDER_LOAD = {
     "dense_timers": (["dense"], ["waterspout", "waterspout-slack", "tokio", "smol"]),
+    "posting": (
+        ["callbacks", "spawns", "callback_cost", "spawn_cost", "busy_sleep", "idle_sleep"],
+        ["waterspout", "tokio"],
+    ),
 }
 BASE = os.environ.get("PEERS_BASE", "epoll-raw")  # what ratios are to
 ONLY_NET = ["waterspout-lent"]  # the same as another in the micro cases

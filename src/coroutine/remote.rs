@@ -3,15 +3,18 @@
 //! A closure travels to the loop, and the result travels back; both are `Send`. The closure makes a future on
 //! the loop, which stays there, so that the future need not be `Send`.
 
-use std::panic::Location;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, Location};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
+use futures::FutureExt as _;
 use futures::channel::oneshot;
 use futures::future::FusedFuture;
 
 use super::{Coroutine, Kind, name_of, queue};
 use crate::ground::error::{Failure, JoinError, LoopClosed};
+use crate::ground::foreign;
 use crate::ground::kept::Kept;
 use crate::ground::park;
 use crate::ground::report::Exception;
@@ -56,18 +59,10 @@ impl LoopHandle {
         let location = Location::caller();
         let (sender, receiver) = oneshot::channel();
         self.add_callback(move || {
-            let io_loop = IoLoop::current();
-            let core = io_loop.core();
-            let make = async move { make().await };
-            let made = Coroutine::of(queue(core, Kind::of::<F>, make, location));
-            let kind = || Kind::named("the answer of a LoopHandle");
-            let answering = async move {
-                let result = resumption::at(location, made.join()).await;
-                // If nobody waits for the answer any more, `send` gives it back, and it is dropped here. A
-                // `Kept` that is dropped reports the panic that it holds.
-                drop(sender.send(Kept::new(Done { result, location }, Done::failure)));
-            };
-            drop(Coroutine::of(queue(core, kind, answering, location)));
+            let answering = answering(make, sender, location);
+            with_current(|core| {
+                drop(Coroutine::of(queue(core, Kind::of::<F>, answering, location)))
+            });
         })?;
         let (name, id) = (name_of::<F>, self.id());
         Ok(Answer { receiver, name, place: location, id, held: None, is_done: false })
@@ -118,6 +113,31 @@ impl LoopHandle {
             Err(LoopClosed) => Err(JoinError::new(name_of::<F>(), Failure::Cancelled)),
         }
     }
+}
+
+/// Runs what `make` makes, and sends how it has ended. If the coroutine is cancelled, this is dropped, and the
+/// sender with it, which tells the receiver.
+async fn answering<M, F>(
+    make: M,
+    sender: oneshot::Sender<Kept<Done<F::Output>>>,
+    location: &'static Location<'static>,
+) where
+    M: FnOnce() -> F,
+    F: Future,
+{
+    let mut made = pin!(Some(async move { make().await }));
+    let running = poll_fn(|cx| match made.as_mut().as_pin_mut() {
+        Some(made) => made.poll(cx),
+        None => Poll::Pending,
+    });
+    let result = AssertUnwindSafe(running).catch_unwind().await;
+    // What it owns is gone when the answer comes. A panic of that is not the coroutine's.
+    foreign::call("destructor", None, || made.set(None));
+    let result = result.map_err(|panic| JoinError::new(name_of::<F>(), Failure::Panicked(panic)));
+    // If nobody waits for the answer any more, `send` gives it back, and it is dropped here. A `Kept` that is
+    // dropped reports the panic that it holds.
+    let done = Kept::new(Done { result, location }, Done::failure);
+    foreign::call("waker", None, || drop(sender.send(done)));
 }
 
 /// How a coroutine has ended, on its way to another thread.

@@ -13,6 +13,7 @@ pub(crate) struct Posted(Box<dyn Call + Send>);
 
 trait Call {
     fn location(&self) -> &'static Location<'static>;
+    /// Calls it, and reports a panic.
     fn call(self: Box<Self>);
 }
 
@@ -27,7 +28,7 @@ impl<F: FnOnce()> Call for Located<F> {
     }
 
     fn call(self: Box<Self>) {
-        (self.callback)();
+        foreign::call("callback", Some(self.location), self.callback);
     }
 }
 
@@ -52,6 +53,7 @@ impl Callback {
         self.0.location()
     }
 
+    /// Calls it, and reports a panic.
     pub(crate) fn call(self) {
         self.0.call();
     }

@@ -19,7 +19,7 @@ use super::clock::{Clock, nanos};
 use super::deadline::Deadline;
 use super::descriptors::Descriptors;
 use super::due::Due;
-use super::inbox::{HeldTime, Inbox, LoopId};
+use super::inbox::{HeldTime, Inbox, LoopId, Message};
 use super::introspect::{Count, Counters, Counting};
 use super::life::{Life, State};
 use super::pace::Pace;
@@ -85,6 +85,8 @@ pub(crate) struct Core {
     id: LoopId,
     /// What other threads have posted: phase 1 of a turn.
     pub(super) inbox: Arc<Inbox>,
+    /// An empty vector for messages that are taken out of it, as `woken`.
+    pub(super) messages: Cell<Vec<Message>>,
     /// What is due: phase 2.
     pub(super) due: Due,
     /// What is ready: phase 3.
@@ -120,6 +122,7 @@ impl Core {
             clock: if is_virtual { Clock::virtual_time() } else { Clock::real() },
             id: inbox.id(),
             inbox,
+            messages: Cell::new(Vec::new()),
             due: Due::new(),
             scheduler: RefCell::new(Scheduler::new()),
             current: Cell::new(Key::NONE),

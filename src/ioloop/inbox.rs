@@ -1,7 +1,9 @@
 //! The one door for other threads.
 //!
 //! A loop's [`Inbox`] is the only thing that two threads share: a list behind a lock, two bits, and
-//! mio's waker. What arrives is in order, and the loop takes it all at the head of a turn.
+//! mio's waker. What arrives is in order. The loop takes a part of it at the head of each turn, and each time that
+//! it looks up: other threads may post faster than the loop can work, and its sockets, its timers and what it has
+//! to do for itself must not wait until it has taken all of that.
 //!
 //! The two bits decide which thread has to wake the loop, by a write to its eventfd, which is a system call.
 //! `PENDING` says that the list may hold something; `ASLEEP` says that the loop blocks, or is about to. A
@@ -12,7 +14,10 @@
 //!
 //! To wake a slot twice has the same effect as to wake it once. So while the loop is busy and does not take
 //! its messages, the list must grow only with the number of callbacks and of slots to wake, not with how
-//! often each slot is woken: whenever the list has doubled, repeated wake-ups are thrown out.
+//! often each slot is woken: whenever there are twice as many wake-ups, repeated ones are thrown out. Callbacks cannot be
+//! thrown out, and whoever posts them is not made to wait. But a thread that finds more than [`MANY`] messages in
+//! the list lets other threads have the processor first, the loop's among them: if there are fewer processors
+//! than threads, those that post would otherwise take most of the time, and the list would grow for that reason alone.
 //!
 //! A waker finds the inbox of its loop by the loop's number, in one registry for the process. A
 //! [`LoopHandle`] has its inbox itself.
@@ -23,6 +28,7 @@ use std::os::fd::RawFd;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::thread::{self, ThreadId};
 
 use super::callback::Posted;
 use super::descriptors::Descriptors;
@@ -45,6 +51,12 @@ pub(crate) enum Message {
     Stop,
 }
 
+impl Message {
+    fn is_repeatable(&self) -> bool {
+        matches!(self, Message::Wake(_) | Message::Stop)
+    }
+}
+
 const PENDING: u8 = 1;
 const ASLEEP: u8 = 2;
 
@@ -56,8 +68,10 @@ pub(crate) struct Doorbell {
 
 impl Doorbell {
     /// To be called after a message was put in the list. Tells whether the caller has to wake the loop.
+    #[inline]
     fn ring(&self) -> bool {
-        self.bits.fetch_or(PENDING, SeqCst) == ASLEEP
+        // If it is set already, the loop clears it before it looks, and so sees the message.
+        !self.is_pending() && self.bits.fetch_or(PENDING, SeqCst) == ASLEEP
     }
 
     /// Whether there may be something in the list.
@@ -87,22 +101,45 @@ impl Doorbell {
 /// What has arrived, in order.
 struct Arrived {
     messages: VecDeque<Message>,
-    /// At this length, repeated wake-ups are thrown out.
+    /// How many of the messages would say nothing new if they were there twice.
+    repeatable: usize,
+    /// When they are so many, repeated ones are thrown out.
     crowded: usize,
 }
 
-/// In a list that is shorter, nobody looks for repeated wake-ups.
+/// Of fewer messages, nobody looks for repeated ones.
 const FEW: usize = 1024;
+/// While there are more, a thread that posts a callback lets others have the processor first.
+const MANY: usize = 4 * FEW;
 
 impl Arrived {
     const fn new() -> Arrived {
-        Arrived { messages: VecDeque::new(), crowded: FEW }
+        Arrived { messages: VecDeque::new(), repeatable: 0, crowded: FEW }
     }
 
     fn push(&mut self, message: Message) {
+        self.repeatable += usize::from(message.is_repeatable());
         self.messages.push_back(message);
-        if self.messages.len() >= self.crowded {
+        if self.repeatable >= self.crowded {
             self.throw_out_repeated();
+        }
+    }
+
+    /// Moves the first messages to `taken`, `most` of them; if only those `before_stop` are asked for, none from the
+    /// first request to stop on.
+    fn take(&mut self, taken: &mut Vec<Message>, most: usize, before_stop: bool) {
+        let mut count = most.min(self.messages.len());
+        if before_stop {
+            let stop = self.messages.iter().take(count).position(|it| matches!(it, Message::Stop));
+            count = stop.unwrap_or(count);
+        }
+        taken.extend(self.messages.drain(..count));
+        self.repeatable -= taken.iter().filter(|message| message.is_repeatable()).count();
+        if self.messages.is_empty() {
+            self.crowded = FEW;
+            if self.messages.capacity() > 2 * MANY {
+                self.messages.shrink_to(MANY);
+            }
         }
     }
 
@@ -115,13 +152,16 @@ impl Arrived {
             Message::Stop => !std::mem::replace(&mut stops, true),
             Message::Call(_) | Message::ForgetSocket(_) | Message::ForgetTimer(_) => true,
         });
-        self.crowded = FEW.max(2 * self.messages.len());
-        self.messages.shrink_to(self.crowded);
+        self.repeatable = woken.len() + usize::from(stops);
+        self.crowded = FEW.max(2 * self.repeatable);
+        self.messages.shrink_to(MANY.max(2 * self.messages.len()));
     }
 }
 
 pub(crate) struct Inbox {
     id: LoopId,
+    /// The loop's own thread.
+    home: ThreadId,
     /// `None` once the loop is closed.
     arrived: Mutex<Option<Arrived>>,
     doorbell: Doorbell,
@@ -196,6 +236,7 @@ impl Inbox {
         let serial = registry.serial;
         let inbox = Arc::new(Inbox {
             id: LoopId::new(number, serial),
+            home: thread::current().id(),
             arrived: Mutex::new(Some(Arrived::new())),
             doorbell: Doorbell::default(),
             waker: RwLock::new(Some(waker)),
@@ -225,12 +266,21 @@ impl Inbox {
     ///
     /// [`LoopClosed`] if the loop is closed; the message is dropped then.
     pub(crate) fn post(&self, message: Message) -> Result<(), LoopClosed> {
-        match &mut *self.arrived.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(arrived) => arrived.push(message),
+        self.put(message).map(drop)
+    }
+
+    /// [`post`](Inbox::post) that tells how many messages there are.
+    #[inline]
+    fn put(&self, message: Message) -> Result<usize, LoopClosed> {
+        let count = match &mut *self.arrived.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(arrived) => {
+                arrived.push(message);
+                arrived.messages.len()
+            }
             None => return Err(LoopClosed),
-        }
+        };
         self.ring();
-        Ok(())
+        Ok(count)
     }
 
     /// Has the loop look at its inbox: wakes it if it sleeps.
@@ -255,12 +305,17 @@ impl Inbox {
         self.doorbell.is_pending()
     }
 
-    /// Takes everything that has arrived, in order.
-    pub(crate) fn take(&self) -> VecDeque<Message> {
+    /// Moves what has arrived first to `taken`, which is empty, in order: `most` messages of it; if only those
+    /// `before_stop` are asked for, none from the first request to stop on.
+    pub(super) fn take(&self, taken: &mut Vec<Message>, most: usize, before_stop: bool) {
         self.doorbell.answer();
         let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
-        let arrived = arrived.as_mut().map(|arrived| std::mem::replace(arrived, Arrived::new()));
-        arrived.map(|arrived| arrived.messages).unwrap_or_default()
+        let Some(arrived) = &mut *arrived else { return };
+        arrived.take(taken, most, before_stop);
+        if !arrived.messages.is_empty() {
+            // The loop is awake, or it would not take anything.
+            self.doorbell.ring();
+        }
     }
 
     pub(crate) fn fall_asleep(&self) -> bool {
@@ -364,12 +419,30 @@ impl LoopHandle {
     /// once. May be called from any thread, the loop's own included. A panic of the callback is reported to
     /// [`Builder::on_exception`](crate::Builder::on_exception). Tornado: `IOLoop.add_callback`.
     ///
+    /// It does not wait for the loop. So if callbacks are added faster than the loop runs them, what is queued
+    /// grows: by the size of the closure and some 60 bytes each. Use a
+    /// [`channel`](crate::concurrent::channel()) where that has to have a limit. (While more than 4,096 are
+    /// queued, each call lets other threads have the processor first.) The loop's timers and sockets do not wait
+    /// for what is queued.
+    ///
     /// # Errors
     ///
     /// [`LoopClosed`] if the loop is closed; the callback is dropped on the calling thread then.
     #[track_caller]
     pub fn add_callback(&self, callback: impl FnOnce() + Send + 'static) -> Result<(), LoopClosed> {
-        self.inbox.post(Message::Call(Posted::new(Location::caller(), callback)))
+        let count = self.inbox.put(Message::Call(Posted::new(Location::caller(), callback)))?;
+        if count > MANY {
+            self.give_way();
+        }
+        Ok(())
+    }
+
+    /// Lets other threads have the processor, unless this is the loop's own.
+    #[cold]
+    fn give_way(&self) {
+        if thread::current().id() != self.inbox.home {
+            thread::yield_now();
+        }
     }
 
     /// Asks the loop to stop, as [`IoLoop::stop`](crate::IoLoop::stop) does. Callbacks that were added
@@ -445,6 +518,69 @@ mod tests {
         Message::Call(Posted::new(Location::caller(), || ()))
     }
 
+    fn taken(inbox: &Inbox, most: usize) -> Vec<Message> {
+        let mut taken = Vec::new();
+        inbox.take(&mut taken, most, false);
+        taken
+    }
+
+    /// Posts and takes at random. To forget a timer stands for all messages that are never thrown out.
+    #[test]
+    fn whatever_is_posted_is_taken_once_and_in_order_and_the_doorbell_rings_while_there_is_more() {
+        let (_poll, inbox) = inbox();
+        let mut random = 1_u64;
+        let mut below = |most: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) % most
+        };
+        let (mut posted, mut expected, mut woken) = (0, 0, [false; 5]);
+        for round in 0..400 {
+            for _ in 0..below(if round % 10 == 0 { 3 * FEW as u64 } else { 60 }) {
+                if below(2) == 0 {
+                    posted += 1;
+                    inbox.post(Message::ForgetTimer(Key::unpack(posted))).unwrap();
+                } else {
+                    let slot = below(5) as usize;
+                    woken[slot] = true;
+                    inbox.post(Message::Wake(Key::unpack(slot))).unwrap();
+                }
+            }
+            let is_last = round == 399;
+            let most = if is_last { usize::MAX } else { below(80) as usize };
+            let messages = taken(&inbox, most);
+            assert!(messages.len() <= most);
+            for message in messages {
+                match message {
+                    Message::ForgetTimer(key) => {
+                        expected += 1;
+                        assert!(key == Key::unpack(expected), "in order, and none is missing");
+                    }
+                    Message::Wake(key) => woken[key.pack()] = false,
+                    _ => unreachable!("none is posted"),
+                }
+            }
+            let has_more = !inbox.arrived.lock().unwrap().as_ref().unwrap().messages.is_empty();
+            assert_eq!(inbox.is_pending(), has_more);
+        }
+        assert_eq!((expected, woken), (posted, [false; 5]));
+    }
+
+    #[test]
+    fn a_request_to_stop_may_stay_with_all_that_comes_after_it() {
+        let (_poll, inbox) = inbox();
+        for message in [call(), Message::Stop, call()] {
+            inbox.post(message).unwrap();
+        }
+        for expected in [1, 0] {
+            let mut messages = Vec::new();
+            inbox.take(&mut messages, 9, true);
+            assert!(messages.len() == expected && inbox.is_pending());
+        }
+        assert!(matches!(taken(&inbox, 9)[..], [Message::Stop, Message::Call(_)]));
+        assert!(!inbox.is_pending());
+        inbox.close();
+    }
+
     #[test]
     fn what_was_dropped_is_told_to_its_own_loop_and_not_to_one_with_the_same_number() {
         let (_poll, inbox) = inbox();
@@ -452,11 +588,11 @@ mod tests {
         let other = LoopId(id.0 + (1 << NUMBER_BITS));
         forget(other, Message::Stop);
         forget_socket(other, -1, Key::NONE);
-        assert!(!inbox.is_pending() && inbox.take().is_empty());
+        assert!(!inbox.is_pending() && taken(&inbox, 1).is_empty());
         forget(id, Message::Stop);
-        assert!(inbox.is_pending() && matches!(inbox.take().pop_front(), Some(Message::Stop)));
+        assert!(inbox.is_pending() && matches!(taken(&inbox, 1)[..], [Message::Stop]));
         forget_socket(id, -1, Key::NONE);
-        assert!(matches!(inbox.take().pop_front(), Some(Message::ForgetSocket(Key::NONE))));
+        assert!(matches!(taken(&inbox, 1)[..], [Message::ForgetSocket(Key::NONE)]));
         inbox.close();
     }
 

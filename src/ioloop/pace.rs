@@ -76,7 +76,7 @@ impl Pace {
     }
 
     /// How many entries have run since the loop looked up.
-    fn entries(&self) -> u64 {
+    pub(super) fn entries(&self) -> u64 {
         self.pause_at.get() - self.room.get()
     }
 

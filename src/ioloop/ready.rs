@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use std::panic::Location;
 
 use super::callback::Callback;
+use super::inbox::Message;
 use crate::ground::slots::{Full, Key, Slots};
 
 /// An entry of the run queue.
@@ -115,6 +116,21 @@ impl<R: Clone> Scheduler<R> {
 
     pub(crate) fn call(&mut self, callback: Callback) {
         self.queue.push_back(Ready::Call(callback));
+    }
+
+    /// Queues what other threads have posted, up to the first message that is about something else, and gives that.
+    pub(crate) fn take_posted(
+        &mut self,
+        messages: &mut impl Iterator<Item = Message>,
+    ) -> Option<Message> {
+        for message in messages {
+            match message {
+                Message::Wake(key) => self.schedule(key),
+                Message::Call(posted) => self.call(posted.into()),
+                other => return Some(other),
+            }
+        }
+        None
     }
 
     /// How many entries are ready. A turn runs as many as there are when it begins.

@@ -1,6 +1,6 @@
 //! The turn: the one function that orders the phases.
 //!
-//! 1. Take what other threads have posted.
+//! 1. Take what other threads have posted, 256 messages of it at most.
 //! 2. Note how much is ready, and collect the timers that are due.
 //! 3. Run that much, first in first out, then those timers.
 //! 4. Ask the selector which sockets are ready; sleep there only if nothing else is.
@@ -15,7 +15,7 @@
 //! # A long turn
 //!
 //! A turn runs all that was ready when it began, and that may take long. When `pace` says in the midst of a
-//! turn that it is time, the loop *looks up*: it asks the selector, takes the inbox, and collects the
+//! turn that it is time, the loop *looks up*: it asks the selector, takes some of the inbox, and collects the
 //! timers that are due, unless some that it collected before are still to fire. Then it goes on with
 //! another one of three kinds of [`Work`], in rotation, until it is time again:
 //!
@@ -47,6 +47,8 @@ use crate::ground::{foreign, resumption};
 
 /// The selector sleeps at most this long at a time, like Tornado's.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+/// A turn begins with at most so many messages of other threads.
+const MOST_POSTED: usize = 256;
 /// The time-out with which the selector only looks, and does not sleep.
 const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
@@ -121,7 +123,7 @@ impl IoLoop {
         let core = &*self.core;
         core.counting().turns.add(1);
         if core.inbox.is_pending() {
-            self.take_inbox(false);
+            self.take_inbox(MOST_POSTED, false);
             ready = core.ready();
         }
         if core.watch.is_on() {
@@ -219,9 +221,11 @@ impl IoLoop {
     /// Looks up in the midst of a turn: phases 4, 1 and 2.
     fn look_up(&self, turn: &mut Turn) {
         let core = &*self.core;
+        // Half as many as have run, so that the queue does not become longer by what others post, and all take turns.
+        let most_posted = 1.max(core.pace.entries() as usize / 2);
         self.poll(true);
         if core.inbox.is_pending() {
-            self.take_inbox(true);
+            self.take_inbox(most_posted, true);
         }
         // While some that were collected are still to fire, no others are: or timers that set timers would
         // never let the turn end. And if only timers are left of the turn, the next turn collects.
@@ -265,30 +269,29 @@ impl IoLoop {
         queue_is_long || fire < due
     }
 
-    /// Phase 1: does what the messages of other threads say. `is_midst` if it is in the midst of a turn.
+    /// Phase 1: does what other threads have posted first, at most so many messages.
+    ///
+    /// In the midst of a turn a request to stop stays where it is, and what was posted after it: callbacks that were
+    /// posted before it may have to wait for the next turn, and it must not overtake them.
     #[cold]
-    fn take_inbox(&self, is_midst: bool) {
+    fn take_inbox(&self, most: usize, is_midst: bool) {
         let core = &*self.core;
-        let messages = core.inbox.take();
-        let mut taken = messages.len() as u64;
-        for message in messages {
-            match message {
-                Message::Wake(key) => core.schedule(key),
-                Message::Call(posted) => core.call(posted.into()),
+        let mut messages = core.messages.take();
+        core.inbox.take(&mut messages, most, is_midst);
+        core.counting().messages.add(messages.len() as u64);
+        let mut taken = messages.drain(..);
+        while let Some(other) = core.scheduler.borrow_mut().take_posted(&mut taken) {
+            match other {
                 Message::ForgetSocket(key) => self.wake_all(core.forget_socket(key)),
                 Message::ForgetTimer(key) => {
                     foreign::discard(core.remove_timer(key));
                 }
-                // It must not overtake the callbacks that were posted before it. In the midst of a turn they
-                // may have to wait for the next one, so it is posted again, for the next turn.
-                Message::Stop if is_midst => {
-                    taken -= 1;
-                    let _ = core.inbox.post(Message::Stop);
-                }
                 Message::Stop => self.stop(),
+                Message::Wake(_) | Message::Call(_) => unreachable!("they are queued"),
             }
         }
-        core.counting().messages.add(taken);
+        drop(taken);
+        core.messages.set(messages);
     }
 
     /// Phase 3: one entry of the run queue.
@@ -351,10 +354,12 @@ impl IoLoop {
         // A panic of the callback is not one of the slot that was resumed before it.
         self.core.current.set(Key::NONE);
         resumption::end();
+        if !self.core.watch.is_on() {
+            return callback.call();
+        }
         let location = callback.location();
         self.core.watch.step(Step::Call(location));
-        let what = || format!("the callback added at {location}");
-        foreign::call("callback", Some(location), || self.timed(what, || callback.call()));
+        self.timed(|| format!("the callback added at {location}"), || callback.call());
     }
 
     /// Phase 3: fires the next timer that was collected, unless it was removed meanwhile.
