@@ -70,7 +70,7 @@ use crate::sockets::Lent;
 use buffer::Buffer;
 pub use pipe::{Pipe, PipeIoStream};
 pub use transport::Transport;
-use transport::poll_for_both;
+use transport::{is_ours, poll_for_both};
 use unsent::Unsent;
 pub use write::Write;
 
@@ -493,12 +493,16 @@ impl<S: Transport> Inner<S> {
 
     /// Reads a chunk of at most `most` bytes into the buffer, and gives its size; 0 is the end.
     fn poll_read(&self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
-        let mut lent = Lent::borrow();
         let most = most.min(self.options.read_chunk_size);
-        let n =
-            ready!(lent.poll_fill(most, |buf| self.poll_io(cx, |io, cx| io.poll_read(cx, buf))))?;
-        self.received.borrow_mut().extend(&lent);
-        Poll::Ready(Ok(n))
+        // The buffer is taken out while the transport reads into it: foreign code may run then, which may
+        // use this stream, and would find the buffer borrowed. It finds nothing to read, and so waits for
+        // the transport, which it finds in use.
+        let mut received = self.received.take();
+        let polled = received.poll_receive(most, is_ours::<S>(), |buf| {
+            self.poll_io(cx, |io, cx| io.poll_read(cx, buf))
+        });
+        self.received.replace(received);
+        polled
     }
 
     /// Reads a chunk of at most `most` bytes into the buffer. The end, or an error, closes the stream.

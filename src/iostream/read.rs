@@ -1,10 +1,8 @@
 //! Reading: what a read looks for in the bytes that have arrived, and how it waits for more.
 
 use std::error::Error;
-use std::future::poll_fn;
 use std::io;
 use std::panic::Location;
-#[cfg(feature = "regex")]
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -53,6 +51,15 @@ trait Find {
     /// Looks for it in all the bytes that have arrived.
     fn find(&mut self, received: &[u8], after: After) -> Found;
 
+    /// Looks for it before anything else is done, in bytes that are there when the read begins: how many
+    /// satisfy it. If it is `None`, `find` has the last word.
+    fn find_at_once(&mut self, received: &[u8]) -> Option<usize> {
+        match self.find(received, After::More) {
+            Found::First(n) => Some(n),
+            _ => None,
+        }
+    }
+
     /// Called while nothing more arrives. Ready if `find` is to be called again with the same bytes.
     fn poll_idle(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
@@ -65,47 +72,162 @@ impl<F: FnMut(&[u8], After) -> Found> Find for F {
     }
 }
 
-/// A read that waits until `find` has found what it wants. It has a handle of its stream, and so keeps the
-/// stream open.
-struct Reading<S: Transport, F> {
-    stream: IoStream<S>,
-    find: F,
-    /// Whether it is under way: it has been polled and is not done. A stream has at most one such read.
-    begun: bool,
-    /// Whether it has polled the transport.
-    has_polled: bool,
+/// Where the bytes that a read has found go.
+trait Take {
+    type Output;
+
+    /// Takes the first `n` bytes out of the buffer.
+    fn take(&mut self, received: &mut Buffer, n: usize) -> Self::Output;
 }
 
-impl<S: Transport, F: Find> Reading<S, F> {
+/// Into a vector of their own.
+struct Fresh;
+
+impl Take for Fresh {
+    type Output = Vec<u8>;
+
+    #[inline(always)]
+    fn take(&mut self, received: &mut Buffer, n: usize) -> Vec<u8> {
+        received.take(n)
+    }
+}
+
+/// Onto the end of the caller's vector; the output is their number.
+struct Onto<'a>(&'a mut Vec<u8>);
+
+impl Take for Onto<'_> {
+    type Output = usize;
+
+    #[inline]
+    fn take(&mut self, received: &mut Buffer, n: usize) -> usize {
+        received.take_onto(n, self.0);
+        n
+    }
+}
+
+/// Into the caller's slice, which has room for them; the output is their number.
+struct Within<'a>(&'a mut [u8]);
+
+impl Take for Within<'_> {
+    type Output = usize;
+
+    fn take(&mut self, received: &mut Buffer, n: usize) -> usize {
+        received.take_into(&mut self.0[..n])
+    }
+}
+
+/// Into the caller's slice, which they fill.
+struct Full<'a>(&'a mut [u8]);
+
+impl Take for Full<'_> {
+    type Output = ();
+
+    fn take(&mut self, received: &mut Buffer, n: usize) {
+        received.take_into(&mut self.0[..n]);
+    }
+}
+
+/// A stream that a read is of: a handle of its own, or a borrowed one. Either keeps the stream open.
+trait Handle: Unpin {
+    type Io: Transport;
+
+    fn inner(&self) -> &Inner<Self::Io>;
+}
+
+impl<S: Transport> Handle for IoStream<S> {
+    type Io = S;
+
+    #[inline]
+    fn inner(&self) -> &Inner<S> {
+        &self.inner
+    }
+}
+
+impl<S: Transport> Handle for &IoStream<S> {
+    type Io = S;
+
+    #[inline]
+    fn inner(&self) -> &Inner<S> {
+        &self.inner
+    }
+}
+
+/// A read that waits until `find` has found what it wants.
+struct Reading<H: Handle, F> {
+    stream: H,
+    find: F,
+    state: State,
+}
+
+/// How far a read has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    New,
+    /// It is under way: it has been polled and is not done. A stream has at most one such read.
+    Begun,
+    /// It is under way, and has polled the transport.
+    Waits,
+    Done,
+}
+
+impl<H: Handle, F> Reading<H, F> {
+    #[inline]
+    fn new(stream: H, find: F) -> Reading<H, F> {
+        Reading { stream, find, state: State::New }
+    }
+}
+
+impl<H: Handle, F: Find> Reading<H, F> {
     /// Waits until everything that the read wants has arrived. Then `take` takes it, which is the given
     /// number of bytes, out of the buffer.
-    fn poll<T>(
+    #[inline]
+    fn poll<T: Take>(
         &mut self,
         cx: &mut Context<'_>,
-        take: impl FnOnce(&mut Buffer, usize) -> T,
-    ) -> Poll<Result<T, StreamError>> {
-        if !self.begun {
-            if self.stream.inner.reading.replace(true) {
+        take: &mut T,
+    ) -> Poll<Result<T::Output, StreamError>> {
+        let inner = self.stream.inner();
+        // Most lines have arrived already, with those before them. A read that finds one does nothing but
+        // take it: no waker is kept, and nobody has to be told that the read begins and ends, since nobody
+        // else runs in between.
+        if self.state == State::New && !inner.reading.get() {
+            let mut received = inner.received.borrow_mut();
+            if let Some(n) = self.find.find_at_once(received.as_slice())
+                && resumption::spend()
+            {
+                self.state = State::Done;
+                return Poll::Ready(Ok(take.take(&mut received, n)));
+            }
+        }
+        self.poll_begun(cx, take)
+    }
+
+    /// The rest of [`poll`](Reading::poll), for a read that has to begin, and to wait perhaps.
+    #[inline(never)]
+    fn poll_begun<T: Take>(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut T,
+    ) -> Poll<Result<T::Output, StreamError>> {
+        if !self.is_under_way() {
+            if self.stream.inner().reading.replace(true) {
+                self.state = State::Done;
                 return Poll::Ready(Err(StreamError::AlreadyReading));
             }
-            self.begun = true;
+            self.state = State::Begun;
         }
         let found = ready!(self.poll_found(cx));
         self.end();
-        Poll::Ready(found.map(|n| take(&mut self.stream.inner.received.borrow_mut(), n)))
+        Poll::Ready(found.map(|n| take.take(&mut self.stream.inner().received.borrow_mut(), n)))
     }
 
     /// Waits for the number of bytes that satisfy the read, from the front of the buffer.
     fn poll_found(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, StreamError>> {
-        let inner = &*self.stream.inner;
+        let inner = self.stream.inner();
         let max_buffer_size = inner.options.max_buffer_size;
         let mut has_received = false;
         loop {
-            let after = match inner.is_closed() {
-                false => After::More,
-                true if inner.error.borrow().is_none() => After::End,
-                true => After::Error,
-            };
+            let after = inner.after();
             let received = inner.received.borrow();
             let found = self.find.find(received.as_slice(), after);
             let room = max_buffer_size.checked_sub(received.len());
@@ -138,7 +260,7 @@ impl<S: Transport, F: Find> Reading<S, F> {
             if !inner.is_at_home() {
                 return Poll::Ready(Err(StreamError::OtherLoop));
             }
-            if !std::mem::replace(&mut self.has_polled, true) {
+            if std::mem::replace(&mut self.state, State::Waits) != State::Waits {
                 // A task that waits by `AsyncRead` has polled the transport before, and would not be woken
                 // any more, since a transport wakes only the waker that polled it last. Woken here, that
                 // task gets the error that a read is under way.
@@ -154,27 +276,81 @@ impl<S: Transport, F: Find> Reading<S, F> {
     }
 }
 
-impl<S: Transport, F> Reading<S, F> {
+impl<H: Handle, F> Reading<H, F> {
+    #[inline]
+    fn is_under_way(&self) -> bool {
+        matches!(self.state, State::Begun | State::Waits)
+    }
+
     /// Lets others read, when this read is done or is dropped.
     fn end(&mut self) {
-        if std::mem::take(&mut self.begun) {
-            let inner = &*self.stream.inner;
-            inner.reading.set(false);
-            if let Some(waker) = inner.reader.take() {
-                foreign::discard(waker);
-            }
-            inner.watch_again();
+        self.state = State::Done;
+        let inner = self.stream.inner();
+        inner.reading.set(false);
+        if let Some(waker) = inner.reader.take() {
+            foreign::discard(waker);
+        }
+        inner.watch_again();
+    }
+}
+
+impl<H: Handle, F> Drop for Reading<H, F> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_under_way() {
+            self.end();
         }
     }
 }
 
-impl<S: Transport, F> Drop for Reading<S, F> {
-    fn drop(&mut self) {
-        self.end();
+/// A read as a future. It notes the line of the user's call as the place where it waits.
+struct Read<H: Handle, F, T> {
+    reading: Reading<H, F>,
+    /// Takes the bytes that were found out of the buffer.
+    take: T,
+    place: &'static Location<'static>,
+}
+
+impl<H: Handle, F, T> Read<H, F, T> {
+    #[track_caller]
+    #[inline]
+    fn new(stream: H, find: F, take: T) -> Read<H, F, T> {
+        let place = Location::caller();
+        Read { reading: Reading::new(stream, find), take, place }
+    }
+}
+
+impl<H: Handle, F: Find + Unpin, T: Take + Unpin> Future for Read<H, F, T> {
+    type Output = Result<T::Output, StreamError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Read { reading, take, place } = self.get_mut();
+        let polled = reading.poll(cx, take);
+        if polled.is_pending() {
+            resumption::waits_at(place);
+        }
+        polled
+    }
+}
+
+impl<H: Handle, F: Find + Unpin, T: Take + Unpin> FusedFuture for Read<H, F, T> {
+    fn is_terminated(&self) -> bool {
+        self.reading.state == State::Done
     }
 }
 
 impl<S: Transport> Inner<S> {
+    /// What can come after the bytes that have arrived.
+    #[inline]
+    fn after(&self) -> After {
+        match self.is_closed() {
+            false => After::More,
+            true if self.error.borrow().is_none() => After::End,
+            true => After::Error,
+        }
+    }
+
     /// Closes the stream because a read cannot be satisfied, and gives the error of that read.
     fn give_up(
         &self,
@@ -206,6 +382,14 @@ fn some(most: usize) -> impl FnMut(&[u8], After) -> Found {
     }
 }
 
+/// Looks for everything that there is when the stream has ended well.
+fn everything() -> impl FnMut(&[u8], After) -> Found {
+    |received, after| match after {
+        After::End => Found::First(received.len()),
+        After::More | After::Error => Found::More,
+    }
+}
+
 /// The delimiter that a read goes up to: one byte, which usually ends a line, or several, which may end a
 /// header.
 enum Delimiter {
@@ -215,6 +399,7 @@ enum Delimiter {
 }
 
 impl Delimiter {
+    #[inline]
     fn new(bytes: &[u8]) -> Delimiter {
         match *bytes {
             [byte] => Delimiter::Byte(byte),
@@ -222,6 +407,7 @@ impl Delimiter {
         }
     }
 
+    #[inline]
     fn len(&self) -> usize {
         match self {
             Delimiter::Byte(_) => 1,
@@ -229,34 +415,75 @@ impl Delimiter {
         }
     }
 
+    #[inline]
     fn find(&self, within: &[u8]) -> Option<usize> {
         match self {
-            Delimiter::Byte(byte) => memchr(*byte, within),
-            Delimiter::Bytes(finder) => finder.find(within),
+            Delimiter::Byte(byte) => find_byte(*byte, within),
+            Delimiter::Bytes(finder) => find_bytes(finder, within),
         }
     }
 }
 
-/// Looks for everything up to and including the delimiter. If `rest` is true and the stream ends well
-/// without a delimiter, it takes what is left.
-fn delimited(
-    delimiter: &[u8],
-    max_bytes: usize,
-    rest: bool,
-) -> impl FnMut(&[u8], After) -> Found + use<> {
-    let delimiter = Delimiter::new(delimiter);
-    // The delimiter was looked for and does not begin before this index.
-    let mut from = 0;
-    move |received, after| {
-        let within = &received[..received.len().min(max_bytes)];
-        if let Some(at) = delimiter.find(&within[from..]) {
-            return Found::First(from + at + delimiter.len());
+/// `memchr`, which it takes longer to call than to look at a few bytes here, eight at a time; many lines are
+/// short.
+#[inline]
+fn find_byte(byte: u8, within: &[u8]) -> Option<usize> {
+    const FEW: usize = 4;
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    for (n, word) in within.chunks_exact(8).take(FEW).enumerate() {
+        let Ok(word) = word.try_into() else { break };
+        // The bytes that are 0 here are those that are looked for. Taking 1 from each sets its highest bit
+        // in the first of them, and in none before it.
+        let differs = u64::from_le_bytes(word) ^ (ONES * u64::from(byte));
+        let found = differs.wrapping_sub(ONES) & !differs & (ONES << 7);
+        if found != 0 {
+            return Some(8 * n + found.trailing_zeros() as usize / 8);
         }
-        from = (within.len() + 1).saturating_sub(delimiter.len());
-        if rest && after == After::End && (1..=max_bytes).contains(&received.len()) {
+    }
+    let from = 8 * (within.len() / 8).min(FEW);
+    memchr(byte, &within[from..]).map(|at| from + at)
+}
+
+/// A function of its own, so that the code that looks for one byte stays small enough to be part of the read.
+#[inline(never)]
+fn find_bytes(finder: &Finder<'_>, within: &[u8]) -> Option<usize> {
+    finder.find(within)
+}
+
+/// Looks for everything up to and including a delimiter.
+struct Delimited {
+    delimiter: Delimiter,
+    max_bytes: usize,
+    /// Whether to take what is left if the stream ends well without a delimiter.
+    rest: bool,
+    /// The delimiter was looked for and does not begin before this index.
+    from: usize,
+}
+
+#[inline]
+fn delimited(delimiter: &[u8], max_bytes: usize, rest: bool) -> Delimited {
+    Delimited { delimiter: Delimiter::new(delimiter), max_bytes, rest, from: 0 }
+}
+
+impl Find for Delimited {
+    #[inline]
+    fn find_at_once(&mut self, received: &[u8]) -> Option<usize> {
+        let within = &received[..received.len().min(self.max_bytes)];
+        self.delimiter.find(within).map(|at| at + self.delimiter.len())
+    }
+
+    #[inline]
+    fn find(&mut self, received: &[u8], after: After) -> Found {
+        let Delimited { delimiter, max_bytes, rest, from } = self;
+        let within = &received[..received.len().min(*max_bytes)];
+        if let Some(at) = delimiter.find(&within[*from..]) {
+            return Found::First(*from + at + delimiter.len());
+        }
+        *from = (within.len() + 1).saturating_sub(delimiter.len());
+        if *rest && after == After::End && (1..=*max_bytes).contains(&received.len()) {
             Found::First(received.len())
-        } else if received.len() >= max_bytes {
-            Found::Never(UnsatisfiableRead { max_bytes })
+        } else if received.len() >= *max_bytes {
+            Found::Never(UnsatisfiableRead { max_bytes: *max_bytes })
         } else {
             Found::More
         }
@@ -332,18 +559,18 @@ impl Find for Search {
 }
 
 impl<S: Transport> IoStream<S> {
-    fn start_reading<F: Find>(&self, find: F) -> Reading<S, F> {
-        Reading { stream: self.clone(), find, begun: false, has_polled: false }
+    /// Waits until `find` has found what it looks for. Then `take` takes that out of the buffer.
+    #[track_caller]
+    #[inline]
+    fn read<F: Find, T: Take>(&self, find: F, take: T) -> Read<IoStream<S>, F, T> {
+        Read::new(self.clone(), find, take)
     }
 
-    /// Reads the bytes that `find` finds.
+    /// [`read`](IoStream::read) for a future that borrows something anyway, and so may borrow the stream.
     #[track_caller]
-    fn read_found<F: Find>(
-        &self,
-        find: F,
-    ) -> impl FusedFuture<Output = Result<Vec<u8>, StreamError>> + use<S, F> {
-        let mut reading = self.start_reading(find);
-        resumption::here(poll_fn(move |cx| reading.poll(cx, |received, n| received.take(n))))
+    #[inline]
+    fn read_borrowed<F: Find, T: Take>(&self, find: F, take: T) -> Read<&IoStream<S>, F, T> {
+        Read::new(self, find, take)
     }
 
     /// Reads `n` bytes. Reading 0 bytes is done at once. Tornado: `read_bytes(n)`.
@@ -360,11 +587,12 @@ impl<S: Transport> IoStream<S> {
     /// * [`StreamError::OtherLoop`] if what has arrived is not enough, and the read is awaited on another
     ///   loop than the stream's.
     #[track_caller]
+    #[inline]
     pub fn read_bytes(
         &self,
         n: usize,
     ) -> impl FusedFuture<Output = Result<Vec<u8>, StreamError>> + use<S> {
-        self.read_found(exactly(n))
+        self.read(exactly(n), Fresh)
     }
 
     /// Reads from 1 to `most` bytes, as soon as there are any. Tornado:
@@ -376,11 +604,12 @@ impl<S: Transport> IoStream<S> {
     ///
     /// As [`read_bytes`](IoStream::read_bytes).
     #[track_caller]
+    #[inline]
     pub fn read_some(
         &self,
         most: usize,
     ) -> impl FusedFuture<Output = Result<Vec<u8>, StreamError>> + use<S> {
-        self.read_found(some(most))
+        self.read(some(most), Fresh)
     }
 
     /// Fills `buf`. Tornado: `read_into`.
@@ -391,11 +620,9 @@ impl<S: Transport> IoStream<S> {
     ///
     /// As [`read_bytes`](IoStream::read_bytes).
     #[track_caller]
+    #[inline]
     pub fn read_into(&self, buf: &mut [u8]) -> impl FusedFuture<Output = Result<(), StreamError>> {
-        let mut reading = self.start_reading(exactly(buf.len()));
-        resumption::here(poll_fn(move |cx| {
-            reading.poll(cx, |received, _| received.take_into(buf)).map_ok(drop)
-        }))
+        self.read_borrowed(exactly(buf.len()), Full(buf))
     }
 
     /// Reads into `buf` as soon as there are any bytes, and gives their number. Tornado:
@@ -407,12 +634,12 @@ impl<S: Transport> IoStream<S> {
     ///
     /// As [`read_bytes`](IoStream::read_bytes).
     #[track_caller]
+    #[inline]
     pub fn read_some_into(
         &self,
         buf: &mut [u8],
     ) -> impl FusedFuture<Output = Result<usize, StreamError>> {
-        let mut reading = self.start_reading(some(buf.len()));
-        resumption::here(poll_fn(move |cx| reading.poll(cx, |received, _| received.take_into(buf))))
+        self.read_borrowed(some(buf.len()), Within(buf))
     }
 
     /// Reads up to and including `delimiter`. Tornado: `read_until`.
@@ -428,12 +655,51 @@ impl<S: Transport> IoStream<S> {
     /// As [`read_bytes`](IoStream::read_bytes); [`StreamError::Closed`] with [`UnsatisfiableRead`] in it if
     /// the delimiter does not end within `max_bytes`.
     #[track_caller]
+    #[inline]
     pub fn read_until<D: AsRef<[u8]>>(
         &self,
         delimiter: D,
         max_bytes: usize,
     ) -> impl FusedFuture<Output = Result<Vec<u8>, StreamError>> + use<S, D> {
-        self.read_found(delimited(delimiter.as_ref(), max_bytes, false))
+        self.read(delimited(delimiter.as_ref(), max_bytes, false), Fresh)
+    }
+
+    /// [`read_until`](IoStream::read_until), but appends what was read, with the delimiter, to `buf`, and
+    /// gives its length. One vector for all lines saves an allocation for each; clear it between them.
+    ///
+    /// Cancel safe: nothing is appended to `buf` before all of it has arrived. If this is dropped before
+    /// that, `buf` is as it was, and what has arrived stays in the stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_until`](IoStream::read_until). `buf` is as it was then.
+    ///
+    /// ```
+    /// use waterspout::{IoLoop, iostream::IoStream, net::UnixStream};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let (here, there) = UnixStream::pair()?;
+    /// let (here, there) = (IoStream::new(here), IoStream::new(there));
+    /// there.write("one\ntwo\n");
+    /// let mut line = Vec::new();
+    /// for expected in ["one\n", "two\n"] {
+    ///     line.clear();
+    ///     assert_eq!(here.read_until_into("\n", 100, &mut line).await?, 4);
+    ///     assert_eq!(line, expected.as_bytes());
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    #[inline]
+    pub fn read_until_into(
+        &self,
+        delimiter: impl AsRef<[u8]>,
+        max_bytes: usize,
+        buf: &mut Vec<u8>,
+    ) -> impl FusedFuture<Output = Result<usize, StreamError>> {
+        self.read_borrowed(delimited(delimiter.as_ref(), max_bytes, false), Onto(buf))
     }
 
     /// Reads up to the end of what matches a regular expression. Tornado: `read_until_regex`.
@@ -452,12 +718,38 @@ impl<S: Transport> IoStream<S> {
     /// As [`read_until`](IoStream::read_until).
     #[cfg(feature = "regex")]
     #[track_caller]
+    #[inline]
     pub fn read_until_regex(
         &self,
         regex: &regex::bytes::Regex,
         max_bytes: usize,
     ) -> impl FusedFuture<Output = Result<Vec<u8>, StreamError>> + use<S> {
-        self.read_found(Search {
+        self.read(self.search(regex, max_bytes), Fresh)
+    }
+
+    /// [`read_until_regex`](IoStream::read_until_regex), but appends what was read to `buf`, and gives its
+    /// length, as [`read_until_into`](IoStream::read_until_into) does.
+    ///
+    /// Cancel safe: nothing is appended to `buf` before all of it has arrived.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_until`](IoStream::read_until). `buf` is as it was then.
+    #[cfg(feature = "regex")]
+    #[track_caller]
+    #[inline]
+    pub fn read_until_regex_into(
+        &self,
+        regex: &regex::bytes::Regex,
+        max_bytes: usize,
+        buf: &mut Vec<u8>,
+    ) -> impl FusedFuture<Output = Result<usize, StreamError>> {
+        self.read_borrowed(self.search(regex, max_bytes), Onto(buf))
+    }
+
+    #[cfg(feature = "regex")]
+    fn search(&self, regex: &regex::bytes::Regex, max_bytes: usize) -> Search {
+        Search {
             regex: regex.clone(),
             max_bytes,
             max_buffer_size: self.inner.options.max_buffer_size,
@@ -465,7 +757,7 @@ impl<S: Transport> IoStream<S> {
             seen: 0,
             pause: None,
             has_paused: false,
-        })
+        }
     }
 
     /// Reads everything until the stream is closed; if it is closed already, what is left. Tornado:
@@ -478,13 +770,28 @@ impl<S: Transport> IoStream<S> {
     /// [`StreamError::Closed`] if an error closes the stream. The error in it is [`ReadBufferFull`] if more
     /// arrives than the stream may keep. Otherwise as [`read_bytes`](IoStream::read_bytes).
     #[track_caller]
+    #[inline]
     pub fn read_until_close(
         &self,
     ) -> impl FusedFuture<Output = Result<Vec<u8>, StreamError>> + use<S> {
-        self.read_found(|received: &[u8], after| match after {
-            After::End => Found::First(received.len()),
-            After::More | After::Error => Found::More,
-        })
+        self.read(everything(), Fresh)
+    }
+
+    /// [`read_until_close`](IoStream::read_until_close), but appends what was read to `buf`, and gives its
+    /// length.
+    ///
+    /// Cancel safe: nothing is appended to `buf` before the stream is closed.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_until_close`](IoStream::read_until_close). `buf` is as it was then.
+    #[track_caller]
+    #[inline]
+    pub fn read_until_close_into(
+        &self,
+        buf: &mut Vec<u8>,
+    ) -> impl FusedFuture<Output = Result<usize, StreamError>> {
+        self.read_borrowed(everything(), Onto(buf))
     }
 
     /// Reads lines, as a [`Stream`] of them, without the `\n` or `\r\n` at their ends. The last line need
@@ -501,12 +808,12 @@ impl<S: Transport> IoStream<S> {
         max_bytes: usize,
     ) -> impl Stream<Item = Result<Vec<u8>, StreamError>> + use<S> {
         let (stream, place) = (self.clone(), Location::caller());
-        let begin = move || stream.start_reading(delimited(b"\n", max_bytes, true));
+        let begin = move || Reading::new(stream.clone(), delimited(b"\n", max_bytes, true));
         // The read of the next line; `None` after the end.
         let mut reading = Some(begin());
         futures::stream::poll_fn(move |cx| {
             let Some(line) = &mut reading else { return Poll::Ready(None) };
-            let polled = line.poll(cx, |received, n| received.take(n));
+            let polled = line.poll(cx, &mut Fresh);
             if polled.is_pending() {
                 resumption::waits_at(place);
             }
@@ -531,8 +838,31 @@ impl<S: Transport> IoStream<S> {
     }
 }
 
-#[cfg(all(test, feature = "regex"))]
+#[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_such_byte_is_found_wherever_it_is_and_whatever_is_around_it() {
+        for len in 0..100 {
+            // The neighbours of the byte, from which it differs by little.
+            for other in [0, 9, 11, 0x0a ^ 0x80, 255] {
+                let mut within = vec![other; len];
+                assert_eq!(find_byte(10, &within), None);
+                for at in (0..len).rev() {
+                    within[at] = 10;
+                    assert_eq!(find_byte(10, &within), Some(at), "{within:?}");
+                    assert_eq!(find_byte(other, &within[..=at]), (at > 0).then_some(0));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(all(test, feature = "regex"))]
+mod regex_tests {
+    use std::future::poll_fn;
+
     use super::*;
     use crate::ioloop::IoLoop;
 

@@ -69,27 +69,61 @@ impl Lent {
 
     /// Lets foreign code read into the buffer, at most `most` bytes. That code sees zeros in place of what
     /// was in the buffer before. If it claims to have read more than `most`, that is an error.
+    #[cfg(feature = "hyper")]
     pub(crate) fn poll_fill(
         &mut self,
         most: usize,
         read: impl FnOnce(&mut [u8]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
+        self.poll_fill_behind(0, most, false, read)
+    }
+
+    /// [`poll_fill`](Lent::poll_fill) behind the first `before` bytes of the buffer, which the caller will
+    /// write to. `is_ours` says that `read` is no foreign code: it lets the system write into the buffer,
+    /// and does not look into it.
+    pub(crate) fn poll_fill_behind(
+        &mut self,
+        before: usize,
+        most: usize,
+        is_ours: bool,
+        read: impl FnOnce(&mut [u8]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         let Some(LentBuffer { bytes, used }) = &mut self.buffer else { return Poll::Ready(Ok(0)) };
-        bytes[..*used].fill(0);
-        let most = most.min(bytes.len());
+        let most = most.min(bytes.len() - before);
+        let was_used = match is_ours {
+            true => *used,
+            false => {
+                bytes[..*used].fill(0);
+                0
+            }
+        };
         // If the foreign code panics, or claims too much, nobody knows how much it has written: all of
         // what it was shown counts as used.
-        *used = most;
-        let polled = read(&mut bytes[..most]);
+        *used = was_used.max(before + most);
+        let polled = read(&mut bytes[before..before + most]);
         match &polled {
             Poll::Ready(Ok(len)) => {
                 foreign::believed(*len, most)?;
-                *used = 0;
-                self.set_len(*len);
+                *used = was_used;
+                self.set_len(before + *len);
             }
-            Poll::Ready(Err(_)) | Poll::Pending => *used = 0,
+            Poll::Ready(Err(_)) | Poll::Pending => *used = was_used,
         }
         polled
+    }
+
+    /// Takes the buffer away from the loop, for its bytes to stay where they are.
+    pub(crate) fn into_memory(mut self) -> Vec<u8> {
+        self.buffer.take().map_or_else(Vec::new, |buffer| buffer.bytes.into_vec())
+    }
+
+    /// Gives the loop memory of the size that it lends, in place of what was
+    /// [taken away](Lent::into_memory). Other memory is freed.
+    pub(crate) fn give_back(memory: Vec<u8>) {
+        if memory.len() == Lent::SIZE {
+            let buffer = LentBuffer { bytes: memory.into_boxed_slice(), used: Lent::SIZE };
+            drop(Lent { buffer: Some(buffer), len: 0 });
+        }
     }
 }
 

@@ -27,6 +27,9 @@ on_every_transport!(
     read_into_fills_the_buffer_and_keeps_what_is_beyond,
     read_some_into_takes_what_is_there_and_fits,
     a_delimiter_is_found_wherever_it_is_split,
+    what_is_read_into_a_vector_is_appended_to_it,
+    a_read_into_a_vector_that_does_not_end_well_leaves_it_as_it_was,
+    long_and_short_lines_take_turns,
     a_delimiter_may_end_at_the_limit_and_not_beyond,
     a_match_that_comes_with_what_is_beyond_the_limit_does_not_count,
     a_delimiter_that_never_comes_closes_the_stream_at_the_limit,
@@ -162,6 +165,72 @@ async fn a_delimiter_is_found_wherever_it_is_split<K: Kind>() {
     }
 }
 
+async fn what_is_read_into_a_vector_is_appended_to_it<K: Kind>() {
+    let (reader, writer) = K::pair().await;
+    let mut got = b"before ".to_vec();
+    let message = b"one\r\n\ntwo\r\n";
+    for cut in 0..=message.len() {
+        writer.write(&message[..cut]);
+        settle().await;
+        let send_rest = async {
+            settle().await;
+            writer.write(&message[cut..]);
+        };
+        let reading = reader.read_until_into("\r\n", 100, &mut got);
+        assert_eq!(futures::join!(reading, send_rest).0.unwrap(), 5);
+        assert_eq!(reader.read_until_into(b"\n", 100, &mut got).await.unwrap(), 1);
+        assert_eq!(reader.read_until_into("\r\n", 100, &mut got).await.unwrap(), 5);
+        assert_eq!(got, [b"before ", &message[..]].concat(), "{cut}");
+        got.truncate(7);
+    }
+    writer.write("rest");
+    drop(writer);
+    assert_eq!(reader.read_until_close_into(&mut got).await.unwrap(), 4);
+    assert_eq!(reader.read_until_close_into(&mut got).await.unwrap(), 0);
+    assert_eq!(got, b"before rest");
+}
+
+async fn a_read_into_a_vector_that_does_not_end_well_leaves_it_as_it_was<K: Kind>() {
+    let _log = ExpectLog::new("waterspout", "what was to be read").level(log::Level::Info);
+    let (reader, writer) = K::pair().await;
+    let mut got = b"before".to_vec();
+    let send = || drop(writer.write("half a line"));
+    cancelled(reader.read_until_into("\n", 100, &mut got), send).await;
+    cancelled(reader.read_until_close_into(&mut got), || {}).await;
+    assert!(reader.read_until_into("\n", 11, &mut got).await.is_err());
+    assert!(reader.is_closed());
+    assert!(reader.read_until_into("\n", 100, &mut got).await.is_err());
+    assert!(reader.read_until_close_into(&mut got).await.is_err());
+    assert_eq!(got, b"before");
+    assert_eq!(reader.read_bytes(11).await.unwrap(), b"half a line");
+}
+
+async fn long_and_short_lines_take_turns<K: Kind>() {
+    let (reader, writer) = K::pair().await;
+    const LENGTHS: [usize; 9] = [1, 20, 70_000, 2, 65_536, 65_535, 200_000, 20, 32_768];
+    let lengths = || LENGTHS.into_iter().cycle().take(90);
+    let writing = coroutine::start(async move {
+        for len in lengths() {
+            let mut line = pattern(len);
+            line.iter_mut().for_each(|byte| *byte |= 128);
+            line[len - 1] = b'\n';
+            writer.write(line).await.unwrap();
+        }
+    });
+    let mut line = Vec::new();
+    for (n, len) in lengths().enumerate() {
+        line.clear();
+        match n % 2 {
+            0 => assert_eq!(reader.read_until_into("\n", 1 << 20, &mut line).await.unwrap(), len),
+            _ => line = reader.read_until("\n", 1 << 20).await.unwrap(),
+        }
+        assert_eq!((line.len(), line.pop()), (len, Some(b'\n')));
+        let sent = pattern(len);
+        assert!(line.iter().zip(sent).all(|(got, sent)| *got == sent | 128), "line {n}");
+    }
+    writing.await;
+}
+
 /// The read closed the stream because it could not have what it wanted within `max_bytes`.
 fn assert_unsatisfiable(result: Result<Vec<u8>, StreamError>, max_bytes: usize) {
     let error = result.unwrap_err();
@@ -205,6 +274,19 @@ mod with_regex {
         a_regex_is_found_far_into_what_has_arrived_although_nothing_follows,
         a_regex_is_looked_for_before_the_stream_is_given_up,
     );
+
+    #[waterspout::test]
+    async fn what_matches_is_appended_to_a_vector() {
+        let (one, other) = UnixStream::pair().unwrap();
+        let (reader, writer) = (IoStream::new(one), IoStream::new(other));
+        let (regex, mut got) = (Regex::new(r"\r?\n").unwrap(), Vec::new());
+        writer.write("ab\r\nc\nd");
+        assert_eq!(reader.read_until_regex_into(&regex, 100, &mut got).await.unwrap(), 4);
+        assert_eq!(reader.read_until_regex_into(&regex, 100, &mut got).await.unwrap(), 2);
+        cancelled(reader.read_until_regex_into(&regex, 100, &mut got), || {}).await;
+        assert_eq!(got, b"ab\r\nc\n");
+        assert_eq!(reader.read_bytes(1).await.unwrap(), b"d");
+    }
 
     async fn a_regex_is_found_wherever_it_is_split<K: Kind>() {
         let regex = Regex::new(r"\r?\n\r?\n").unwrap();
