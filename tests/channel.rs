@@ -3,6 +3,7 @@
 mod common;
 
 use std::cell::Cell;
+use std::collections::{BTreeSet, VecDeque};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -14,9 +15,9 @@ use std::time::Duration;
 use common::{Bomb, Diary, panicking_waker, poll_for};
 use futures::stream::FusedStream;
 use futures::{FutureExt, StreamExt};
-use waterspout::IoLoop;
 use waterspout::concurrent::{Receiver, SendError, Sender, TrySendError, channel};
 use waterspout::coroutine::{moment, sleep, spawn, start, with_timeout};
+use waterspout::{Coroutine, IoLoop};
 
 #[waterspout::test(virtual_time)]
 async fn items_arrive_in_order_and_the_end_after_them() {
@@ -396,4 +397,265 @@ fn items_whose_destructors_panic_keep_nobody_from_the_end_of_a_channel() {
     });
     ran.unwrap();
     assert_eq!((dropped.load(Relaxed), diary.read().len()), (3, 3));
+}
+
+#[test]
+fn a_sender_that_was_let_in_keeps_nobody_from_the_rest_of_the_room() {
+    let (sender, mut receiver) = channel(2);
+    [1, 2].into_iter().for_each(|n| sender.try_send(n).unwrap());
+    let [mut first, mut second, mut third] = [3, 4, 5].map(|n| Box::pin(sender.send(n)));
+    for waiting in [&mut first, &mut second, &mut third] {
+        assert!(waiting.now_or_never().is_none());
+    }
+    assert_eq!([receiver.try_recv(), receiver.try_recv()], [Some(1), Some(2)]);
+    // Both places are taken, by those who have waited longest, whoever comes first.
+    assert_eq!(sender.try_send(9), Err(TrySendError::Full(9)));
+    assert!((&mut third).now_or_never().is_none());
+    assert_eq!((&mut second).now_or_never(), Some(Ok(())));
+    assert_eq!(receiver.try_recv(), Some(4));
+    assert_eq!((&mut third).now_or_never(), Some(Ok(())));
+    assert_eq!(sender.try_send(9), Err(TrySendError::Full(9)));
+    assert_eq!((&mut first).now_or_never(), Some(Ok(())));
+    assert_eq!([receiver.try_recv(), receiver.try_recv()], [Some(5), Some(3)]);
+    [6, 7].into_iter().for_each(|n| sender.try_send(n).unwrap());
+}
+
+#[test]
+fn a_waker_that_panics_when_it_is_let_in_keeps_nobody_else_out() {
+    let (sender, mut receiver) = channel(2);
+    [1, 2].into_iter().for_each(|n| sender.try_send(n).unwrap());
+    let [mut panics, mut other] = [3, 4].map(|n| Box::pin(sender.send(n)));
+    let woken = Arc::new(AtomicUsize::new(0));
+    let counts = woken.clone();
+    let waker = waker_fn::waker_fn(move || _ = counts.fetch_add(1, Relaxed));
+    assert!(poll_for(&mut panics, &panicking_waker()).is_pending());
+    assert!(poll_for(&mut other, &waker).is_pending());
+    assert_eq!([receiver.try_recv(), receiver.try_recv()], [Some(1), Some(2)]);
+    assert_eq!(woken.load(Relaxed), 1);
+    drop(panics);
+    assert_eq!(other.now_or_never(), Some(Ok(())));
+    assert_eq!((sender.try_send(5), receiver.try_recv()), (Ok(()), Some(4)));
+}
+
+/// What a channel does, in so many words.
+#[derive(Default)]
+struct Model {
+    room: usize,
+    items: VecDeque<u64>,
+    waiting: VecDeque<u64>,
+    let_in: BTreeSet<u64>,
+    woken: Vec<u64>,
+}
+
+impl Model {
+    fn has_room(&self) -> bool {
+        self.items.len() + self.let_in.len() < self.room
+    }
+
+    /// Polls the send of `n`.
+    fn send(&mut self, n: u64) -> bool {
+        let is_new = !self.waiting.contains(&n);
+        let sends = self.let_in.remove(&n) || is_new && self.has_room();
+        match sends {
+            true => self.items.push_back(n),
+            false if is_new => self.waiting.push_back(n),
+            false => {}
+        }
+        sends
+    }
+
+    fn recv(&mut self) -> Option<u64> {
+        let item = self.items.pop_front();
+        self.let_in();
+        item
+    }
+
+    fn drop(&mut self, n: u64) {
+        self.waiting.retain(|waiting| *waiting != n);
+        self.let_in.remove(&n);
+        self.let_in();
+    }
+
+    fn let_in(&mut self) {
+        while self.has_room() && !self.waiting.is_empty() {
+            let n = self.waiting.pop_front().unwrap();
+            self.let_in.insert(n);
+            self.woken.push(n);
+        }
+    }
+}
+
+#[test]
+fn whatever_is_done_to_a_channel_room_goes_to_those_who_have_waited_longest() {
+    let mut random = 42u64;
+    let mut below = move |n: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random as usize % n
+    };
+    for room in [1, 2, 3, 8] {
+        let (sender, mut receiver) = channel(room);
+        let mut model = Model { room, ..Model::default() };
+        let woken = Arc::new(Mutex::new(Vec::new()));
+        let waker_of = |n| {
+            let woken = woken.clone();
+            waker_fn::waker_fn(move || woken.lock().unwrap().push(n))
+        };
+        let mut sends = Vec::new();
+        for n in 0..5_000 {
+            let chosen = below(sends.len() + 1);
+            match below(8) {
+                0..3 if sends.len() < 20 => {
+                    let mut send = Box::pin(sender.send(n));
+                    let sent = poll_for(&mut send, &waker_of(n)).is_ready();
+                    assert_eq!(sent, model.send(n), "step {n}");
+                    if !sent {
+                        sends.push((n, send));
+                    }
+                }
+                3 if chosen < sends.len() => {
+                    let (n, mut send) = sends.swap_remove(chosen);
+                    let sent = poll_for(&mut send, &waker_of(n)).is_ready();
+                    assert_eq!(sent, model.send(n));
+                    if !sent {
+                        sends.push((n, send));
+                    }
+                }
+                4 if chosen < sends.len() => {
+                    let (n, send) = sends.swap_remove(chosen);
+                    drop(send);
+                    model.drop(n);
+                }
+                5 => {
+                    let sent = model.has_room() && model.send(n);
+                    assert_eq!(sender.try_send(n).is_ok(), sent, "step {n}");
+                }
+                _ => assert_eq!(receiver.try_recv(), model.recv(), "step {n}"),
+            }
+            assert!(model.items.len() + model.let_in.len() <= room);
+            assert_eq!(*woken.lock().unwrap(), model.woken, "step {n}");
+        }
+        // Each of those that are left is let in when it is its turn, and not before.
+        while !sends.is_empty() || !model.items.is_empty() {
+            sends.retain_mut(|(n, send)| {
+                let sent = poll_for(send, &waker_of(*n)).is_ready();
+                assert_eq!(sent, model.send(*n));
+                !sent
+            });
+            assert_eq!(receiver.try_recv(), model.recv());
+            assert_eq!(*woken.lock().unwrap(), model.woken);
+        }
+        assert_eq!(receiver.try_recv(), None);
+    }
+}
+
+#[test]
+fn sends_that_are_given_up_on_several_threads_cost_nobody_room() {
+    let (sender, receiver) = channel(2);
+    let threads: Vec<_> = (0..3)
+        .map(|_| {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                let mut sent = 0;
+                for n in 0..3_000 {
+                    // Polled once and given up, wherever that finds it.
+                    sent += usize::from(sender.send(n).now_or_never().is_some());
+                    sender.blocking_send(n).unwrap();
+                    sent += 1;
+                }
+                sent
+            })
+        })
+        .collect();
+    drop(sender);
+    let received = IoLoop::new().unwrap().run_sync(|| receiver.count()).unwrap();
+    let sent: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+    assert_eq!(received, sent);
+}
+
+/// A loop on which a coroutine waits to send one more than there is room for.
+fn loop_that_sends(sender: Sender<u32>, room: u32) -> (IoLoop, Coroutine<()>) {
+    let io_loop = IoLoop::builder().virtual_time().build().unwrap();
+    let mut sending = None;
+    let ran = io_loop.run_sync(async || {
+        sending = Some(start(async move {
+            for n in 0..=room {
+                let _ = sender.send(n).await;
+            }
+        }));
+        moment().await;
+    });
+    ran.unwrap();
+    let sending = sending.unwrap();
+    assert!(!sending.done());
+    (io_loop, sending)
+}
+
+#[test]
+fn a_coroutine_that_waits_for_room_is_woken_however_the_receiver_goes_on() {
+    type Receives = fn(Receiver<u32>);
+    let in_a_loop: Receives = |mut receiver| {
+        let io_loop = IoLoop::builder().virtual_time().build().unwrap();
+        let received = io_loop.run_sync(async || {
+            let first = receiver.recv().await;
+            moment().await;
+            first
+        });
+        assert_eq!(received.unwrap(), Some(0));
+        std::mem::forget(receiver);
+    };
+    let before_a_loop_runs: Receives = |mut receiver| {
+        let io_loop = IoLoop::builder().virtual_time().build().unwrap();
+        io_loop.make_current();
+        let receiving = start(async move {
+            let first = receiver.recv().await;
+            std::mem::forget(receiver);
+            first
+        });
+        assert_eq!(receiving.now_or_never(), Some(Some(0)));
+    };
+    let by_a_callback: Receives = |mut receiver| {
+        let io_loop = IoLoop::builder().virtual_time().build().unwrap();
+        let stops = io_loop.clone();
+        io_loop.add_callback(move || {
+            assert_eq!(receiver.try_recv(), Some(0));
+            std::mem::forget(receiver);
+            stops.stop();
+        });
+        io_loop.start().unwrap();
+    };
+    let and_goes: Receives = |receiver| {
+        let io_loop = IoLoop::builder().virtual_time().build().unwrap();
+        let received = io_loop.run_sync(async move || {
+            let mut receiver = receiver;
+            receiver.recv().await
+        });
+        assert_eq!(received.unwrap(), Some(0));
+    };
+    for receives in [in_a_loop, before_a_loop_runs, by_a_callback, and_goes] {
+        let (sender, receiver) = channel(8);
+        let (io_loop, sending) = loop_that_sends(sender, 8);
+        thread::spawn(move || receives(receiver)).join().unwrap();
+        io_loop.run_sync_timeout(Duration::from_secs(1), || sending).unwrap();
+    }
+}
+
+#[test]
+fn half_of_the_room_wakes_who_waits_even_if_the_receivers_loop_stands_still() {
+    let (sender, mut receiver) = channel(4);
+    let ((waits, is_waiting), (sent, is_sent)) = (mpsc::channel(), mpsc::channel());
+    let worker = thread::spawn(move || {
+        let (io_loop, sending) = loop_that_sends(sender, 4);
+        waits.send(()).unwrap();
+        io_loop.run_sync(|| sending).unwrap();
+        sent.send(()).unwrap();
+    });
+    is_waiting.recv().unwrap();
+    let ran = IoLoop::new().unwrap().run_sync(async || {
+        assert_eq!([receiver.recv().await, receiver.recv().await], [Some(0), Some(1)]);
+        is_sent.recv_timeout(Duration::from_secs(60)).expect("it was woken");
+    });
+    ran.unwrap();
+    worker.join().unwrap();
 }

@@ -63,6 +63,7 @@ UNDER_LOAD = {
         ["callbacks", "spawns", "callback_cost", "spawn_cost", "busy_sleep", "idle_sleep"],
         ["waterspout", "tokio"],
     ),
+    "channels": (["room_64", "room_1024"], ["waterspout", "tokio", "smol"]),
 }
 BASE = os.environ.get("PEERS_BASE", "epoll-raw")  # what ratios are to
 ONLY_NET = ["waterspout-lent"]  # the same as another in the micro cases

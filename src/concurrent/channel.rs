@@ -4,6 +4,18 @@
 //! sender that finds the queue full waits, and so does a receiver that finds it empty. Sending wakes the
 //! receiver only if that waits, and the inbox of its loop makes one system call of many wake-ups. So a fast
 //! stream of items does not cost a wake-up for each, but one for each time that the receiver had caught up.
+//!
+//! When the receiver takes an item, the place that becomes free is *reserved* for the sender that has waited
+//! longest, and that sender is woken. It puts its item there when it is polled, which may be much later, since
+//! it has to wake up on a thread of its own. Until then only that one place is kept for it: other senders go
+//! on sending into the rest of the room. (If they had to queue behind it, one sender that waits would make
+//! all of them wait, each item would need a wake-up, and the threads would take turns instead of running side
+//! by side.)
+//!
+//! Between two coroutines, not even one that was let in is woken at once: to wake a thread takes as long as to
+//! receive dozens of items, and a sender that wakes up for one place fills it and sleeps again. So senders are
+//! woken when the receiver's loop has ended its turn, or half of the room is free. That cannot be put off for
+//! long, and if either side is no coroutine, it is not put off at all.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -12,13 +24,14 @@ use std::future::poll_fn;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use futures::future::FusedFuture;
 use futures::stream::{FusedStream, Stream};
 
 use crate::ground::park;
 use crate::ground::wait_queue::wake;
+use crate::ground::waker::word_of;
 use crate::ground::{foreign, resumption};
 
 struct Shared<T> {
@@ -33,11 +46,13 @@ struct State<T> {
     receiver_has_gone: bool,
     /// The waker of the receiver, while that waits.
     receiver: Option<Waker>,
-    /// Senders that wait for room, in the order of their numbers: first in first out. A sender that was woken
-    /// stays in the list until it is polled, but its waker is gone, so that nobody wakes it twice.
-    waiting: VecDeque<(u64, Option<Waker>)>,
-    /// The number of the next sender that waits.
+    /// Senders that wait for room, in the order of their numbers. There is none while there is room.
+    waiting: VecDeque<(u64, Waker)>,
+    /// The number of the next sender that has to wait.
     next_number: u64,
+    /// How many places are reserved for senders that were let in and have not come yet: they have left
+    /// `waiting`, but neither sent their items nor been dropped.
+    reserved: usize,
 }
 
 impl<T> Shared<T> {
@@ -48,6 +63,14 @@ impl<T> Shared<T> {
 
 /// A channel between threads, with room for `capacity` items; 0 counts as 1. Between coroutines of one
 /// thread, also for items that are not `Send`, there are [`channels`](crate::channels).
+///
+/// What one sender sends arrives in the order in which it was sent, if each [`send`](Sender::send) is awaited
+/// before the next. Among several senders, room is given to those that have waited longest, and nobody takes
+/// it before them. But each of them puts its item in when it has woken up, so items of different senders may
+/// arrive in another order than the one in which these began to wait.
+///
+/// A coroutine that waits in `send` is woken when half of the room is free, or when the receiver's coroutine
+/// lets others run. Where either is no coroutine of a running loop, each place that becomes free wakes a sender.
 ///
 /// ```
 /// use waterspout::{IoLoop, concurrent::channel};
@@ -80,9 +103,11 @@ pub fn channel<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         receiver: None,
         waiting: VecDeque::new(),
         next_number: 0,
+        reserved: 0,
     };
     let shared = Arc::new(Shared { state: Mutex::new(state), capacity: capacity.max(1) });
-    (Sender { shared: shared.clone() }, Receiver { shared, place: Location::caller() })
+    let receiver = Receiver { shared: shared.clone(), to_wake: None, place: Location::caller() };
+    (Sender { shared }, receiver)
 }
 
 /// The sending end; a clone sends into the same channel. When the last sender is dropped, the receiver gets
@@ -95,6 +120,8 @@ pub struct Sender<T> {
 /// dropped, and from then on senders get their items back with an error.
 pub struct Receiver<T> {
     shared: Arc<Shared<T>>,
+    /// Senders that were let in and are woken later. `None` until there is one.
+    to_wake: Option<Arc<ToWake>>,
     /// Where the channel was made. A coroutine that uses this as a stream is listed as waiting here.
     place: &'static Location<'static>,
 }
@@ -127,7 +154,9 @@ impl<T> TrySendError<T> {
 impl<T: Send> Sender<T> {
     /// Sends an item, and waits for room if there is none.
     ///
-    /// Cancel safe: an item whose `send` is dropped before there was room is not sent, but dropped with it.
+    /// Cancel safe: an item whose `send` is dropped before it has ended is not sent, but dropped with it. Room
+    /// that was already reserved for it goes to the next sender. (One that is kept, but not polled any more,
+    /// keeps its place from the others.)
     ///
     /// # Errors
     ///
@@ -158,8 +187,7 @@ impl<T: Send> Sender<T> {
         if state.receiver_has_gone {
             return Err(TrySendError::Closed(item));
         }
-        // While others wait, the room is for them, also if there is some already.
-        if !state.waiting.is_empty() || state.items.len() >= self.shared.capacity {
+        if !state.has_room(self.shared.capacity) {
             return Err(TrySendError::Full(item));
         }
         let receiver = state.push(item);
@@ -188,7 +216,8 @@ struct Sending<'a, T> {
     shared: &'a Shared<T>,
     /// `None` once it was sent.
     item: Option<T>,
-    /// Its number in `State::waiting`, while it waits for room.
+    /// Its number, if it had to wait, until it has sent its item: it is in `State::waiting`, or it was let in
+    /// and counts in `State::reserved`.
     number: Option<u64>,
 }
 
@@ -210,40 +239,37 @@ impl<T> Sending<'_, T> {
     /// that it would have to wait.
     fn send_or_wait(&mut self, waker: Option<Waker>) -> Poll<Result<(), SendError<T>>> {
         let mut state = self.shared.lock();
-        // Room is for the first sender that waits. If none waits, it is for anybody.
-        let is_first = match self.number {
-            None => state.waiting.is_empty(),
-            Some(number) => state.waiting.front().is_none_or(|(first, _)| *first >= number),
+        let may_send = match self.number {
+            None => state.has_room(self.shared.capacity),
+            Some(number) => state.has_let_in(number),
         };
-        let has_room = is_first && state.items.len() < self.shared.capacity;
-        if state.receiver_has_gone || has_room {
+        if state.receiver_has_gone || may_send {
             let Some(item) = self.item.take() else { return Poll::Pending };
-            if state.receiver_has_gone {
-                return Poll::Ready(Err(SendError(item)));
-            }
             if self.number.take().is_some() {
-                state.waiting.pop_front();
+                state.reserved -= 1;
             }
-            let receiver = state.push(item);
-            let next = state.next_to_send(self.shared.capacity);
+            let (receiver, sent) = if state.receiver_has_gone {
+                (None, Err(SendError(item)))
+            } else {
+                (state.push(item), Ok(()))
+            };
             drop(state);
             wake(receiver);
-            wake(next);
             foreign::discard(waker);
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(sent);
         }
         let Some(waker) = waker else { return Poll::Pending };
         let before = match self.number {
             None => {
                 let number = state.next_number;
                 state.next_number += 1;
-                state.waiting.push_back((number, Some(waker)));
+                state.waiting.push_back((number, waker));
                 self.number = Some(number);
                 None
             }
             Some(number) => {
-                let at = state.waiting.binary_search_by_key(&number, |(n, _)| *n);
-                at.ok().and_then(|at| state.waiting[at].1.replace(waker))
+                let at = state.place_of(number);
+                at.map(|at| std::mem::replace(&mut state.waiting[at].1, waker))
             }
         };
         drop(state);
@@ -253,13 +279,31 @@ impl<T> Sending<'_, T> {
 }
 
 impl<T> State<T> {
-    /// The waker of the first sender that waits, if there is room for its item. `None` if that sender was
-    /// woken already. The caller wakes it when it holds no lock.
-    fn next_to_send(&mut self, capacity: usize) -> Option<Waker> {
-        if self.items.len() >= capacity {
+    /// Whether there is room that is not reserved.
+    fn has_room(&self, capacity: usize) -> bool {
+        self.items.len() + self.reserved < capacity
+    }
+
+    /// Whether a sender that had to wait has a place reserved for it. Senders are let in one after the other,
+    /// so these are the ones whose numbers come before that of the first who still waits.
+    fn has_let_in(&self, number: u64) -> bool {
+        number < self.waiting.front().map_or(self.next_number, |(first, _)| *first)
+    }
+
+    /// Where in `waiting` a sender is that was not let in yet.
+    fn place_of(&self, number: u64) -> Option<usize> {
+        self.waiting.binary_search_by_key(&number, |(number, _)| *number).ok()
+    }
+
+    /// To be called when a place may have become free. Reserves it for the sender that has waited longest, and
+    /// gives that sender's waker: the caller wakes it when it holds no lock.
+    fn let_in(&mut self, capacity: usize) -> Option<Waker> {
+        if !self.has_room(capacity) {
             return None;
         }
-        self.waiting.front_mut()?.1.take()
+        let (_, waker) = self.waiting.pop_front()?;
+        self.reserved += 1;
+        Some(waker)
     }
 }
 
@@ -268,14 +312,48 @@ impl<T> Drop for Sending<'_, T> {
         foreign::discard(self.item.take());
         let Some(number) = self.number else { return };
         let mut state = self.shared.lock();
-        let at = state.waiting.binary_search_by_key(&number, |(n, _)| *n);
-        let gone = at.ok().and_then(|at| state.waiting.remove(at));
-        // This sender may have been woken to send into room that became free. Then the next one has to be
-        // woken in its stead, or the room would stay unused.
-        let next = state.next_to_send(self.shared.capacity);
+        let (mut gone, mut next) = (None, None);
+        match state.place_of(number) {
+            Some(at) => gone = state.waiting.remove(at),
+            None => {
+                state.reserved -= 1;
+                next = state.let_in(self.shared.capacity);
+            }
+        }
         drop(state);
         wake(next);
         foreign::discard(gone);
+    }
+}
+
+/// Senders that were let in and are to be woken together.
+#[derive(Default)]
+struct ToWake(Mutex<Vec<Waker>>);
+
+impl ToWake {
+    /// Has `sender` woken when the resumptions of this turn have ended, if nobody wakes them before.
+    fn add(self: &Arc<Self>, sender: Waker) {
+        let mut senders = self.lock();
+        senders.push(sender);
+        if senders.len() == 1 {
+            resumption::defer(Waker::from(self.clone()));
+        }
+    }
+
+    fn wake_all(&self) {
+        let senders = std::mem::take(&mut *self.lock());
+        foreign::wake_all(senders);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The loop wakes it like a coroutine.
+impl Wake for ToWake {
+    fn wake(self: Arc<Self>) {
+        self.wake_all();
     }
 }
 
@@ -293,10 +371,25 @@ impl<T: Send> Receiver<T> {
     pub fn try_recv(&mut self) -> Option<T> {
         let mut state = self.shared.lock();
         let item = state.items.pop_front();
-        let next = state.next_to_send(self.shared.capacity);
+        let next = state.let_in(self.shared.capacity);
+        let is_half_free = state.items.len() <= self.shared.capacity / 2;
         drop(state);
-        wake(next);
+        self.wake(next, is_half_free);
         item
+    }
+
+    /// Wakes a sender that was let in, or has it woken later.
+    fn wake(&mut self, sender: Option<Waker>, is_half_free: bool) {
+        if let Some(sender) = sender {
+            if is_half_free || !resumption::is_by_a_loop() || word_of(&sender).is_none() {
+                foreign::wake(sender);
+            } else {
+                self.to_wake.get_or_insert_default().add(sender);
+            }
+        }
+        if is_half_free {
+            self.to_wake.iter().for_each(|to_wake| to_wake.wake_all());
+        }
     }
 
     /// [`recv`](Receiver::recv) as a poll function.
@@ -327,9 +420,10 @@ impl<T: Send> Receiver<T> {
             foreign::discard(before);
             return Poll::Pending;
         };
-        let next = state.next_to_send(self.shared.capacity);
+        let next = state.let_in(self.shared.capacity);
+        let is_half_free = state.items.len() <= self.shared.capacity / 2;
         drop(state);
-        wake(next);
+        self.wake(next, is_half_free);
         foreign::discard(unused);
         Poll::Ready(item)
     }
@@ -373,11 +467,12 @@ impl<T> Drop for Receiver<T> {
         state.receiver_has_gone = true;
         let items = std::mem::take(&mut state.items);
         let receiver = state.receiver.take();
-        // Senders that wait are woken, find that the receiver has gone, and leave the list themselves.
-        let waiting: Vec<Waker> =
-            state.waiting.iter_mut().filter_map(|(_, waker)| waker.take()).collect();
+        // All that wait are let in, and find that the receiver has gone.
+        let waiting = std::mem::take(&mut state.waiting);
+        state.reserved += waiting.len();
         drop(state);
-        foreign::wake_all(waiting);
+        self.to_wake.iter().for_each(|to_wake| to_wake.wake_all());
+        foreign::wake_all(waiting.into_iter().map(|(_, waker)| waker));
         foreign::discard(receiver);
         foreign::discard_all(items);
     }

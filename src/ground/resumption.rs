@@ -70,6 +70,8 @@ struct Now {
     waits_at: Cell<Place>,
     /// Whether there is a waker in `DEFERRED`.
     is_deferred: Cell<bool>,
+    /// Whether a loop is resuming a coroutine, so that what is deferred is sure to be woken soon.
+    by_a_loop: Cell<bool>,
 }
 
 thread_local! {
@@ -79,6 +81,7 @@ thread_local! {
             refused: Cell::new(0),
             waits_at: Cell::new(None),
             is_deferred: Cell::new(false),
+            by_a_loop: Cell::new(false),
         }
     };
     /// The wakers to wake when the resumption has ended.
@@ -94,6 +97,7 @@ pub(crate) fn begin() {
     NOW.with(|now| {
         now.left.set(FULL);
         now.waits_at.set(None);
+        now.by_a_loop.set(true);
     });
     report::set_handling(false);
 }
@@ -104,6 +108,7 @@ pub(crate) fn end() {
     NOW.with(|now| {
         now.left.set(UNLIMITED);
         now.refused.set(0);
+        now.by_a_loop.set(false);
     });
     report::set_handling(false);
 }
@@ -330,6 +335,12 @@ fn is_own(waker: &Waker) -> bool {
 pub(crate) fn defer(waker: Waker) {
     let _ = DEFERRED.try_with(|deferred| deferred.borrow_mut().push(waker));
     NOW.with(|now| now.is_deferred.set(true));
+}
+
+/// Whether a loop is resuming a coroutine. (A coroutine that is started outside of any running loop is resumed,
+/// too, but nobody knows when its loop will run.)
+pub(crate) fn is_by_a_loop() -> bool {
+    NOW.with(|now| now.by_a_loop.get())
 }
 
 /// Whether there are wakers that were deferred.
