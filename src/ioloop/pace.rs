@@ -19,6 +19,9 @@ use std::cell::Cell;
 
 /// After so many entries the loop looks up. (tokio's default is 61.)
 pub(super) const MOST: u64 = 64;
+/// A turn begins with at most so many messages of other threads. (When the loop looks up in the midst of a turn, it
+/// takes half as many as have run.)
+pub(super) const MOST_POSTED: usize = 256;
 /// After so many nanoseconds the loop looks up, too.
 const LATENCY: u64 = 100_000;
 /// The clock is read after so many entries at the latest.

@@ -39,6 +39,7 @@ use super::due::Fired;
 use super::inbox::Message;
 use super::introspect::Step;
 use super::io_loop::IoLoop;
+use super::pace::MOST_POSTED;
 use super::ready::Next;
 use super::selector::{Asked, Outside};
 use crate::ground::report::Panic;
@@ -47,8 +48,6 @@ use crate::ground::{foreign, resumption};
 
 /// The selector sleeps at most this long at a time, like Tornado's.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
-/// A turn begins with at most so many messages of other threads.
-const MOST_POSTED: usize = 256;
 /// The time-out with which the selector only looks, and does not sleep.
 const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
