@@ -1,6 +1,7 @@
 //! Memory that comes back: what a burst has taken, and what is asked for again and again.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
@@ -8,7 +9,8 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use waterspout::coroutine::{self, moment, sleep};
+use waterspout::coroutine::{self, TaskGroup, moment, sleep};
+use waterspout::net::{TcpServer, TcpStream};
 use waterspout::{Coroutine, IoLoop};
 
 /// The system's allocator, with a count of the bytes that are in use.
@@ -152,4 +154,55 @@ fn a_burst_of_coroutines_timers_and_callbacks_leaves_no_memory_behind() {
     });
     let left = [coroutines, callbacks, timers, removed, posted];
     assert!(left.iter().all(|left| *left < 200_000), "{left:?} bytes");
+}
+
+const BUFFER: usize = 16 << 10;
+
+/// Keeps a buffer while it waits, for ever.
+async fn with_a_buffer() {
+    let buffer = [1_u8; BUFFER];
+    pending::<()>().await;
+    std::hint::black_box(&buffer);
+}
+
+/// A future that is moved from one `async` block into another is kept twice, and its buffer with it.
+#[test]
+fn what_a_child_of_a_group_or_a_handler_of_a_server_keeps_is_kept_once() {
+    let _alone = alone();
+    let took = IoLoop::new().unwrap().run_sync(async || {
+        let group = TaskGroup::<Infallible>::new();
+        let before = in_use();
+        group.start(async {
+            with_a_buffer().await;
+            Ok(())
+        });
+        let mut took = vec![in_use() - before];
+        let servers = [
+            TcpServer::bare(async |_stream, _peer| with_a_buffer().await),
+            TcpServer::new(async |_stream, _peer| with_a_buffer().await),
+            TcpServer::wrapping(
+                Duration::from_secs(60),
+                async |stream, _peer| Ok::<_, Infallible>(stream),
+                async |_stream| with_a_buffer().await,
+            ),
+        ];
+        for server in &servers {
+            let port = server.listen_on("127.0.0.1", 0).unwrap();
+            let mut clients = Vec::new();
+            // The first one makes tables and buffers of the loop grow.
+            for connections in 1..=2 {
+                let before = in_use();
+                clients.push(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+                while server.connections() < connections {
+                    moment().await;
+                }
+                if connections == 2 {
+                    took.push(in_use() - before);
+                }
+            }
+        }
+        took
+    });
+    let took = took.unwrap();
+    assert!(took.iter().all(|took| (*took as usize) < BUFFER * 3 / 2), "{took:?} bytes");
 }

@@ -66,7 +66,8 @@ UNDER_LOAD = {
     "channels": (["room_64", "room_1024"], ["waterspout", "tokio", "smol"]),
 }
 BASE = os.environ.get("PEERS_BASE", "epoll-raw")  # what ratios are to
-ONLY_NET = ["waterspout-lent"]  # the same as another in the micro cases
+SERVERS = ["waterspout-bare", "waterspout-server"]  # those that accept by a `TcpServer`
+ONLY_NET = ["waterspout-lent", *SERVERS]  # the same as another in the micro cases
 
 port = 20000 + os.getpid() % 2000
 
@@ -210,7 +211,7 @@ def cmd_echo(rounds):
 
 def cmd_accept(rounds):
     for r in next_rounds("accept", rounds):
-        for n in rotated(wanted(CORE), r * 3):
+        for n in rotated(wanted(CORE + SERVERS), r * 3):
 
             def run():
                 with Server("echo", n) as s:

@@ -168,17 +168,17 @@ impl<E: fmt::Debug + 'static> TaskGroup<E> {
         };
         self.inner.empty.clear();
         let member = Member { inner: self.inner.clone(), key };
-        let child = async move {
-            // Moved in here, so that the child leaves the group last, however it ends.
-            let member = member;
-            let result = AssertUnwindSafe(future).catch_unwind().await;
+        // No `async` block: that would keep the future twice, once as what it has captured and once as what it awaits.
+        // The closure has the membership, and `map` drops it after the future. So the child leaves the group last,
+        // however it ends.
+        let child = AssertUnwindSafe(future).catch_unwind().map(move |result| {
             let cause = match result {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => Cause::Error(error),
                 Err(panic) => Cause::Panic(panic),
             };
             member.inner.failed(ChildFailure { cause, name: name.get(), started_at });
-        };
+        });
         let kind = move || Kind { name, report: |_| None, at: None };
         let cancellations = self.inner.cancellations.get();
         let child = start_on(&IoLoop::current(), kind, child, started_at);

@@ -14,7 +14,8 @@
 //! Sockets are dropped on other threads, too, so all of it is behind a lock. Hardly ever does a thread wait
 //! for that lock.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -35,8 +36,34 @@ pub(crate) struct Descriptors {
 #[derive(Debug)]
 struct Open {
     registry: Registry,
-    owners: BTreeMap<RawFd, Owner>,
+    owners: HashMap<RawFd, Owner, BuildHasherDefault<FdHasher>>,
 }
+
+/// Spreads file descriptors over a hash map by one multiplication. The system gives the lowest free number to each
+/// file, so nobody can choose many that collide, and it takes none of the care that a hash of foreign data takes.
+#[derive(Default)]
+struct FdHasher(u64);
+
+impl Hasher for FdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_i32(byte.into());
+        }
+    }
+
+    fn write_i32(&mut self, fd: i32) {
+        // An odd number near 2^64 divided by the golden ratio. The map takes its place from the low bits and its tag from
+        // the high ones; both differ for numbers that follow each other.
+        self.0 = (self.0 ^ u64::from(fd.unsigned_abs())).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// An emptied map that has had room for more gives its memory back.
+const KEPT: usize = 256;
 
 #[derive(Debug)]
 struct Owner {
@@ -46,7 +73,7 @@ struct Owner {
 
 impl Descriptors {
     pub(crate) fn new(registry: Registry) -> Descriptors {
-        Descriptors { open: Mutex::new(Some(Open { registry, owners: BTreeMap::new() })) }
+        Descriptors { open: Mutex::new(Some(Open { registry, owners: HashMap::default() })) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Open>> {
@@ -132,6 +159,9 @@ impl Descriptors {
             return None;
         }
         owners.remove(&fd);
+        if owners.capacity() > KEPT && owners.len() < owners.capacity() / 8 {
+            owners.shrink_to(owners.capacity() / 4);
+        }
         Some(end(registry))
     }
 

@@ -177,7 +177,8 @@ impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
             let (closing, handle_stream) = (stream.close_on_drop(), handle_stream.clone());
             Box::pin(async move {
                 let from = peer.clone();
-                made.report(&from, async move { Some(handle_stream(stream, peer).await) }).await;
+                let handling = pin!(async { Some(handle_stream(stream, peer).await) });
+                made.report(&from, handling).await;
                 closing.all_sent().await;
             })
         })
@@ -223,7 +224,8 @@ impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
             let handle = handle.clone();
             Box::pin(async move {
                 let from = peer.clone();
-                made.report(&from, async move { Some(handle(stream, peer).await) }).await;
+                let handling = pin!(async { Some(handle(stream, peer).await) });
+                made.report(&from, handling).await;
             })
         })
     }
@@ -279,7 +281,7 @@ impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
             let both = both.clone();
             Box::pin(async move {
                 let from = peer.clone();
-                let handling = async {
+                let handling = pin!(async {
                     let (handshake, handle) = &*both;
                     let handshake = async {
                         match with_timeout(limit, handshake(stream, peer)).await {
@@ -288,7 +290,7 @@ impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
                         }
                     };
                     Some(handle(shake_hands(&from, handshake).await?).await)
-                };
+                });
                 made.report(&from, handling).await;
             })
         })
@@ -526,10 +528,14 @@ async fn accept<L: Listener>(
 impl Made {
     /// Awaits `handling`, and reports an error or a panic of it. `None` means that nothing was handled,
     /// because the handshake failed.
+    ///
+    /// The caller pins `handling` and gives a reference. By value it would be moved from here into the future that
+    /// catches its panics, and each such move makes the future of a connection larger by all that the handler keeps, a
+    /// buffer for instance.
     pub(crate) async fn report<R: Outcome + 'static>(
         self,
         peer: &dyn fmt::Debug,
-        handling: impl Future<Output = Option<R>>,
+        handling: impl Future<Output = Option<R>> + Unpin,
     ) {
         let handling = async {
             let outcome = handling.await?;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::panic::Location;
+use std::pin::pin;
 use std::rc::Rc;
 
 use futures::future::FusedFuture;
@@ -75,7 +76,7 @@ impl<S: Transport, A: Clone + fmt::Debug + 'static> Server<S, A> {
             Box::pin(async move {
                 let from = peer.clone();
                 let closing = Cell::new(None);
-                let handling = async {
+                let handling = pin!(async {
                     let (acceptor, handle_stream) = &*both;
                     let accepting =
                         async { acceptor.accept(stream).await.map_err(|error| error.to_string()) };
@@ -83,7 +84,7 @@ impl<S: Transport, A: Clone + fmt::Debug + 'static> Server<S, A> {
                     let stream = IoStream::with_options(stream, options);
                     closing.set(Some(stream.close_on_drop()));
                     Some(handle_stream(stream, peer).await)
-                };
+                });
                 made.report(&from, handling).await;
                 if let Some(closing) = closing.take() {
                     closing.all_sent().await;

@@ -106,6 +106,8 @@ runtimes! {
     "floor" => floor::Floor,
     "waterspout" => waterspout_rt::Own,
     "waterspout-lent" => waterspout_rt::Lent,
+    "waterspout-bare" => waterspout_rt::Bare,
+    "waterspout-server" => waterspout_rt::Server,
     "tokio" => tokio_rt::LocalSet,
     "tokio-local" => tokio_rt::Local,
     "tokio-send" => tokio_rt::Send,

@@ -1,11 +1,13 @@
-//! waterspout, with a buffer of its own for each connection and with one lent by the loop.
+//! waterspout, with a buffer of its own for each connection and with one lent by the loop; accepting by hand and by
+//! its servers.
 
 use std::future::Future;
 use std::io;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use waterspout::net::TcpStream;
+use waterspout::iostream::IoStream;
+use waterspout::net::{TcpServer, TcpStream};
 use waterspout::{IoLoop, coroutine};
 
 use super::Runtime;
@@ -41,13 +43,51 @@ async fn conn_lent(s: TcpStream) {
     }
 }
 
+/// Accepts by hand: one coroutine for each connection.
+async fn by_hand<C>(l: TcpListener, conn: impl Fn(TcpStream) -> C) -> io::Result<()> {
+    let l = waterspout::net::TcpListener::from_std(l)?;
+    // The connections inherit it.
+    l.set_nodelay(true)?;
+    loop {
+        let (s, _) = l.accept().await?;
+        drop(conn(s));
+    }
+}
+
+/// Accepts by a server, for ever.
+async fn by_server(l: TcpListener, server: TcpServer) -> io::Result<()> {
+    let l = waterspout::net::TcpListener::from_std(l)?;
+    l.set_nodelay(true)?;
+    server.add_listener(l);
+    std::future::pending().await
+}
+
+/// What the handler of a server over bare streams does.
+async fn handle_bare(s: TcpStream) {
+    let mut buf = [0u8; BUF];
+    while let Ok(n @ 1..) = s.read(&mut buf).await {
+        if s.write_all(&buf[..n]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn handle_stream(s: IoStream<TcpStream>) {
+    let mut buf = [0u8; BUF];
+    while let Ok(n @ 1..) = s.read_some_into(&mut buf).await {
+        if s.write(&buf[..n]).await.is_err() {
+            return;
+        }
+    }
+}
+
 #[waterspout::coroutine]
 async fn answer(i: u64) -> u64 {
     i
 }
 
 macro_rules! waterspout_impl {
-    ($ty:ident, $doc:literal, $conn:ident) => {
+    ($ty:ident, $doc:literal, |$l:ident| $echo:expr) => {
         #[doc = $doc]
         pub struct $ty;
 
@@ -87,20 +127,24 @@ macro_rules! waterspout_impl {
                 coroutine::sleep(d)
             }
 
-            async fn with_timeout<F: Future + 'static>(d: Duration, f: F) -> Option<F::Output> {
+async fn with_timeout<F: Future + 'static>(d: Duration, f: F) -> Option<F::Output> {
                 coroutine::with_timeout(d, f).await.ok()
             }
 
-            async fn echo(l: TcpListener) -> io::Result<()> {
-                let l = waterspout::net::TcpListener::from_std(l)?;
-                loop {
-                    let (s, _) = l.accept().await?;
-                    drop($conn(s));
-                }
+            async fn echo($l: TcpListener) -> io::Result<()> {
+                $echo.await
             }
         }
     };
 }
 
-waterspout_impl!(Own, "a buffer in each connection's coroutine", conn);
-waterspout_impl!(Lent, "`read_lent`: a connection that waits owns no buffer", conn_lent);
+waterspout_impl!(Own, "a buffer in each connection's coroutine", |l| by_hand(l, conn));
+waterspout_impl!(Lent, "`read_lent`: a connection that waits owns no buffer", |l| by_hand(
+    l, conn_lent
+));
+waterspout_impl!(Bare, "`TcpServer::bare`", |l| {
+    by_server(l, TcpServer::bare(async |s, _| handle_bare(s).await))
+});
+waterspout_impl!(Server, "`TcpServer`, whose handlers get an `IoStream`", |l| {
+    by_server(l, TcpServer::new(async |s, _| handle_stream(s).await))
+});
