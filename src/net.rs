@@ -18,7 +18,7 @@
 //! | anything else with a file descriptor | [`AsyncFd`] |
 //! | a system call that has no method here | a socket's `try_io` and `async_io` (as [`TcpStream::async_io`]) |
 
-pub use crate::service::{Listener, Server, TcpClient, TcpServer, UnixServer};
+pub use crate::service::{Balancer, Listener, Server, TcpClient, TcpServer, UnixServer};
 #[cfg(feature = "peer_cred")]
 #[cfg_attr(docsrs, doc(cfg(feature = "peer_cred")))]
 pub use crate::sockets::UCred;

@@ -77,6 +77,10 @@ impl Worker {
 /// Runs a function on several threads, each with a loop of its own: one for each CPU by default. Tornado:
 /// `fork_processes`.
 ///
+/// Where they serve one port, each binds it with
+/// [`reuse_port`](crate::net::BindOptions::reuse_port), and the system divides the connections among them. A
+/// [`Balancer`](crate::net::Balancer) evens out what that leaves uneven.
+///
 /// ```
 /// use std::time::Duration;
 /// use waterspout::process::{Worker, Workers};

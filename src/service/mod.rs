@@ -2,12 +2,14 @@
 //!
 //! Users find them in [`net`](crate::net), beside the sockets.
 
+mod balancer;
 mod listener;
 mod server;
 mod tcp_client;
 #[cfg(feature = "_tls")]
 mod tls;
 
+pub use balancer::Balancer;
 pub use listener::Listener;
 #[cfg(feature = "server")]
 pub(crate) use server::Made;

@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::FusedFuture;
 
+use super::balancer::{Balancer, Counted, Handed, Mail, Seat};
 use super::listener::Listener;
 use crate::coroutine::{
     Coroutine, Name, Outcome, TaskGroup, name_of, sleep, spawn_at, with_timeout,
@@ -138,6 +139,10 @@ struct Inner<S, A> {
     options: Cell<Options>,
     /// Has a permit for each connection that there may be at a time.
     limit: RefCell<Option<Semaphore>>,
+    /// How many that are.
+    most: Cell<usize>,
+    /// Its place at a balancer, if it has one.
+    seat: RefCell<Option<Seat<S, A>>>,
     /// When a pause was last logged.
     warned_at: Cell<Option<Instant>>,
 }
@@ -307,6 +312,8 @@ impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
             accepted: Cell::new(0),
             options: Cell::new(Options::default()),
             limit: RefCell::new(None),
+            most: Cell::new(usize::MAX),
+            seat: RefCell::new(None),
             warned_at: Cell::new(None),
         };
         Server { inner: Rc::new(inner), accepting: RefCell::new(Vec::new()) }
@@ -319,10 +326,15 @@ impl<S: 'static, A: Clone + fmt::Debug + 'static> Server<S, A> {
     ///
     /// As [`IoLoop::current`].
     pub fn add_listener(&self, listener: impl Listener<Stream = S, Address = A>) {
+        self.accept_from(listener, false);
+    }
+
+    /// Accepts from `listener`. If `is_mail`, what it gives was handed over by other servers.
+    fn accept_from(&self, listener: impl Listener<Stream = S, Address = A>, is_mail: bool) {
         let stopped = Rc::new(Cell::new(false));
         // Queued, not started here and now: a handler may stop the server as soon as it runs, and that ends
         // only the coroutines that are in the list by then.
-        let accepting = accept(self.inner.clone(), listener, stopped.clone());
+        let accepting = accept(self.inner.clone(), listener, is_mail, stopped.clone());
         let coroutine = spawn_at(self.inner.made.place, accepting);
         self.accepting.borrow_mut().push(Accepting { coroutine, stopped });
     }
@@ -341,12 +353,27 @@ impl<S, A> Server<S, A> {
     #[must_use]
     pub fn max_connections(self, connections: usize) -> Server<S, A> {
         *self.inner.limit.borrow_mut() = Some(Semaphore::new(connections));
+        self.inner.most.set(connections);
+        if let Some(seat) = &*self.inner.seat.borrow() {
+            seat.set_most(connections);
+        }
         self
     }
 
-    /// Stops accepting and closes the listeners; connections go on. Calling it twice does no harm.
+    /// Stops accepting and closes the listeners; connections go on. Calling it twice does no harm. A server that
+    /// shares a balancer leaves it, and serves what was handed over to it before.
     /// Tornado: `stop`.
     pub fn stop(&self) {
+        let seat = self.inner.seat.take();
+        let handed: Vec<_> = seat.iter().flat_map(Seat::leave).collect();
+        self.stop_accepting();
+        // Whoever has handed it over counts on its being served.
+        for (stream, peer) in handed {
+            self.inner.start(stream, peer, None, None);
+        }
+    }
+
+    fn stop_accepting(&self) {
         for Accepting { coroutine, stopped } in self.accepting.take() {
             stopped.set(true);
             coroutine.cancel();
@@ -386,6 +413,51 @@ impl<S, A> Server<S, A> {
 }
 
 impl TcpServer {
+    /// Joins the servers that share this balancer, until this server is stopped: see [`Balancer`]. A server is at
+    /// one balancer at most, and leaves the one that it joined before. Connections that it has already do not count.
+    ///
+    /// # Errors
+    ///
+    /// If the balancer has as many servers as it can.
+    ///
+    /// # Panics
+    ///
+    /// As [`IoLoop::current`].
+    ///
+    /// ```
+    /// use waterspout::{IoLoop, net::{Balancer, TcpServer, TcpStream}};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let balancer = Balancer::new();
+    /// let server = || TcpServer::bare(async |stream: TcpStream, _peer| stream.write_all(b"hello").await);
+    /// let (accepting, other) = (server(), server()); // as a rule, on another loop
+    /// accepting.balance(&balancer)?;
+    /// other.balance(&balancer)?;
+    /// let port = accepting.listen_on("127.0.0.1", 0)?;
+    /// for _ in 0..10 {
+    ///     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    ///     stream.read_exact(&mut [0; 5]).await?;
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn balance(&self, balancer: &Balancer) -> io::Result<()> {
+        let seat = Seat::new(
+            balancer,
+            self.inner.most.get(),
+            |stream: TcpStream, peer| Ok(Handed { socket: stream.into_std()?, peer }),
+            |handed| Ok((TcpStream::from_std(handed.socket)?, handed.peer)),
+        )?;
+        self.accept_from(Mail(seat.clone()), true);
+        // The coroutine that takes up the mail of an earlier place has nothing to do any more.
+        let earlier = self.inner.seat.replace(Some(seat));
+        for (stream, peer) in earlier.iter().flat_map(Seat::leave) {
+            self.inner.start(stream, peer, None, None);
+        }
+        Ok(())
+    }
+
     /// Listens on a port of all addresses of the machine, and returns the port's number; port 0 takes a free
     /// port. Can be called again for more ports. Connections send small writes at once (`TCP_NODELAY`).
     /// Tornado: `listen`.
@@ -472,7 +544,10 @@ impl UnixServer {
 
 impl<S, A> Drop for Server<S, A> {
     fn drop(&mut self) {
-        self.stop();
+        if let Some(seat) = self.inner.seat.take() {
+            seat.pass_on();
+        }
+        self.stop_accepting();
         self.inner.connections.cancel();
     }
 }
@@ -490,6 +565,7 @@ impl<S, A> fmt::Debug for Server<S, A> {
 async fn accept<L: Listener>(
     server: Rc<Inner<L::Stream, L::Address>>,
     listener: L,
+    is_mail: bool,
     stopped: Rc<Cell<bool>>,
 ) {
     while !stopped.get() {
@@ -504,17 +580,21 @@ async fn accept<L: Listener>(
                 continue;
             }
         };
-        match accepted {
-            Ok((stream, peer, permit)) => {
-                server.accepted.set(server.accepted.get() + 1);
-                let handling = (server.handle)(stream, peer, server.options.get());
-                let Made { name, place } = server.made;
-                server.connections.start_as(Name::Of(name), place, async move {
-                    handling.await;
-                    drop(permit);
-                    Ok(())
-                });
+        let seat = server.seat.borrow().clone();
+        let to_serve = accepted.and_then(|(stream, peer, permit)| {
+            let kept = match &seat {
+                Some(seat) if !is_mail => seat.hand_over(stream, peer)?,
+                _ => Some((stream, peer)),
+            };
+            Ok(kept.map(|(stream, peer)| (stream, peer, permit)))
+        });
+        match to_serve {
+            Ok(Some((stream, peer, permit))) => {
+                let counted = seat.map(|seat| seat.counted());
+                server.start(stream, peer, permit, counted);
             }
+            // Another server has it.
+            Ok(None) => {}
             // Only that one connection has failed.
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
@@ -613,6 +693,19 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 }
 
 impl<S, A> Inner<S, A> {
+    /// Starts the coroutine that handles a connection. When it has ended, it gives back the permit, and is not
+    /// counted any more.
+    fn start(&self, stream: S, peer: A, permit: Option<Permit>, counted: Option<Counted>) {
+        self.accepted.set(self.accepted.get() + 1);
+        let handling = (self.handle)(stream, peer, self.options.get());
+        let Made { name, place } = self.made;
+        self.connections.start_as(Name::Of(name), place, async move {
+            handling.await;
+            drop((permit, counted));
+            Ok(())
+        });
+    }
+
     /// The next connection of a listener, and the permit for it.
     ///
     /// A permit is held only while the listener is polled. While it waits, another listener of this server

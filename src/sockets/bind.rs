@@ -33,7 +33,8 @@ pub struct BindOptions {
     /// How many connections may wait to be accepted; 1,024 by default.
     pub backlog: i32,
     /// Lets several sockets have the same port (`SO_REUSEPORT`): one for each thread of a server, say.
-    /// The system distributes the connections over them. Off by default.
+    /// The system distributes the connections over them, by a hash of their addresses; a `Balancer` of servers
+    /// evens that out. Off by default.
     pub reuse_port: bool,
     /// Lets accepted connections send small writes at once (`TCP_NODELAY`, which a connection takes over
     /// from its listener). On by default. Without it (Nagle's algorithm), a small write waits until the

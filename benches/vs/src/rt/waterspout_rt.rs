@@ -127,7 +127,7 @@ macro_rules! waterspout_impl {
                 coroutine::sleep(d)
             }
 
-async fn with_timeout<F: Future + 'static>(d: Duration, f: F) -> Option<F::Output> {
+            async fn with_timeout<F: Future + 'static>(d: Duration, f: F) -> Option<F::Output> {
                 coroutine::with_timeout(d, f).await.ok()
             }
 
