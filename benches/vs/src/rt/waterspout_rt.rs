@@ -62,16 +62,17 @@ async fn by_server(l: TcpListener, server: TcpServer) -> io::Result<()> {
     std::future::pending().await
 }
 
-/// What the handler of a server over bare streams does.
+/// What the handler of a server over bare streams does: as mio by hand has one buffer for all connections, it reads
+/// into one that the loop lends.
 async fn handle_bare(s: TcpStream) {
-    let mut buf = [0u8; BUF];
-    while let Ok(n @ 1..) = s.read(&mut buf).await {
-        if s.write_all(&buf[..n]).await.is_err() {
+    while let Ok(bytes) = s.read_lent().await {
+        if bytes.is_empty() || s.write_all(&bytes).await.is_err() {
             return;
         }
     }
 }
 
+/// What the handler of a server over `IoStream`s does, with a buffer of its own as tokio's.
 async fn handle_stream(s: IoStream<TcpStream>) {
     let mut buf = [0u8; BUF];
     while let Ok(n @ 1..) = s.read_some_into(&mut buf).await {
@@ -142,7 +143,7 @@ waterspout_impl!(Own, "a buffer in each connection's coroutine", |l| by_hand(l, 
 waterspout_impl!(Lent, "`read_lent`: a connection that waits owns no buffer", |l| by_hand(
     l, conn_lent
 ));
-waterspout_impl!(Bare, "`TcpServer::bare`", |l| {
+waterspout_impl!(Bare, "`TcpServer::bare`, with a lent buffer", |l| {
     by_server(l, TcpServer::bare(async |s, _| handle_bare(s).await))
 });
 waterspout_impl!(Server, "`TcpServer`, whose handlers get an `IoStream`", |l| {
