@@ -58,6 +58,11 @@ TLS_CASES = [("handshakes", 500), ("bulk", 200)]
 # Programs of their own, each called with a runtime and a case: (cases, runtimes). What one prints is `name=number` pairs,
 # of which less is better.
 UNDER_LOAD = {
+    "streams": (
+        ["lines_20", "lines_20_reused", "lines_200", "lines_200_reused", "lines_64k", "lines_64k_reused", "writes_1k",
+         "writes_1m", "writes_1m_copied"],
+        ["waterspout", "tokio"],
+    ),
     "dense_timers": (["dense"], ["waterspout", "waterspout-slack", "tokio", "smol"]),
     "posting": (
         ["callbacks", "spawns", "callback_cost", "spawn_cost", "busy_sleep", "idle_sleep"],

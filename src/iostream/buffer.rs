@@ -1,4 +1,5 @@
-//! The bytes that a stream has received and nobody has read yet.
+//! Bytes on their way through a stream: those that were received and nobody has read yet, and copies of those
+//! that were written and are unsent.
 //!
 //! Bytes are appended at the end, all of them can be seen as one slice, and they are taken from the front.
 //! That takes time linear in the bytes that pass through. An empty buffer owns no memory, since most streams
@@ -22,7 +23,7 @@ use std::task::{Poll, ready};
 use crate::ground::foreign;
 use crate::sockets::Lent;
 
-/// Bytes that have arrived and were not read. See the module's text.
+/// Bytes on their way. See the module's text. Dropping it gives the loop's memory back.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
@@ -46,8 +47,8 @@ impl Buffer {
         self.bytes.capacity()
     }
 
-    /// Appends a copy of `bytes` in little memory.
-    fn extend(&mut self, bytes: &[u8]) {
+    /// Appends a copy of `bytes`.
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
         self.bytes.truncate(self.end);
         // What was taken is at least as much as what is moved, so each byte is moved once on average.
         if self.start > self.len() {
@@ -56,6 +57,20 @@ impl Buffer {
         }
         self.bytes.extend_from_slice(bytes);
         self.end = self.bytes.len();
+    }
+
+    /// Appends a copy of `bytes` in memory that the loop lends, for a short time: [`settle`](Buffer::settle)
+    /// is to be called if the bytes have to stay. `false` if there is no room for all of them.
+    pub(super) fn gather(&mut self, bytes: &[u8]) -> bool {
+        if self.bytes.is_empty() && bytes.len() <= Lent::SIZE {
+            self.bytes = Lent::borrow().into_memory();
+        }
+        let room = self.bytes.get_mut(self.end..self.end + bytes.len());
+        let fits = room.map(|room| room.copy_from_slice(bytes)).is_some();
+        if fits {
+            self.end += bytes.len();
+        }
+        fits
     }
 
     /// Receives up to `most` bytes behind those that are here, by `read`, which may be foreign code unless
@@ -115,7 +130,7 @@ impl Buffer {
     }
 
     /// The bytes are to stay for a while: moves few bytes out of large memory.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         if self.bytes.len() >= Lent::SIZE && self.len() < self.bytes.len() / 4 {
             let few = self.as_slice().to_vec();
             Lent::give_back(std::mem::take(&mut self.bytes));
@@ -140,7 +155,8 @@ impl Buffer {
 
     /// Takes all bytes with the memory, which is full of them.
     fn take_memory(&mut self) -> Vec<u8> {
-        std::mem::take(self).bytes
+        (self.start, self.end) = (0, 0);
+        std::mem::take(&mut self.bytes)
     }
 
     /// Takes the first `n` bytes, and appends them to `to`.
@@ -164,7 +180,7 @@ impl Buffer {
 
     /// Drops the first `n` bytes.
     #[inline]
-    fn consume(&mut self, n: usize) {
+    pub(super) fn consume(&mut self, n: usize) {
         self.start += n;
         if self.start == self.end {
             self.release();
@@ -174,7 +190,14 @@ impl Buffer {
     /// Nothing is left: gives the memory back.
     #[cold]
     fn release(&mut self) {
-        Lent::give_back(std::mem::take(self).bytes);
+        let memory = self.take_memory();
+        Lent::give_back(memory);
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        Lent::give_back(std::mem::take(&mut self.bytes));
     }
 }
 

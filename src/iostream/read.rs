@@ -86,7 +86,7 @@ struct Fresh;
 impl Take for Fresh {
     type Output = Vec<u8>;
 
-    #[inline(always)]
+    #[inline]
     fn take(&mut self, received: &mut Buffer, n: usize) -> Vec<u8> {
         received.take(n)
     }
@@ -187,28 +187,30 @@ impl<H: Handle, F: Find> Reading<H, F> {
         take: &mut T,
     ) -> Poll<Result<T::Output, StreamError>> {
         let inner = self.stream.inner();
+        let mut found = None;
         // Most lines have arrived already, with those before them. A read that finds one does nothing but
         // take it: no waker is kept, and nobody has to be told that the read begins and ends, since nobody
         // else runs in between.
         if self.state == State::New && !inner.reading.get() {
-            let mut received = inner.received.borrow_mut();
-            if let Some(n) = self.find.find_at_once(received.as_slice())
-                && resumption::spend()
-            {
-                self.state = State::Done;
-                return Poll::Ready(Ok(take.take(&mut received, n)));
-            }
+            found = self.find.find_at_once(inner.received.borrow().as_slice());
         }
-        self.poll_begun(cx, take)
+        let n = match found {
+            Some(n) if resumption::spend() => {
+                self.state = State::Done;
+                n
+            }
+            _ => match ready!(self.poll_begun(cx)) {
+                Ok(n) => n,
+                Err(error) => return Poll::Ready(Err(error)),
+            },
+        };
+        Poll::Ready(Ok(take.take(&mut self.stream.inner().received.borrow_mut(), n)))
     }
 
-    /// The rest of [`poll`](Reading::poll), for a read that has to begin, and to wait perhaps.
+    /// The rest of [`poll`](Reading::poll), for a read that has to begin, and to wait perhaps: the number of
+    /// bytes that satisfy it.
     #[inline(never)]
-    fn poll_begun<T: Take>(
-        &mut self,
-        cx: &mut Context<'_>,
-        take: &mut T,
-    ) -> Poll<Result<T::Output, StreamError>> {
+    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, StreamError>> {
         if !self.is_under_way() {
             if self.stream.inner().reading.replace(true) {
                 self.state = State::Done;
@@ -218,7 +220,7 @@ impl<H: Handle, F: Find> Reading<H, F> {
         }
         let found = ready!(self.poll_found(cx));
         self.end();
-        Poll::Ready(found.map(|n| take.take(&mut self.stream.inner().received.borrow_mut(), n)))
+        Poll::Ready(found)
     }
 
     /// Waits for the number of bytes that satisfy the read, from the front of the buffer.

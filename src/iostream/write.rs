@@ -1,7 +1,8 @@
 //! Writing: as much as possible is sent at once, and the rest by a coroutine of the stream.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
+use std::ops::Range;
 use std::panic::Location;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use std::task::{Context, Poll, Waker, ready};
 use futures::future::FusedFuture;
 
 use super::transport::Transport;
+use super::unsent::Pieces;
 use super::{Inner, IoStream};
 use crate::concurrent::{self, promise};
 use crate::ground::error::{LoopClosed, StreamError};
@@ -29,6 +31,13 @@ pub struct Write {
 enum State {
     Done(Result<(), StreamError>),
     Unsent(concurrent::Future<Result<(), StreamError>>),
+}
+
+impl Write {
+    #[track_caller]
+    fn of(state: State) -> Write {
+        Write { state, place: Location::caller(), is_done: false }
+    }
 }
 
 impl Future for Write {
@@ -84,8 +93,113 @@ impl<S: Transport> IoStream<S> {
     /// targets.
     #[track_caller]
     pub fn write(&self, data: impl AsRef<[u8]>) -> Write {
-        let state = self.inner.clone().write(data.as_ref());
-        Write { state, place: Location::caller(), is_done: false }
+        Write::of(
+            self.inner.clone().write(data.as_ref(), |pieces, data, part| pieces.copy(&data[part])),
+        )
+    }
+
+    /// [`write`](IoStream::write) of bytes that the stream may keep. What the transport does not take at once
+    /// is not copied: the stream keeps `data` itself until its last byte is sent, or the stream is closed.
+    ///
+    /// `data` is a `Vec<u8>` or a `String`, say. If many streams send the same, it is an `Rc<[u8]>` or a
+    /// `Bytes` (of the crate `bytes`), of which each has a clone.
+    ///
+    /// Cancel safe: what was written is sent, also if the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](IoStream::write). [`StreamError::Closed`], too, if the number of bytes in `data` becomes
+    /// less while the stream keeps it.
+    ///
+    /// # Panics
+    ///
+    /// As [`write`](IoStream::write).
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use waterspout::{IoLoop, iostream::IoStream, net::UnixStream};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let news: Rc<[u8]> = vec![b'x'; 1_000_000].into();
+    /// let mut readers = Vec::new();
+    /// for _ in 0..3 {
+    ///     let (here, there) = UnixStream::pair()?;
+    ///     IoStream::new(here).write_owned(news.clone());
+    ///     readers.push(IoStream::new(there));
+    /// }
+    /// for reader in readers {
+    ///     assert_eq!(reader.read_until_close().await?, *news);
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn write_owned(&self, data: impl AsRef<[u8]> + 'static) -> Write {
+        Write::of(self.inner.clone().write(data, Pieces::own))
+    }
+
+    /// Writes bytes that need not be sent at once: they are gathered, up to 64 KiB, and sent together. So many
+    /// small writes cost few system calls. Tornado has no counterpart; the name is that of
+    /// `futures::SinkExt::feed`.
+    ///
+    /// What was fed is sent before anything else that is written, by [`flush`](IoStream::flush) or the next
+    /// [`write`](IoStream::write), when no more fits, and at the latest in the next turn of the stream's
+    /// loop. So nothing is left behind if nobody flushes.
+    ///
+    /// Awaiting this waits only if the bytes do not fit, and then until they have been handed to the system,
+    /// as for [`write`](IoStream::write). To know that what was fed is sent, await a flush.
+    ///
+    /// Cancel safe: what was fed is sent, also if the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](IoStream::write). If the stream is closed before the bytes are sent, a later flush says
+    /// so.
+    ///
+    /// # Panics
+    ///
+    /// As [`write`](IoStream::write).
+    ///
+    /// ```
+    /// use waterspout::{IoLoop, iostream::IoStream, net::UnixStream};
+    ///
+    /// # IoLoop::new()?.run_sync(|| async {
+    /// let (here, there) = UnixStream::pair()?;
+    /// let here = IoStream::new(here);
+    /// for n in 0..3 {
+    ///     here.feed(format!("{n}\n")).await?;
+    /// }
+    /// here.flush().await?; // one system call
+    /// let mut got = [0; 100];
+    /// assert_eq!(there.read(&mut got).await?, 6);
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn feed(&self, data: impl AsRef<[u8]>) -> Write {
+        Write::of(self.inner.clone().feed(data.as_ref()))
+    }
+
+    /// Sends what was [fed](IoStream::feed). Awaiting it waits until everything that was written or fed
+    /// before has been handed to the system. Tornado: awaiting a `write(b"")`.
+    ///
+    /// (This is not [`AsyncWriteExt::flush`](futures::AsyncWriteExt::flush), which does the same, but sends
+    /// only when it is awaited.)
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError::Closed`] if the stream is closed, or is closed before the last byte was sent.
+    ///
+    /// # Panics
+    ///
+    /// As [`write`](IoStream::write).
+    #[track_caller]
+    pub fn flush(&self) -> Write {
+        self.write([])
     }
 
     /// A guard with which a server sees to the end of a stream that its handler uses.
@@ -123,20 +237,34 @@ impl<S: Transport> Drop for CloseOnDrop<S> {
 }
 
 impl<S: Transport> Inner<S> {
+    /// Sends `data` after everything else that is unsent. The part of it that cannot be sent now, `keep` adds
+    /// to the pieces.
     #[track_caller]
-    fn write(self: Rc<Self>, mut data: &[u8]) -> State {
+    fn write<D: AsRef<[u8]>>(
+        self: Rc<Self>,
+        data: D,
+        keep: impl FnOnce(&mut Pieces, D, Range<usize>),
+    ) -> State {
         if self.is_closed() {
             return State::Done(Err(self.closed_error()));
         }
+        let bytes = data.as_ref();
         let mut unsent = self.unsent.borrow_mut();
-        let waiting = (unsent.written - unsent.sent) as usize;
-        if data.len() > self.options.max_write_buffer_size.saturating_sub(waiting) {
+        if !unsent.has_room(bytes.len(), self.options.max_write_buffer_size) {
             return State::Done(Err(StreamError::WriteBufferFull));
         }
-        unsent.written += data.len() as u64;
-        let (last, is_first) = (unsent.written, unsent.is_empty());
+        unsent.written += bytes.len() as u64;
+        let last = unsent.written;
+        // Only if nobody waits for the transport to take more.
+        let at_once = (unsent.is_empty() || unsent.gathering) && self.is_at_home();
+        unsent.gathering = false;
+        let mut pieces = match at_once {
+            true => std::mem::take(&mut unsent.pieces),
+            false => Pieces::default(),
+        };
         drop(unsent);
-        if is_first && self.is_at_home() {
+        let mut rest = bytes;
+        if at_once {
             // This is a call and not a future, so it has no waker. Two things follow. It has a budget of
             // its own: were the caller's budget spent, there would be no waker to go on by with the next
             // one. (Awaiting the write spends of the caller's.) And it polls the transport with a waker
@@ -144,7 +272,7 @@ impl<S: Transport> Inner<S> {
             // its own waker.
             let _budget = resumption::fresh();
             let mut cx = Context::from_waker(Waker::noop());
-            match self.send_now(&mut cx, &mut data) {
+            match self.send_now(&mut cx, &mut pieces, &mut rest) {
                 Poll::Ready(Ok(())) => {
                     // A task that waits by `AsyncWrite` polled the transport before this, and would not be
                     // woken any more, since a transport wakes only the waker that polled it last.
@@ -158,19 +286,50 @@ impl<S: Transport> Inner<S> {
                 return State::Done(Err(self.closed_error()));
             }
         }
+        let part = bytes.len() - rest.len()..bytes.len();
         let (promise, future) = promise();
         let mut unsent = self.unsent.borrow_mut();
-        if is_first {
+        if at_once {
+            keep(&mut pieces, data, part);
+            pieces.settle();
             // While the transport was called with these bytes, it may have written to this stream itself.
             // Those bytes come after these.
-            let mut behind = std::mem::replace(&mut unsent.bytes, data.iter().copied().collect());
-            unsent.bytes.append(&mut behind);
+            let behind = std::mem::replace(&mut unsent.pieces, pieces);
+            unsent.pieces.append(behind);
+            unsent.gathering = false;
             unsent.writes.push_front((last, promise));
         } else {
-            unsent.bytes.extend(data);
+            keep(&mut unsent.pieces, data, part);
             unsent.writes.push_back((last, promise));
         }
         drop(unsent);
+        self.start_sending();
+        State::Unsent(future)
+    }
+
+    /// Keeps a copy of `data` to be sent with what comes after it; if that does not fit, writes it.
+    #[track_caller]
+    fn feed(self: Rc<Self>, data: &[u8]) -> State {
+        if !self.is_closed() {
+            let mut unsent = self.unsent.borrow_mut();
+            if (unsent.is_empty() || unsent.gathering)
+                && !data.is_empty()
+                && unsent.has_room(data.len(), self.options.max_write_buffer_size)
+                && unsent.pieces.gather(data)
+            {
+                unsent.written += data.len() as u64;
+                unsent.gathering = true;
+                drop(unsent);
+                self.start_sending();
+                return State::Done(Ok(()));
+            }
+        }
+        self.write(data, |pieces, data, part| pieces.copy(&data[part]))
+    }
+
+    /// Sees to it that the coroutine that sends will run.
+    #[track_caller]
+    fn start_sending(self: Rc<Self>) {
         if !self.sending.replace(true) {
             // Queued, and not started here and now: it could not send anything yet.
             let (home, sending) = (self.home(), resumption::here(Sending(self).send()));
@@ -181,7 +340,6 @@ impl<S: Transport> Inner<S> {
                 None => drop(sending),
             }
         }
-        State::Unsent(future)
     }
 
     /// A future that is ready when everything that was written so far has been sent; `None` if nothing is
@@ -191,32 +349,42 @@ impl<S: Transport> Inner<S> {
         if unsent.is_empty() {
             return None;
         }
+        unsent.gathering = false;
         let ((promise, future), last) = (promise(), unsent.written);
         unsent.writes.push_back((last, promise));
         Some(future)
     }
 
-    /// Sends bytes from the front of `data`, and removes them there, as long as the transport takes them.
-    fn send_now(&self, cx: &mut Context<'_>, data: &mut &[u8]) -> Poll<io::Result<()>> {
-        while !data.is_empty() {
-            let sent = ready!(self.poll_send(cx, data, &[]))?;
-            *data = &data[sent..];
+    /// Sends bytes from the front of the pieces and then of `data`, and removes them there, as long as the
+    /// transport takes them.
+    fn send_now(
+        &self,
+        cx: &mut Context<'_>,
+        pieces: &mut Pieces,
+        data: &mut &[u8],
+    ) -> Poll<io::Result<()>> {
+        while !(pieces.is_empty() && data.is_empty()) {
+            let sent = ready!(self.poll_send(cx, pieces, data))?;
+            *data = &data[pieces.consume(sent)..];
         }
         self.poll_flush(cx)
     }
 
-    /// Sends bytes from the front of the two slices that a `VecDeque` consists of, and gives their number.
+    /// Sends bytes from the front of the pieces and then of `data`, and gives their number.
     fn poll_send(
         &self,
         cx: &mut Context<'_>,
-        front: &[u8],
-        back: &[u8],
+        pieces: &Pieces,
+        data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let sent = ready!(self.poll_io(cx, |io, cx| match back {
-            [] => io.poll_write(cx, front),
-            back => io.poll_write_vectored(cx, &[IoSlice::new(front), IoSlice::new(back)]),
+        let (asked, sent) = ready!(self.poll_io(cx, |io, cx| {
+            let (asked, polled) = pieces.slices(data, |slices| match slices {
+                [only] => io.poll_write(cx, only),
+                slices => io.poll_write_vectored(cx, slices),
+            })?;
+            polled.map_ok(|sent| (asked, sent))
         }))?;
-        if foreign::believed(sent, front.len() + back.len())? == 0 {
+        if foreign::believed(sent, asked)? == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         self.unsent.borrow_mut().sent += sent as u64;
@@ -233,22 +401,39 @@ impl<S: Transport> Inner<S> {
         loop {
             // The bytes are taken out while the transport is called with them: it may write to this stream
             // itself, and would find the queue borrowed.
-            let mut bytes = std::mem::take(&mut self.unsent.borrow_mut().bytes);
-            let polled = match bytes.as_slices() {
-                ([], _) => Poll::Ready(Ok(0)),
-                (front, back) => self.poll_send(cx, front, back),
+            let mut pieces = {
+                let mut unsent = self.unsent.borrow_mut();
+                if std::mem::take(&mut unsent.gathering) {
+                    // From here on these bytes belong to a write, for which nobody waits, so that the
+                    // transport is flushed after them, and what is written meanwhile is sent behind them.
+                    let write = (unsent.written, promise().0);
+                    unsent.writes.push_back(write);
+                }
+                std::mem::take(&mut unsent.pieces)
+            };
+            let polled = match pieces.is_empty() {
+                true => Poll::Ready(Ok(0)),
+                false => self.poll_send(cx, &pieces, &[]),
             };
             if self.is_closed() {
+                pieces.discard();
                 return Poll::Ready(Ok(()));
             }
-            if let Poll::Ready(Ok(sent)) = polled {
-                bytes.drain(..sent);
+            match polled {
+                Poll::Ready(Ok(sent)) => _ = pieces.consume(sent),
+                Poll::Ready(Err(_)) => {}
+                Poll::Pending => pieces.settle(),
             }
-            if !bytes.is_empty() {
+            if self.is_closed() {
+                // A destructor of what was sent has closed it.
+                pieces.discard();
+                return Poll::Ready(Ok(()));
+            }
+            if !pieces.is_empty() {
                 let mut unsent = self.unsent.borrow_mut();
                 // What was written meanwhile comes after these bytes.
-                bytes.append(&mut unsent.bytes);
-                unsent.bytes = bytes;
+                let behind = std::mem::replace(&mut unsent.pieces, pieces);
+                unsent.pieces.append(behind);
             }
             ready!(polled)?;
             if self.unsent.borrow().is_due() {
@@ -313,11 +498,11 @@ mod tests {
             let (one, other) = UnixStream::pair().unwrap();
             let (writer, reader) = (IoStream::new(one), IoStream::new(other));
             let written = writer.write(vec![0; 10_000_000]);
-            assert!(writer.inner.unsent.borrow().bytes.capacity() > 1_000_000);
+            assert!(writer.inner.unsent.borrow().pieces.capacity() > 1_000_000);
             reader.read_bytes(10_000_000).await.unwrap();
             written.await.unwrap();
             moment().await;
-            assert_eq!(writer.inner.unsent.borrow().bytes.capacity(), 0);
+            assert_eq!(writer.inner.unsent.borrow().pieces.capacity(), 0);
             assert_eq!(reader.inner.received.borrow().capacity(), 0);
         });
         done.unwrap();

@@ -111,7 +111,7 @@ async fn what_was_written_before_is_sent_before<K: Kind>() {
     let writing = coroutine::start(async move {
         stream.write_all(b"the end").await.unwrap();
         assert!(!stream.writing());
-        stream.flush().await.unwrap();
+        AsyncWriteExt::flush(&mut stream).await.unwrap();
         stream
     });
     settle().await;
@@ -164,7 +164,7 @@ async fn a_closed_stream_can_be_read_to_its_end_and_closed_again<K: Kind>() {
     let (mut stream, _other) = K::pair().await;
     stream.close_with_error(io::Error::from(io::ErrorKind::InvalidInput));
     assert_eq!(kind(stream.read(&mut [0]).await), io::ErrorKind::InvalidInput);
-    assert_eq!(kind(stream.flush().await), io::ErrorKind::InvalidInput);
+    assert_eq!(kind(AsyncWriteExt::flush(&mut stream).await), io::ErrorKind::InvalidInput);
     assert_eq!(kind(AsyncWriteExt::close(&mut stream).await), io::ErrorKind::InvalidInput);
 }
 

@@ -31,6 +31,11 @@ on_every_transport!(
     a_write_to_a_closed_stream_is_an_error,
     what_was_written_is_sent_when_the_last_handle_goes,
     a_time_limit_on_a_write_does_not_take_it_back,
+    bytes_that_the_stream_owns_are_kept_as_they_are_until_they_are_sent,
+    what_was_fed_is_sent_although_nobody_flushes,
+    what_was_fed_is_sent_when_the_last_handle_goes,
+    feeding_waits_when_the_other_side_does_not_read,
+    feeding_a_closed_stream_is_an_error,
 );
 
 async fn a_write_that_fits_is_done_at_once<K: Kind>() {
@@ -69,7 +74,18 @@ async fn writes_are_sent_in_order_whatever_is_awaited<K: Kind>() {
         let mut rest = &bytes[..];
         for (n, size) in sizes(40_000).enumerate() {
             let (piece, more) = rest.split_at(size.min(rest.len()));
-            let written = writer.write(piece);
+            let written = match n / 3 % 5 {
+                0 => writer.write(piece),
+                1 => writer.write_owned(Vec::from(piece)),
+                2 => writer.feed(&piece[..size.min(100).min(piece.len())]),
+                3 => writer.flush(),
+                _ => writer.feed(piece),
+            };
+            let more = match n / 3 % 5 {
+                2 => &rest[size.min(100).min(piece.len())..],
+                3 => rest,
+                _ => more,
+            };
             match n % 3 {
                 0 => drop(written),
                 1 => written.await.unwrap(),
@@ -181,6 +197,201 @@ async fn a_time_limit_on_a_write_does_not_take_it_back<K: Kind>() {
     let written = writer.write(pattern(10_000_000));
     assert!(with_timeout(Duration::ZERO, written).await.is_err());
     assert!(reader.read_bytes(10_000_000).await.unwrap() == pattern(10_000_000));
+}
+
+async fn bytes_that_the_stream_owns_are_kept_as_they_are_until_they_are_sent<K: Kind>() {
+    let (reader, writer) = K::pair().await;
+    let data: Rc<[u8]> = pattern(10_000_000).into();
+    let mut writes = vec![writer.write("first")];
+    writes.extend((0..3).map(|_| writer.write_owned(data.clone())));
+    writes.push(writer.write("last"));
+    assert_eq!(Rc::strong_count(&data), 4);
+    assert_eq!(reader.read_bytes(5).await.unwrap(), b"first");
+    for left in (0..3).rev() {
+        assert!(reader.read_bytes(data.len()).await.unwrap() == *data);
+        settle().await;
+        assert!(Rc::strong_count(&data) <= 1 + left + 1);
+    }
+    assert_eq!(reader.read_bytes(4).await.unwrap(), b"last");
+    for write in writes {
+        write.await.unwrap();
+    }
+    assert_eq!(Rc::strong_count(&data), 1);
+    // What is taken at once is not kept, and what is unsent is dropped when the stream is closed.
+    writer.write_owned(Rc::<[u8]>::from(*b"x")).now_or_never().unwrap().unwrap();
+    let written = writer.write_owned(data.clone());
+    writer.close();
+    assert!(written.await.is_err());
+    assert_eq!(Rc::strong_count(&data), 1);
+}
+
+async fn what_was_fed_is_sent_although_nobody_flushes<K: Kind>() {
+    let (reader, writer) = K::pair().await;
+    for n in 0..3 {
+        writer.feed([n; 10]).now_or_never().unwrap().unwrap();
+        assert!(writer.writing());
+    }
+    assert_eq!(reader.read_bytes(30).await.unwrap(), [[0; 10], [1; 10], [2; 10]].concat());
+    settle().await;
+    assert!(!writer.writing());
+    writer.feed("again");
+    writer.flush().await.unwrap();
+    assert!(!writer.writing());
+    assert_eq!(reader.read_bytes(5).await.unwrap(), b"again");
+}
+
+async fn what_was_fed_is_sent_when_the_last_handle_goes<K: Kind>() {
+    let (reader, writer) = K::pair().await;
+    writer.feed("the end");
+    drop(writer);
+    assert_eq!(reader.read_until_close().await.unwrap(), b"the end");
+}
+
+async fn feeding_waits_when_the_other_side_does_not_read<K: Kind>() {
+    let (reader, writer) = K::pair().await;
+    let mut fed = 0;
+    let last = loop {
+        let mut feed = writer.feed([b'x'; 1000]);
+        fed += 1000;
+        if (&mut feed).now_or_never().is_none() {
+            // The system may take more after a while.
+            settle().await;
+            if (&mut feed).now_or_never().is_none() {
+                break feed;
+            }
+        }
+        assert!(fed < 100_000_000);
+    };
+    assert_eq!(reader.read_bytes(fed).await.unwrap().len(), fed);
+    last.await.unwrap();
+}
+
+async fn feeding_a_closed_stream_is_an_error<K: Kind>() {
+    let (_reader, writer) = K::pair().await;
+    writer.feed("x");
+    writer.close();
+    assert!(!writer.writing());
+    assert_clean_end(writer.feed("x").now_or_never().unwrap());
+    assert_clean_end(writer.flush().now_or_never().unwrap());
+}
+
+#[waterspout::test(timeout = 60.0)]
+async fn what_was_fed_is_sent_in_one_call_and_before_what_is_written() {
+    let (one, mut other) = testing::duplex(1_000_000);
+    let (io, counts) = Counted::new(one);
+    let writer = IoStream::new(io);
+    let sent = || std::mem::take(&mut *counts.writes.borrow_mut());
+    (0..100).for_each(|_| drop(writer.feed(b"0123456789")));
+    assert!(sent().is_empty());
+    writer.flush().now_or_never().unwrap().unwrap();
+    assert_eq!(sent(), [1000]);
+    writer.feed("a");
+    writer.write("b").now_or_never().unwrap().unwrap();
+    assert_eq!(sent(), [2]);
+    writer.feed("c");
+    writer.write_owned(vec![b'd'; 3]).now_or_never().unwrap().unwrap();
+    assert_eq!(sent(), [4]);
+    // As much as does not fit is sent with what was gathered.
+    writer.feed(vec![b'e'; 60_000]).now_or_never().unwrap().unwrap();
+    assert!(sent().is_empty());
+    writer.feed(vec![b'f'; 10_000]).now_or_never().unwrap().unwrap();
+    assert_eq!(sent(), [70_000]);
+    writer.feed("").now_or_never().unwrap().unwrap();
+    assert!(!writer.writing() && sent().is_empty());
+    let mut got = vec![0; 1000 + 6 + 70_000];
+    other.read_exact(&mut got).await.unwrap();
+    assert!(got[1000..].starts_with(b"abcddde"));
+}
+
+#[waterspout::test(timeout = 60.0)]
+async fn what_is_fed_counts_as_unsent() {
+    let (one, _other) = testing::duplex(1000);
+    let options = Options { max_write_buffer_size: 100, ..Options::default() };
+    let writer = IoStream::with_options(one, options);
+    writer.feed([0; 100]).now_or_never().unwrap().unwrap();
+    for too_much in [writer.feed("x"), writer.write("x"), writer.write_owned("x")] {
+        let result = too_much.now_or_never().unwrap();
+        assert!(matches!(result, Err(StreamError::WriteBufferFull)), "{result:?}");
+    }
+    let writer = writer.into_inner().unwrap_err().into_stream();
+    writer.flush().now_or_never().unwrap().unwrap();
+    writer.write("x").now_or_never().unwrap().unwrap();
+    assert!(writer.into_inner().is_ok());
+}
+
+#[waterspout::test(timeout = 60.0)]
+async fn a_transport_that_buffers_is_flushed_after_what_was_fed() {
+    let (one, other) = testing::duplex(1000);
+    let gate = Rc::new(Gate::default());
+    let writer = IoStream::new(Buffered { io: one, held: Vec::new(), gate: gate.clone() });
+    let reader = IoStream::new(other);
+    writer.feed("fed");
+    let clone = writer.clone();
+    drop(writer);
+    settle().await;
+    // The last handle goes while the transport has the bytes and has not passed them on.
+    drop(clone);
+    gate.open();
+    assert_eq!(reader.read_until_close().await.unwrap(), b"fed");
+}
+
+/// Bytes that become fewer, and that call back when they are dropped.
+struct Odd {
+    len: Rc<Cell<usize>>,
+    dropped: Option<Box<dyn FnOnce()>>,
+}
+
+impl AsRef<[u8]> for Odd {
+    fn as_ref(&self) -> &[u8] {
+        &[b'o'; 1000][..self.len.get()]
+    }
+}
+
+impl Drop for Odd {
+    fn drop(&mut self) {
+        if let Some(dropped) = self.dropped.take() {
+            dropped();
+        }
+    }
+}
+
+#[waterspout::test(timeout = 60.0)]
+async fn owned_bytes_that_become_fewer_close_the_stream() {
+    let (one, _other) = testing::duplex(10);
+    let writer = IoStream::new(one);
+    let len = Rc::new(Cell::new(1000));
+    let mut written = writer.write_owned(Odd { len: len.clone(), dropped: None });
+    settle().await;
+    assert!((&mut written).now_or_never().is_none());
+    len.set(5);
+    let again = writer.write("");
+    drop(_other);
+    settle().await;
+    assert!(written.await.is_err() && again.await.is_err() && writer.is_closed());
+}
+
+#[waterspout::test(timeout = 60.0)]
+async fn owned_bytes_may_use_the_stream_when_they_are_dropped() {
+    for closes in [false, true] {
+        let (one, mut other) = testing::duplex(10);
+        let writer = IoStream::new(one);
+        let (len, clone) = (Rc::new(Cell::new(20)), writer.clone());
+        let dropped = move || match closes {
+            true => clone.close(),
+            false => drop(clone.write("from the destructor")),
+        };
+        let written = writer.write_owned(Odd { len, dropped: Some(Box::new(dropped)) });
+        let behind = writer.write("behind");
+        let mut got = Vec::new();
+        drop(writer);
+        other.read_to_end(&mut got).await.unwrap();
+        let expected = ["o".repeat(20).as_str(), "behind", "from the destructor"].concat();
+        match closes {
+            true => assert!(got.starts_with(&[b'o'; 20]) && got.len() < 30),
+            false => assert_eq!(String::from_utf8(got).unwrap(), expected),
+        }
+        assert_eq!((written.await.is_err(), behind.await.is_err()), (closes, closes));
+    }
 }
 
 #[waterspout::test(timeout = 60.0)]
