@@ -279,14 +279,17 @@ impl IoLoop {
         core.inbox.take(&mut messages, most, is_midst);
         core.counting().messages.add(messages.len() as u64);
         let mut taken = messages.drain(..);
-        while let Some(other) = core.scheduler.borrow_mut().take_posted(&mut taken) {
+        loop {
+            // The borrow ends here: foreign code may run below.
+            let other = core.scheduler.borrow_mut().take_posted(&mut taken);
             match other {
-                Message::ForgetSocket(key) => self.wake_all(core.forget_socket(key)),
-                Message::ForgetTimer(key) => {
+                None => break,
+                Some(Message::ForgetSocket(key)) => self.wake_all(core.forget_socket(key)),
+                Some(Message::ForgetTimer(key)) => {
                     foreign::discard(core.remove_timer(key));
                 }
-                Message::Stop => self.stop(),
-                Message::Wake(_) | Message::Call(_) => unreachable!("they are queued"),
+                Some(Message::Stop) => self.stop(),
+                Some(Message::Wake(_) | Message::Call(_)) => unreachable!("they are queued"),
             }
         }
         drop(taken);
