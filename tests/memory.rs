@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use waterspout::coroutine::{self, TaskGroup, moment, sleep};
 use waterspout::net::{TcpServer, TcpStream};
+use waterspout::queues::{LifoQueue, Queue};
 use waterspout::{Coroutine, IoLoop};
 
 /// The system's allocator, with a count of the bytes that are in use.
@@ -205,4 +206,24 @@ fn what_a_child_of_a_group_or_a_handler_of_a_server_keeps_is_kept_once() {
     });
     let took = took.unwrap();
     assert!(took.iter().all(|took| (*took as usize) < BUFFER * 3 / 2), "{took:?} bytes");
+}
+
+#[test]
+fn an_item_in_a_queue_takes_no_more_than_in_a_vector() {
+    let _alone = alone();
+    const MANY: isize = 100_000;
+    let (fifo, lifo) = (Queue::new(0), LifoQueue::new(0));
+    let grown = [0, 1].map(|which| {
+        let before = in_use();
+        for _ in 0..MANY {
+            if which == 0 {
+                fifo.put_nowait(1u8).unwrap()
+            } else {
+                lifo.put_nowait(1u8).unwrap()
+            };
+        }
+        in_use() - before
+    });
+    // A vector that grows has room for as many again.
+    assert!(grown.iter().all(|grown| (MANY..=2 * MANY).contains(grown)), "{grown:?} bytes");
 }

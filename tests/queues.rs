@@ -5,7 +5,7 @@ mod common;
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::error::Error;
 use std::pin::pin;
 use std::rc::Rc;
@@ -386,6 +386,114 @@ fn items_that_getters_give_back_are_in_their_old_order() {
     (0..5).for_each(|n| priority.put_nowait(Job(7, n)).unwrap());
     drop(waiting);
     assert_eq!(drain(&priority).iter().map(|job| job.1).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+}
+
+/// What a queue does, in so many words: all items that are in it, by when they were put, and who waits.
+struct Model {
+    /// Which of the items is the next.
+    next: fn(&BTreeMap<u64, u32>) -> Option<u64>,
+    items: BTreeMap<u64, u32>,
+    put: u64,
+    waiting: VecDeque<usize>,
+    given: HashMap<usize, (u64, u32)>,
+}
+
+impl Model {
+    fn put(&mut self, item: u32) {
+        self.items.insert(self.put, item);
+        self.put += 1;
+        self.serve();
+    }
+
+    fn get(&mut self) -> Option<(u64, u32)> {
+        let next = (self.next)(&self.items)?;
+        self.items.remove_entry(&next)
+    }
+
+    fn serve(&mut self) {
+        let Some(getter) = self.waiting.front().copied() else { return };
+        if let Some(next) = self.get() {
+            self.waiting.pop_front();
+            self.given.insert(getter, next);
+        }
+    }
+
+    fn drop(&mut self, getter: usize) {
+        self.waiting.retain(|waiting| *waiting != getter);
+        if let Some((put, item)) = self.given.remove(&getter) {
+            self.items.insert(put, item);
+            self.serve();
+        }
+    }
+}
+
+/// Does whatever can be done to a queue, and checks that it is as the model says.
+fn compare<S: Store<Item = u32>>(next: fn(&BTreeMap<u64, u32>) -> Option<u64>) {
+    let mut random = 7u64;
+    let mut below = move |n: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random as usize % n
+    };
+    let queue = QueueOver::<S>::new(0);
+    let (items, waiting, given) = (BTreeMap::new(), VecDeque::new(), HashMap::new());
+    let mut model = Model { next, items, put: 0, waiting, given };
+    let mut getters = Vec::new();
+    for step in 0..5_000 {
+        let chosen = below(getters.len() + 1);
+        // Now and then there are mostly items, and then mostly getters.
+        match (below(8), step / 64 % 2) {
+            (0, _) | (1 | 2, 0) => {
+                let item = below(10) as u32;
+                queue.put_nowait(item).unwrap();
+                model.put(item);
+            }
+            (3, _) => {
+                let got = queue.get_nowait().ok();
+                assert_eq!(got, model.get().map(|(_, item)| item), "step {step}");
+            }
+            (4..6, _) if chosen < getters.len() => {
+                let (getter, get) = getters.swap_remove(chosen);
+                drop(get);
+                model.drop(getter);
+            }
+            (6, _) if chosen < getters.len() => {
+                let (getter, get) = &mut getters[chosen];
+                let got = poll_for(get, std::task::Waker::noop());
+                let expected = model.given.remove(getter);
+                assert_eq!(got.is_ready(), expected.is_some(), "step {step}");
+                if let (Poll::Ready(got), Some((_, item))) = (got, expected) {
+                    assert_eq!(got, Ok(item), "step {step}");
+                    drop(getters.swap_remove(chosen));
+                }
+            }
+            _ => {
+                let mut get = Box::pin(queue.get());
+                let expected = model.get().map(|(_, item)| Ok(item));
+                match poll(&mut get) {
+                    Poll::Ready(got) => assert_eq!(Some(got), expected, "step {step}"),
+                    Poll::Pending => {
+                        assert_eq!(expected, None, "step {step}");
+                        model.waiting.push_back(step);
+                        getters.push((step, get));
+                    }
+                }
+            }
+        }
+        assert_eq!(queue.qsize(), model.items.len(), "step {step}");
+    }
+    drop(getters);
+}
+
+#[test]
+fn whatever_getters_give_back_items_are_in_the_order_of_their_queue() {
+    compare::<Fifo<u32>>(|items| items.keys().next().copied());
+    compare::<Lifo<u32>>(|items| items.keys().next_back().copied());
+    // Of equal ones, first in first out.
+    compare::<Priority<u32>>(|items| {
+        items.iter().min_by_key(|(put, item)| (**item, **put)).map(|(put, _)| *put)
+    });
 }
 
 #[test]

@@ -71,6 +71,7 @@ UNDER_LOAD = {
     "channels": (["room_64", "room_1024"], ["waterspout", "tokio", "smol"]),
     # In a build of its own, see run.sh.
     "workers": (["64", "1000"], ["waterspout", "waterspout-balancer", "tokio-mt2", "tokio-two"]),
+    "queue_memory": (["items_100000"], ["waterspout", "tokio", "smol"]),
 }
 BASE = os.environ.get("PEERS_BASE", "epoll-raw")  # what ratios are to
 SERVERS = ["waterspout-bare", "waterspout-server"]  # those that accept by a `TcpServer`

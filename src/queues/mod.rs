@@ -105,8 +105,6 @@ struct Inner<S: Store> {
     store: S,
     maxsize: usize,
     closed: Cell<bool>,
-    /// How many items were put so far, which is the number of the next one.
-    next_number: Cell<u64>,
     /// Getters that wait for an item. Whoever puts one gives it to the first of them.
     getters: WaitQueue<Given<S::Item>>,
     /// Putters that wait for room, each with its item. Whoever makes room puts the item of the first.
@@ -117,8 +115,8 @@ struct Inner<S: Store> {
     finished: Event,
 }
 
-/// What a getter is given: the number of an item, and the item. If the getter is dropped, the number tells
-/// between which items this one belongs.
+/// What a getter is given: an item, and the number by which it goes back to where it was if the getter is
+/// dropped.
 struct Given<T>(u64, T);
 
 /// The item that a waiting putter has brought.
@@ -189,7 +187,6 @@ impl<S: Store> QueueOver<S> {
             store: S::default(),
             maxsize,
             closed: Cell::new(false),
-            next_number: Cell::new(0),
             getters: WaitQueue::new(),
             putters: WaitQueue::new(),
             unfinished: Cell::new(0),
@@ -341,8 +338,7 @@ impl<S: Store> Inner<S> {
     fn put(&self, item: S::Item) {
         self.unfinished.set(self.unfinished.get() + 1);
         self.finished.clear();
-        let number = self.next_number.replace(self.next_number.get() + 1);
-        self.store.push(number, item);
+        self.store.push(item);
         self.serve();
     }
 
@@ -351,11 +347,11 @@ impl<S: Store> Inner<S> {
         if self.getters.is_empty() {
             return;
         }
-        let Some((number, item)) = self.store.pop() else { return };
+        let Some((number, item)) = self.store.lend() else { return };
         let mut next = Some(Given(number, item));
         match self.getters.take_first(|given| *given = next.take()) {
             Some(getter) => foreign::wake(getter),
-            // A getter was there before `pop`. But `pop` compares items, and their `Ord` is foreign code: it
+            // A getter was there before `lend`. But `lend` compares items, and their `Ord` is foreign code: it
             // has put an item, which served the getter, or closed the queue, which woke all getters.
             None => {
                 if let Some(Given(number, item)) = next {
@@ -386,7 +382,7 @@ impl<S: Store> Inner<S> {
         let item = self.store.pop();
         wake(putter);
         self.serve_more();
-        item.map(|(_, item)| item)
+        item
     }
 
     /// Puts the item of the first putter that waits, and gives its waker: the caller has to wake it.

@@ -1,36 +1,45 @@
 //! In which order a queue gives its items.
+//!
+//! An item that is given to a getter that waits may come back, if that getter is dropped: it is *lent*. Then it
+//! has to go to where it was, so what is lent is numbered. The items themselves lie in the queue without
+//! numbers, unless their order depends on them.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use crate::ground::foreign;
 
 /// What a [`QueueOver`](super::QueueOver) keeps its items in: it decides which item is the next. It cannot
 /// be implemented outside of this crate.
 ///
-/// Each item comes with a number: how many items were put before it. The only foreign code that a store
-/// runs is the items' `Ord`, and that may use the very queue whose items it compares.
+/// The only foreign code that a store runs is the items' `Ord`, and that may use the very queue whose items it
+/// compares.
 pub trait Store: Default + sealed::Sealed {
     /// What is put and got.
     type Item;
 
-    /// Whether it compares items. Then any call of `push`, `give_back` and `pop` may run code that uses the
-    /// queue, and the caller has to look again at what it knew of the queue before.
+    /// Whether it compares items. Then any call of `push`, `pop`, `lend` and `give_back` may run code that uses
+    /// the queue, and the caller has to look again at what it knew of the queue before.
     #[doc(hidden)]
     const COMPARES: bool = false;
 
-    /// Takes in a new item, whose number is greater than all others.
+    /// Takes in a new item.
     #[doc(hidden)]
-    fn push(&self, number: u64, item: Self::Item);
-
-    /// Takes back an item that `pop` has given, to where it was.
-    #[doc(hidden)]
-    fn give_back(&self, number: u64, item: Self::Item);
+    fn push(&self, item: Self::Item);
 
     /// Gives the next item.
     #[doc(hidden)]
-    fn pop(&self) -> Option<(u64, Self::Item)>;
+    fn pop(&self) -> Option<Self::Item>;
+
+    /// Gives the next item to a getter that waits, with a number by which it can be given back. While somebody
+    /// waits there is nothing to get, so it is the one that has just been put, or given back.
+    #[doc(hidden)]
+    fn lend(&self) -> Option<(u64, Self::Item)>;
+
+    /// Takes back an item that was lent, to where it was.
+    #[doc(hidden)]
+    fn give_back(&self, number: u64, item: Self::Item);
 
     /// How many items there are.
     #[doc(hidden)]
@@ -47,11 +56,55 @@ mod sealed {
 
 /// First in first out.
 #[derive(Debug)]
-pub struct Fifo<T>(RefCell<VecDeque<(u64, T)>>);
+pub struct Fifo<T>(RefCell<Row<T>>);
 
 /// Last in first out.
 #[derive(Debug)]
-pub struct Lifo<T>(RefCell<VecDeque<(u64, T)>>);
+pub struct Lifo<T>(RefCell<Row<T>>);
+
+/// Items in the order in which they were put.
+///
+/// An item is lent when there is no other one in `items`, so whatever is there was put after all that was ever
+/// lent. Numbers are needed only among items that were lent: each was put before those that were lent after it.
+#[derive(Debug)]
+struct Row<T> {
+    items: VecDeque<T>,
+    /// Items that were given back, by their numbers. Hardly ever is there one.
+    returned: BTreeMap<u64, T>,
+    /// How many were lent so far. One that was given back keeps its number when it is lent again.
+    lent: u64,
+}
+
+impl<T> Row<T> {
+    /// Numbers an item of `items` that is lent.
+    fn lent(&mut self, item: T) -> (u64, T) {
+        debug_assert!(self.items.is_empty(), "items are lent while others could be got");
+        self.lent += 1;
+        (self.lent, item)
+    }
+
+    /// Those that were given back, if there are any. (To see that there is none takes less than to look for one.)
+    #[inline]
+    fn returned(&mut self) -> Option<&mut BTreeMap<u64, T>> {
+        if self.returned.is_empty() { None } else { Some(&mut self.returned) }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.items.len() + self.returned.len()
+    }
+
+    fn discard(self) {
+        foreign::discard_all(self.returned.into_values());
+        foreign::discard_all(self.items);
+    }
+}
+
+impl<T> Default for Row<T> {
+    fn default() -> Row<T> {
+        Row { items: VecDeque::new(), returned: BTreeMap::new(), lent: 0 }
+    }
+}
 
 /// The least first; of equal ones, first in first out.
 #[derive(Debug)]
@@ -59,10 +112,12 @@ pub struct Priority<T> {
     heap: RefCell<BinaryHeap<Ranked<T>>>,
     /// How many items there are. The heap cannot tell: while items are compared, they are taken out of it.
     size: Cell<usize>,
+    /// How many items were put so far, which is the number of the next one.
+    next_number: Cell<u64>,
 }
 
-/// An item with its number. It compares as greater the sooner it is to be given, for a `BinaryHeap` gives
-/// its greatest first.
+/// An item with its number, which decides among equal ones. It compares as greater the sooner it is to be
+/// given, for a `BinaryHeap` gives its greatest first.
 #[derive(Debug)]
 struct Ranked<T> {
     number: u64,
@@ -106,7 +161,7 @@ impl<T> Default for Lifo<T> {
 
 impl<T: Ord> Default for Priority<T> {
     fn default() -> Priority<T> {
-        Priority { heap: RefCell::default(), size: Cell::new(0) }
+        Priority { heap: RefCell::default(), size: Cell::new(0), next_number: Cell::new(0) }
     }
 }
 
@@ -114,25 +169,35 @@ impl<T> sealed::Sealed for Fifo<T> {}
 impl<T> sealed::Sealed for Lifo<T> {}
 impl<T: Ord> sealed::Sealed for Priority<T> {}
 
-/// Puts an item back among others that are in the order of their numbers.
-fn put_back<T>(items: &mut VecDeque<(u64, T)>, number: u64, item: T) {
-    let index = items.partition_point(|(earlier, _)| *earlier < number);
-    items.insert(index, (number, item));
-}
-
 impl<T> Store for Fifo<T> {
     type Item = T;
 
-    fn push(&self, number: u64, item: T) {
-        self.0.borrow_mut().push_back((number, item));
+    #[inline]
+    fn push(&self, item: T) {
+        self.0.borrow_mut().items.push_back(item);
+    }
+
+    #[inline]
+    fn pop(&self) -> Option<T> {
+        let mut row = self.0.borrow_mut();
+        if let Some((_, item)) = row.returned().and_then(BTreeMap::pop_first) {
+            return Some(item);
+        }
+        row.items.pop_front()
+    }
+
+    #[inline]
+    fn lend(&self) -> Option<(u64, T)> {
+        let mut row = self.0.borrow_mut();
+        if let Some(returned) = row.returned().and_then(BTreeMap::pop_first) {
+            return Some(returned);
+        }
+        let item = row.items.pop_front()?;
+        Some(row.lent(item))
     }
 
     fn give_back(&self, number: u64, item: T) {
-        put_back(&mut self.0.borrow_mut(), number, item);
-    }
-
-    fn pop(&self) -> Option<(u64, T)> {
-        self.0.borrow_mut().pop_front()
+        self.0.borrow_mut().returned.insert(number, item);
     }
 
     fn size(&self) -> usize {
@@ -140,23 +205,36 @@ impl<T> Store for Fifo<T> {
     }
 
     fn clear(&self) {
-        foreign::discard_all(self.0.take());
+        self.0.take().discard();
     }
 }
 
 impl<T> Store for Lifo<T> {
     type Item = T;
 
-    fn push(&self, number: u64, item: T) {
-        self.0.borrow_mut().push_back((number, item));
+    #[inline]
+    fn push(&self, item: T) {
+        self.0.borrow_mut().items.push_back(item);
+    }
+
+    #[inline]
+    fn pop(&self) -> Option<T> {
+        let mut row = self.0.borrow_mut();
+        let item = row.items.pop_back();
+        item.or_else(|| row.returned().and_then(BTreeMap::pop_last).map(|(_, item)| item))
+    }
+
+    #[inline]
+    fn lend(&self) -> Option<(u64, T)> {
+        let mut row = self.0.borrow_mut();
+        match row.items.pop_back() {
+            Some(item) => Some(row.lent(item)),
+            None => row.returned().and_then(BTreeMap::pop_last),
+        }
     }
 
     fn give_back(&self, number: u64, item: T) {
-        put_back(&mut self.0.borrow_mut(), number, item);
-    }
-
-    fn pop(&self) -> Option<(u64, T)> {
-        self.0.borrow_mut().pop_back()
+        self.0.borrow_mut().returned.insert(number, item);
     }
 
     fn size(&self) -> usize {
@@ -164,7 +242,7 @@ impl<T> Store for Lifo<T> {
     }
 
     fn clear(&self) {
-        foreign::discard_all(self.0.take());
+        self.0.take().discard();
     }
 }
 
@@ -192,16 +270,21 @@ impl<T: Ord> Store for Priority<T> {
 
     const COMPARES: bool = true;
 
-    fn push(&self, number: u64, item: T) {
+    fn push(&self, item: T) {
+        let number = self.next_number.replace(self.next_number.get() + 1);
+        self.give_back(number, item);
+    }
+
+    fn give_back(&self, number: u64, item: T) {
         self.size.set(self.size.get() + 1);
         self.change(|heap| heap.push(Ranked { number, item }));
     }
 
-    fn give_back(&self, number: u64, item: T) {
-        self.push(number, item);
+    fn pop(&self) -> Option<T> {
+        self.lend().map(|(_, item)| item)
     }
 
-    fn pop(&self) -> Option<(u64, T)> {
+    fn lend(&self) -> Option<(u64, T)> {
         let Ranked { number, item } = self.change(BinaryHeap::pop)?;
         self.size.set(self.size.get() - 1);
         Some((number, item))

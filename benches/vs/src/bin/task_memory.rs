@@ -5,35 +5,13 @@
 //!
 //! Tables that grow by doubling are counted as they stand with N tasks in them.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::future::pending;
 use std::hint::black_box;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use peers::rt::{self, Runtime, Visitor};
-use peers::util::{Notify, rss_kib};
-
-/// The system's allocator, and how many bytes of it are in use.
-struct Counting;
-
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: the system's allocator does it all.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        IN_USE.fetch_add(layout.size(), Relaxed);
-        // SAFETY: the caller's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's.
-        unsafe { System.dealloc(p, layout) }
-    }
-}
+use peers::util::{Counting, Notify, rss_kib};
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -74,9 +52,9 @@ impl Visitor for Measure<'_> {
 async fn measure<R: Runtime>(name: String, n: usize) {
     // So that what is made once for all is there.
     spawn::<R>(1_000).await;
-    let (heap, rss) = (IN_USE.load(Relaxed), rss_kib(std::process::id()));
+    let (heap, rss) = (Counting::in_use(), rss_kib(std::process::id()));
     spawn::<R>(n).await;
-    let heap = (IN_USE.load(Relaxed) - heap) as f64 / n as f64;
+    let heap = (Counting::in_use() - heap) as f64 / n as f64;
     let rss = (rss_kib(std::process::id()) - rss) as f64 * 1024.0 / n as f64;
     let future = size_of_val(&task());
     println!("{name} {n} {future} {heap:.1} {:.1} {rss:.0}", heap - future as f64);
