@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use futures::AsyncWriteExt;
+use futures::{AsyncReadExt, AsyncWriteExt};
 use waterspout::iostream::IoStream;
 use waterspout::locks::Lock;
 use waterspout::queues::Queue;
@@ -37,6 +37,8 @@ const CASES: &[&str] = &[
     "with_timeout",
     "readiness",
     "read_until",
+    "read_until_into",
+    "feed",
     "lock_hand_off",
     "queue_put_get",
 ];
@@ -92,6 +94,8 @@ fn run(case: &str, n: u64) {
         "with_timeout" => with_timeout(n).await,
         "readiness" => readiness(n).await,
         "read_until" => read_until(n).await,
+        "read_until_into" => read_until_into(n).await,
+        "feed" => feed(n).await,
         "lock_hand_off" => lock_hand_off(n).await,
         "queue_put_get" => queue_put_get(n).await,
         _ => unreachable!("CASES has all of these"),
@@ -244,6 +248,37 @@ async fn read_until(n: u64) {
         for _ in 0..64 {
             assert_eq!(there.read_until(b"\n", 100).await.expect("a line"), LINE);
         }
+    }
+}
+
+/// The same into a vector that is used for all lines.
+async fn read_until_into(n: u64) {
+    const LINE: &[u8; 32] = b"thirty-one bytes and a line end\n";
+    let (mut here, there) = testing::duplex(64 * LINE.len());
+    let there = IoStream::new(there);
+    let (lines, mut line) = (LINE.repeat(64), Vec::new());
+    for _ in 0..n / 64 {
+        here.write_all(&lines).await.expect("written");
+        for _ in 0..64 {
+            line.clear();
+            there.read_until_into(b"\n", 100, &mut line).await.expect("a line");
+            assert_eq!(line, LINE);
+        }
+    }
+}
+
+/// A small write that is gathered with 63 others.
+async fn feed(n: u64) {
+    const PIECE: &[u8; 32] = b"thirty-one bytes and a line end\n";
+    let (here, mut there) = testing::duplex(64 * PIECE.len());
+    let here = IoStream::new(here);
+    let mut pieces = PIECE.repeat(64);
+    for _ in 0..n / 64 {
+        for _ in 0..64 {
+            here.feed(PIECE).await.expect("open");
+        }
+        here.flush().await.expect("sent");
+        there.read_exact(&mut pieces).await.expect("read");
     }
 }
 

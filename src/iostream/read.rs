@@ -186,25 +186,29 @@ impl<H: Handle, F: Find> Reading<H, F> {
         cx: &mut Context<'_>,
         take: &mut T,
     ) -> Poll<Result<T::Output, StreamError>> {
-        let inner = self.stream.inner();
-        let mut found = None;
-        // Most lines have arrived already, with those before them. A read that finds one does nothing but
-        // take it: no waker is kept, and nobody has to be told that the read begins and ends, since nobody
-        // else runs in between.
-        if self.state == State::New && !inner.reading.get() {
-            found = self.find.find_at_once(inner.received.borrow().as_slice());
-        }
-        let n = match found {
-            Some(n) if resumption::spend() => {
-                self.state = State::Done;
-                n
+        let (mut received, n);
+        'found: {
+            // Most lines have arrived already, with those before them. A read that finds one does nothing
+            // but take it: no waker is kept, and nobody has to be told that the read begins and ends, since
+            // nobody else runs in between.
+            if self.state == State::New && !self.stream.inner().reading.get() {
+                let arrived = self.stream.inner().received.borrow_mut();
+                if let Some(at_once) = self.find.find_at_once(arrived.as_slice())
+                    && resumption::spend()
+                {
+                    self.state = State::Done;
+                    (received, n) = (arrived, at_once);
+                    break 'found;
+                }
             }
-            _ => match ready!(self.poll_begun(cx)) {
-                Ok(n) => n,
+            match ready!(self.poll_begun(cx)) {
+                Ok(later) => (received, n) = (self.stream.inner().received.borrow_mut(), later),
                 Err(error) => return Poll::Ready(Err(error)),
-            },
-        };
-        Poll::Ready(Ok(take.take(&mut self.stream.inner().received.borrow_mut(), n)))
+            }
+        }
+        // There is one place where the bytes are taken, so that the compiler makes it part of the caller's
+        // code.
+        Poll::Ready(Ok(take.take(&mut received, n)))
     }
 
     /// The rest of [`poll`](Reading::poll), for a read that has to begin, and to wait perhaps: the number of
