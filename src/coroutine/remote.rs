@@ -60,9 +60,8 @@ impl LoopHandle {
         let (sender, receiver) = oneshot::channel();
         self.add_callback(move || {
             let answering = answering(make, sender, location);
-            with_current(|core| {
-                drop(Coroutine::of(queue(core, Kind::of::<F>, answering, location)))
-            });
+            let queued = queue(IoLoop::current().core(), Kind::of::<F>, answering, location);
+            drop(Coroutine::of(queued));
         })?;
         let (name, id) = (name_of::<F>, self.id());
         Ok(Answer { receiver, name, place: location, id, held: None, is_done: false })

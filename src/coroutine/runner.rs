@@ -603,10 +603,7 @@ impl<F: Future + 'static, K: KindOf<F::Output>> Join<F::Output> for Runner<F, K>
             let own = self.io_loop().filter(|io_loop| !io_loop.core().is_closed());
             match own.or_else(IoLoop::try_current) {
                 Some(io_loop) => io_loop.core().call(callback),
-                None => {
-                    let location = Some(callback.location());
-                    foreign::call("callback", location, || callback.call());
-                }
+                None => callback.call(),
             }
         } else {
             let mut listeners = self.listeners.take().unwrap_or_default();

@@ -111,6 +111,13 @@ impl Balancer {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A connection of a server is over, or was never served.
+    fn uncount(&self, key: Key) {
+        if let Some(place) = self.lock().get_mut(key) {
+            place.connections = place.connections.saturating_sub(1);
+        }
+    }
+
     /// Ends a place, and gives the mail that was there.
     fn remove(&self, key: Key) -> VecDeque<Handed> {
         let Some(place) = self.lock().remove(key) else { return VecDeque::new() };
@@ -214,7 +221,7 @@ impl<S, A> Seat<S, A> {
         let posted = match (self.let_go)(stream, peer) {
             Ok(handed) => self.balancer.post(other, handed),
             Err(error) => {
-                self.uncount(other);
+                self.balancer.uncount(other);
                 return Err(error);
             }
         };
@@ -224,15 +231,9 @@ impl<S, A> Seat<S, A> {
         }
         let taken_up = (self.take_up)(handed);
         if taken_up.is_err() {
-            self.uncount(self.key);
+            self.balancer.uncount(self.key);
         }
         taken_up.map(Some)
-    }
-
-    fn uncount(&self, key: Key) {
-        if let Some(place) = self.balancer.lock().get_mut(key) {
-            place.connections = place.connections.saturating_sub(1);
-        }
     }
 
     /// Stands for a connection that is counted here, for as long as it lasts.
@@ -299,9 +300,7 @@ pub(super) struct Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        if let Some(place) = self.balancer.lock().get_mut(self.key) {
-            place.connections = place.connections.saturating_sub(1);
-        }
+        self.balancer.uncount(self.key);
     }
 }
 
@@ -316,7 +315,7 @@ impl<S: 'static, A: Clone + fmt::Debug + 'static> Listener for Mail<S, A> {
         let handed = poll_fn(|cx| self.0.poll_mail(cx)).await;
         let taken_up = (self.0.take_up)(handed);
         if taken_up.is_err() {
-            self.0.uncount(self.0.key);
+            self.0.balancer.uncount(self.0.key);
         }
         taken_up
     }
